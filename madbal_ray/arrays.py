@@ -1,0 +1,46 @@
+"""Shape letters, array types and the one ignore index.
+
+Legend, used in every annotation and docstring:
+
+| letter   | meaning                                       |
+|----------|-----------------------------------------------|
+| B        | images in a batch                             |
+| C        | classes                                       |
+| K        | clusters                                      |
+| S        | superpixels of one image                      |
+| P        | points (labelled pixels)                      |
+| Q        | queries                                       |
+| H W      | a full grid (working or evaluation)           |
+| h w      | a smaller grid (network output)               |
+| D        | feature dimension                             |
+| top      | best unasked pixels kept for each superpixel  |
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64, Integer, UInt8, UInt16
+
+IGNORE_INDEX: Final = 255
+"""Class id of void in decoded masks; hence at most 255 classes."""
+
+MAX_CLASSES: Final = 255
+MAX_SUPERPIXELS: Final = 65_535
+"""`label_map` is uint16; an image with more superpixels is refused."""
+
+RGBImage = UInt8[np.ndarray, "H W 3"]
+Mask = UInt8[np.ndarray, "H W"]
+LabelMap = UInt16[np.ndarray, "H W"]
+BoolMap = Bool[np.ndarray, "H W"]
+
+ClusterVector = Float64[np.ndarray, "K"]
+ClusterCounts = Int64[np.ndarray, "K"]
+ClusterClassCounts = Int64[np.ndarray, "K C"]
+ClusterClassShare = Float64[np.ndarray, "K C"]
+
+SuperpixelScore = Float64[np.ndarray, "S"]
+SuperpixelId = Integer[np.ndarray, "S"]
+TopIndex = Integer[np.ndarray, "S top"]
+TopScore = Float32[np.ndarray, "S top"]

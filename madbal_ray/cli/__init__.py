@@ -1,0 +1,42 @@
+"""The command line: thin; Ray is imported only where it is asked for."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from madbal_ray import __version__
+from madbal_ray.errors import MadbalError
+
+
+class _Group(click.Group):
+    """A group that turns our errors into one clear message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except MadbalError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command carries on", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="madbal")
+def main() -> None:
+    """Active learning for semantic segmentation at cluster scale (MADBAL on Ray)."""
+
+
+def _register() -> None:
+    from madbal_ray.cli import report, run, status, verify
+
+    for module in (run, status, report, verify):
+        main.add_command(module.command)
+
+
+_register()

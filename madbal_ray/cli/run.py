@@ -1,0 +1,87 @@
+"""`madbal run`: start or carry on an experiment."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from madbal_ray.errors import ConfigError
+
+ENGINES = ("ray", "local")
+
+
+@click.command("run")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--run-dir", help="Folder of the run.  [default: runs/<config name>]")
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="ray",
+    show_default=True,
+    help="ray, or local: this process, no Ray needed.",
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one option.")
+@click.option("--address", help="Ray cluster.  [default: $RAY_ADDRESS, else a private local one]")
+@click.option("--stop-after", metavar="STAGE[:ROUND]", help="Stop when this stage is committed.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, do nothing.")
+def command(
+    config: Path,
+    run_dir: str | None,
+    engine: str,
+    overrides: tuple[str, ...],
+    address: str | None,
+    stop_after: str | None,
+    dry_run: bool,
+) -> None:
+    """Run the experiment in CONFIG (YAML, or a run's config.json).
+
+    The same command with the same folder carries on where it stopped; a finished run says
+    so and exits 0.
+    """
+    from madbal_ray import api
+    from madbal_ray.cli.live_view import make_progress
+    from madbal_ray.cli.summary import print_metrics, write_report
+    from madbal_ray.config_file import load_config
+    from madbal_ray.loop.stage_runner import StopRequested
+
+    console = Console()
+    resolved = load_config(config, overrides)
+    folder = run_dir if run_dir is not None else str(api.default_run_dir(resolved))
+    stop = parse_stop(stop_after)
+    if dry_run:
+        for line in api.plan(resolved, run_dir=folder):
+            console.print(line, highlight=False, markup=False)
+        return
+    if api.is_finished(resolved, run_dir=folder):
+        console.print(f"{folder} is finished: {resolved.num_rounds} rounds")
+    else:
+        try:
+            with make_progress(console) as progress:
+                api.run(
+                    resolved,
+                    run_dir=folder,
+                    engine="local" if engine == "local" else "ray",
+                    address=address,
+                    progress=progress,
+                    stop_after=stop,
+                )
+        except StopRequested as stopped:
+            console.print(str(stopped))
+            return
+    finished = api.open_run(folder)
+    print_metrics(console, finished)
+    for path in write_report([finished], Path(folder) / "report"):
+        console.print(f"wrote {path}", highlight=False)
+
+
+def parse_stop(text: str | None) -> tuple[str, int | None] | None:
+    """Parse STAGE or STAGE:ROUND."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([a-z0-9_]+)(?::(\d+))?", text)
+    if match is None:
+        raise ConfigError(f"--stop-after {text!r}: expected STAGE or STAGE:ROUND, as in score:1")
+    return match[1], None if match[2] is None else int(match[2])

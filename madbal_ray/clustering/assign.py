@@ -1,0 +1,26 @@
+"""The nearest centroid of each feature."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int32
+
+from madbal_ray.errors import ShapeError
+
+
+def assign_clusters(
+    features: Float[np.ndarray, "S D"], centroids: Float[np.ndarray, "K D"]
+) -> Int32[np.ndarray, "S"]:
+    """Return the id of the nearest centroid (Euclidean); ties go to the lower id.
+
+    Raises:
+        ShapeError: features and centroids differ in dimension.
+    """
+    if features.shape[1] != centroids.shape[1]:
+        raise ShapeError(
+            f"features have {features.shape[1]} dimensions, centroids {centroids.shape[1]}"
+        )
+    points = features.astype(np.float64)
+    centers = centroids.astype(np.float64)
+    distance = (centers**2).sum(axis=1) - 2.0 * points @ centers.T
+    return distance.argmin(axis=1).astype(np.int32)

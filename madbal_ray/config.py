@@ -1,0 +1,399 @@
+"""Every option, declared once, with unit, default and source.
+
+Fields are `result` settings unless tagged `runtime`: result settings enter the keys of
+stages and may not change when a run is resumed (`num_rounds` may grow); runtime settings
+say where and how fast, never what, and may change at every start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
+
+RUNTIME: dict[str, Any] = {"kind": "runtime"}
+GROWING: dict[str, Any] = {"kind": "growing"}
+
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """A frozen group of options; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def result_settings(self) -> dict[str, Any]:
+        """Return the JSON form of the options that may change a result."""
+        settings = {}
+        for name, field in type(self).model_fields.items():
+            if _kind(field) != "result":
+                continue
+            value = getattr(self, name)
+            settings[name] = (
+                value.result_settings()
+                if isinstance(value, Section)
+                else self.model_dump(mode="json", include={name})[name]
+            )
+        return settings
+
+
+def _kind(field: Any) -> str:
+    extra = field.json_schema_extra
+    return extra.get("kind", "result") if isinstance(extra, dict) else "result"
+
+
+class LongSide(Section):
+    """A grid that keeps each image's proportions and whose longer side is `long_side`."""
+
+    long_side: Annotated[int, Field(ge=16)]
+
+
+def _grid_size(value: Any, parse: Callable[[Any], Any]) -> Any:
+    try:
+        return parse(value)
+    except ValidationError:
+        raise ValueError(
+            f"expected original, [height, width] or {{long_side: n}}, each side at least 16 "
+            f"pixels; given: {value}"
+        ) from None
+
+
+GridSize = Annotated[
+    Literal["original"]
+    | LongSide
+    | tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]],
+    WrapValidator(_grid_size),
+]
+
+
+class SyntheticConfig(Section):
+    """Street-like scenes drawn from a seed."""
+
+    num_train: Positive = 96
+    num_val: Positive = 48
+    height: Annotated[int, Field(ge=32)] = Field(default=96, description="pixels")
+    width: Annotated[int, Field(ge=32)] = Field(default=128, description="pixels")
+    seed: NonNegative = Field(
+        default=0, description="of the scenes; the run's own seed does not touch them"
+    )
+
+
+class FolderConfig(Section):
+    """The user's own images: `images/[split/]…`, `masks/[split/]…png`, a class list."""
+
+    images: str = Field(default="images", description="folder below data.root")
+    masks: str | None = Field(default="masks", description="folder below data.root; null: no masks")
+    classes: tuple[str, ...] | None = Field(
+        default=None, description="names in order of mask value; null: read from <root>/classes.txt"
+    )
+    void_value: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=255, description="mask value that means void"
+    )
+
+
+class DataConfig(Section):
+    """Which images, which masks."""
+
+    name: Literal["synthetic", "camvid", "voc2012", "cityscapes", "folder"] = "synthetic"
+    root: str | None = Field(
+        default=None,
+        json_schema_extra=RUNTIME,
+        description="folder or URI that holds the data set; synthetic: null puts it into the pool",
+    )
+    pool_split: str = Field(default="train", description="the split that is asked for labels")
+    pool_images: Positive | None = Field(
+        default=None, description="use this many pool images, evenly spaced in image_id order"
+    )
+    max_bad_fraction: Fraction = Field(
+        default=0.01,
+        json_schema_extra=RUNTIME,
+        description="stop when more of the pool is quarantined",
+    )
+    max_pixels: Positive = Field(
+        default=178_956_970, description="an image with more pixels is quarantined unread"
+    )
+    synthetic: SyntheticConfig = SyntheticConfig()
+    folder: FolderConfig = FolderConfig()
+
+    @model_validator(mode="after")
+    def _needs_root(self) -> DataConfig:
+        if self.name != "synthetic" and self.root is None:
+            raise ValueError(f"data.root is needed for {self.name}: the folder that holds it")
+        return self
+
+
+class GridsConfig(Section):
+    """The three grids (method 0); the third is `evaluation.size`."""
+
+    input: GridSize = Field(default="original", description="what the network sees; pixels")
+    working: GridSize = Field(
+        default="original", description="labels, superpixels, scores, queries; pixels"
+    )
+
+
+class PoolConfig(Section):
+    """Pool preparation, shared by all runs that agree on its settings."""
+
+    dir: str | None = Field(
+        default=None,
+        json_schema_extra=RUNTIME,
+        description="null: the folder `pool` beside the run",
+    )
+    shard_images: Positive = Field(default=64, description="images in a shard")
+
+
+class SuperpixelsConfig(Section):
+    """Superpixels of the working grid (paper section 4; method 4)."""
+
+    method: Literal["seeds"] = "seeds"
+    pixels: Annotated[int, Field(ge=4)] = Field(
+        default=256, description="mean pixels of a superpixel asked for (16 x 16 squares)"
+    )
+
+
+class FeaturesConfig(Section):
+    """What a superpixel looks like (method 4)."""
+
+    extractor: Literal["color", "mobilenet_v2", "vgg16"] = "color"
+    weights: str = Field(
+        default="none",
+        json_schema_extra=RUNTIME,
+        description="torchvision weights name | file | none (random); keys hold the file's sha256",
+    )
+    batch_size: Positive = Field(default=256, description="patches through the network at once")
+
+
+class ClusteringConfig(Section):
+    """K-means over all superpixels of the pool (paper section 4)."""
+
+    num_clusters: Positive = Field(default=9, description="K; the reference code's 9")
+    backend: Literal["auto", "sklearn"] = "auto"
+    max_fit_rows: Positive = Field(
+        default=1_000_000,
+        description="fit on a seeded sample of this many superpixels when there are more",
+    )
+    seed: NonNegative = Field(
+        default=0, description="of K-means; apart from the run's own, so that seeds share one pool"
+    )
+    num_init: Positive = Field(
+        default=4, description="restarts of k-means++; the lowest inertia is kept"
+    )
+
+
+class ModelConfig(Section):
+    """The segmentation network (method 1)."""
+
+    backbone: Literal["mobilenet_v2"] = "mobilenet_v2"
+    head: Literal["lraspp"] = "lraspp"
+    weights: str = Field(
+        default="none",
+        json_schema_extra=RUNTIME,
+        description="torchvision weights name | file | none (random); keys hold the file's sha256",
+    )
+    output_stride: Literal[8, 16, 32] = Field(
+        default=16, description="input pixels per deepest feature"
+    )
+
+
+class AugmentConfig(Section):
+    """Training augmentation; points move with the image, exactly (method 2)."""
+
+    flip: bool = True
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+        default=(1.0, 1.0), description="range of the resize factor, log-uniform"
+    )
+    blur_probability: Fraction = 0.5
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentConfig:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"train.augment.scale must rise, got {list(self.scale)}")
+        return self
+
+
+class PhaseConfig(Section):
+    """One training phase: SGD, learning rate decaying to 0 (method 2)."""
+
+    epochs: NonNegative = 150
+    batch_size: Positive = Field(default=10, description="images, over all training workers")
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    poly_power: Annotated[float, Field(ge=0)] = Field(default=1.0, description="1: linear to 0")
+
+
+class LossWeights(Section):
+    """The weights lambda_0 ... lambda_4 of Eq. 3."""
+
+    center: Annotated[float, Field(ge=0)] = Field(default=1.0, description="lambda_0")
+    boundary: Annotated[float, Field(ge=0)] = Field(default=1.0, description="lambda_1")
+    shallow: Annotated[float, Field(ge=0)] = Field(default=0.05, description="lambda_2")
+    semi: Annotated[float, Field(ge=0)] = Field(default=0.1, description="lambda_3")
+    almost: Annotated[float, Field(ge=0)] = Field(default=0.15, description="lambda_4")
+
+
+class Phase2Config(PhaseConfig):
+    """Phase II: maturity heads, weight prediction block, loss prediction module."""
+
+    epochs: NonNegative = 30
+    batch_size: Positive = Field(default=12, description="images, over all training workers")
+    loss_weights: LossWeights = LossWeights()
+
+
+class TrainConfig(Section):
+    """Training in two phases (method 2)."""
+
+    init: Literal["pretrained", "previous"] = Field(
+        default="pretrained",
+        description="weights at the start of a round: model.weights | last round's",
+    )
+    crop: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]] | None = Field(
+        default=None,
+        description="random crop of the input, height x width in pixels; null: whole image",
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="autocast of the forward pass"
+    )
+    num_workers: Positive = Field(default=1, description="training workers (world size)")
+    threads_per_worker: Positive = Field(
+        default=2, description="torch threads of a training worker"
+    )
+    augment: AugmentConfig = AugmentConfig()
+    phase1: PhaseConfig = PhaseConfig()
+    phase2: Phase2Config = Phase2Config()
+
+    @model_validator(mode="after")
+    def _divisible(self) -> TrainConfig:
+        for name in ("phase1", "phase2"):
+            size = getattr(self, name).batch_size
+            if size % self.num_workers:
+                raise ValueError(
+                    f"train.{name}.batch_size = {size} is not a multiple of "
+                    f"train.num_workers = {self.num_workers}"
+                )
+        return self
+
+
+class ScoreConfig(Section):
+    """Scoring of the pool (method 3)."""
+
+    batch_size: Positive = Field(default=4, description="images through the network at once")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads_per_worker: Positive = Field(default=1, description="torch threads of a scoring worker")
+
+
+class BudgetConfig(Section):
+    """How many pixels are asked for (paper section 4)."""
+
+    initial_pixels_per_image: Positive = Field(default=20, description="B0, at random, round 0")
+    pixels_per_image: Positive = Field(default=20, description="B, every later round")
+    rounding: Literal["largest_remainder", "ceil"] = Field(
+        default="largest_remainder", description="of Eq. 8; ceil is the paper's"
+    )
+
+
+class OracleConfig(Section):
+    """Who answers (method 6)."""
+
+    kind: Literal["simulated"] = "simulated"
+    skip_void: bool = Field(
+        default=False, description="never ask void pixels (PixelPick's peek at the mask)"
+    )
+
+
+class EvaluationConfig(Section):
+    """How a trained network is measured (design 5)."""
+
+    splits: tuple[str, ...] | None = Field(
+        default=None, description="null: every split of the data set but the pool's"
+    )
+    size: Literal["original", "working"] = Field(
+        default="original", description="grid that predictions and masks are compared on"
+    )
+    batch_size: Positive = Field(default=4, description="images through the network at once")
+
+
+class ResourcesConfig(Section):
+    """Where and how fast; nothing here may change a result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", json_schema_extra=RUNTIME)
+    scoring_workers: Positive = Field(default=1, json_schema_extra=RUNTIME)
+    decode_threads: Positive = Field(default=2, json_schema_extra=RUNTIME, description="per worker")
+    image_cache_gib: Annotated[float, Field(ge=0)] = Field(
+        default=4.0,
+        json_schema_extra=RUNTIME,
+        description="decoded training images kept per worker",
+    )
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=60.0,
+        json_schema_extra=RUNTIME,
+        description="a training checkpoint at most this often",
+    )
+    worker_retries: NonNegative = Field(
+        default=3, json_schema_extra=RUNTIME, description="times a lost training worker is replaced"
+    )
+
+
+class Config(Section):
+    """A whole experiment."""
+
+    name: str = Field(
+        default="run", json_schema_extra=RUNTIME, description="default name of the run folder"
+    )
+    seed: NonNegative = 0
+    num_rounds: Positive = Field(
+        default=5, json_schema_extra=GROWING, description="trained models; may grow at a resume"
+    )
+    strategy: Literal["madbal"] = "madbal"
+    data: DataConfig = DataConfig()
+    grids: GridsConfig = GridsConfig()
+    pool: PoolConfig = PoolConfig()
+    superpixels: SuperpixelsConfig = SuperpixelsConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    clustering: ClusteringConfig = ClusteringConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    score: ScoreConfig = ScoreConfig()
+    budget: BudgetConfig = BudgetConfig()
+    oracle: OracleConfig = OracleConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        problems = list(_combinations(self))
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def _combinations(config: Config) -> Iterator[str]:
+    if config.pool.shard_images % config.score.batch_size:
+        yield (
+            f"pool.shard_images = {config.pool.shard_images} is not a multiple of "
+            f"score.batch_size = {config.score.batch_size}, so batches would depend on sharding"
+        )
+    fixed_input = isinstance(config.grids.input, tuple)
+    if not fixed_input and config.train.crop is None and config.data.name in ("voc2012", "folder"):
+        yield (
+            "images of different sizes cannot form a batch: set train.crop = [height, width], or a "
+            "fixed grids.input"
+        )
+    if config.evaluation.splits and config.data.pool_split in config.evaluation.splits:
+        yield (
+            f"evaluation.splits holds the pool's own split {config.data.pool_split!r}: a model "
+            "would be measured on pixels that it may have been trained on"
+        )

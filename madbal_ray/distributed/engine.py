@@ -1,0 +1,98 @@
+"""The Ray engine: shards through Ray Data, training through Ray Train, selection in actors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+
+from madbal_ray.config import ResourcesConfig
+from madbal_ray.distributed.map_shards import map_with_ray_data
+from madbal_ray.distributed.selection_actor import SelectionActors
+from madbal_ray.distributed.session import cluster_device, cluster_resources, connect
+from madbal_ray.distributed.train import train_with_ray
+from madbal_ray.errors import ResourceError
+from madbal_ray.loop.engine import CallJob, Listener, ShardJob, TrainingJob
+from madbal_ray.storage import Folder
+
+READER_CPUS = 0.5
+SMALLEST_CPUS = 0.1
+
+
+class RayEngine:
+    """Runs jobs on a Ray cluster.
+
+    Args:
+        scratch: folder for Ray Train's own files, reachable from every node.
+        threads: (scoring, training) threads of a worker; what it reserves as CPUs, as far
+            as the cluster has them.
+        address: see `madbal_ray.distributed.session.connect`.
+
+    Raises:
+        ResourceError: no cluster, or not the GPUs that are asked for.
+    """
+
+    name = "ray"
+
+    def __init__(
+        self,
+        resources: ResourcesConfig,
+        *,
+        scratch: Folder,
+        threads: tuple[int, int],
+        address: str | None,
+    ) -> None:
+        self._is_ours = connect(address)
+        self.resources = resources
+        self.scratch = scratch
+        self.scoring_threads, self.training_threads = threads
+        self.selection = SelectionActors(resources.scoring_workers)
+        self.device = cluster_device(resources.device)
+
+    def map_shards(self, job: ShardJob, shard_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """Light jobs go to the selection actors, the rest through Ray Data."""
+        if job.is_light:
+            yield from self.selection.map(job, shard_ids)
+            return
+        workers = self.resources.scoring_workers
+        cpus, gpus = cluster_resources()
+        self._check_gpus(workers, gpus, "resources.scoring_workers")
+        share = (cpus - READER_CPUS) / workers
+        yield from map_with_ray_data(
+            job,
+            shard_ids,
+            num_workers=workers,
+            num_cpus=max(SMALLEST_CPUS, min(float(self.scoring_threads), share)),
+            num_gpus=1 if self.device == "cuda" else 0,
+        )
+
+    def call(self, job: CallJob) -> None:
+        """Run a whole-pool job in a selection actor."""
+        self.selection.call(job)
+
+    def train(self, job: TrainingJob, listener: Listener) -> None:
+        """Fit one round with Ray Train."""
+        cpus, gpus = cluster_resources()
+        self._check_gpus(job.num_workers, gpus, "train.num_workers")
+        train_with_ray(
+            job,
+            listener,
+            storage_path=self.scratch.uri,
+            use_gpu=self.device == "cuda",
+            num_cpus=min(float(self.training_threads), cpus / job.num_workers),
+            retries=self.resources.worker_retries,
+        )
+
+    def close(self) -> None:
+        """End our actors, and Ray where we started it."""
+        self.selection.stop()
+        if self._is_ours:
+            ray.shutdown()
+
+    def _check_gpus(self, workers: int, gpus: float, option: str) -> None:
+        if self.device == "cuda" and workers > gpus:
+            raise ResourceError(
+                f"{option} = {workers} needs {workers} GPUs, the Ray cluster has {gpus:g}; lower "
+                "it, or add GPU nodes"
+            )

@@ -1,0 +1,98 @@
+"""Starting and joining Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from madbal_ray.errors import ResourceError
+
+DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Ray's own settings where a user has not set them."""
+
+QUIET_LOGGERS = ("ray.data", "ray.train", "ray.tune", "ray._private.worker")
+
+
+def quiet_ray() -> None:
+    """Set `DEFAULTS` and keep Ray's log lines out of our progress view."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def connect(address: str | None) -> bool:
+    """Join a cluster, or start a private one on this machine.
+
+    Args:
+        address: of a cluster; None: $RAY_ADDRESS where it is set, else a private one.
+
+    Returns:
+        Whether this call started or joined it (and `ray.shutdown` is ours to call).
+
+    Raises:
+        ResourceError: no cluster answers at the address.
+    """
+    if ray.is_initialized():
+        return False
+    quiet_ray()
+    target = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"include_dashboard": False} if target == "local" else {}
+    try:
+        ray.init(
+            address=target,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            **options,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ResourceError(
+            f"no Ray cluster answers at {target}: {error}; start one with `ray start --head`, or "
+            "leave --address out for a private local one"
+        ) from None
+    return True
+
+
+@contextmanager
+def session(address: str | None) -> Iterator[None]:
+    """Hold a connection to Ray."""
+    is_ours = connect(address)
+    try:
+        yield
+    finally:
+        if is_ours:
+            ray.shutdown()
+
+
+def cluster_resources() -> tuple[float, float]:
+    """Return the CPUs and GPUs of the whole cluster."""
+    found = ray.cluster_resources()
+    return found.get("CPU", 0.0), found.get("GPU", 0.0)
+
+
+def cluster_device(asked: str) -> str:
+    """Return ``cpu`` or ``cuda`` for the cluster's workers.
+
+    Raises:
+        ResourceError: a GPU is asked for and the cluster has none.
+    """
+    cpus, gpus = cluster_resources()
+    if asked == "cuda" and not gpus:
+        raise ResourceError(
+            f"resources.device = cuda, but the Ray cluster has no GPU (it has {cpus:g} CPUs); add "
+            "GPU nodes, or set resources.device=auto or cpu"
+        )
+    if asked == "auto":
+        return "cuda" if gpus else "cpu"
+    return asked

@@ -1,0 +1,161 @@
+"""Training through Ray Train: one `fit` a round, both phases in one train function."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.train
+import torch.distributed as dist
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer, get_device
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from madbal_ray import errors
+from madbal_ray.loop.engine import Listener, TrainingJob
+
+POLL_SECONDS = 0.5
+CONTROLLER_RETRIES = 1
+
+
+class RayWorker:
+    """The context of one Ray Train worker."""
+
+    def __init__(self, mailbox: Any) -> None:
+        context = ray.train.get_context()
+        self.rank = context.get_world_rank()
+        self.world_size = context.get_world_size()
+        self.device = get_device()
+        self.mailbox = mailbox
+
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """Return the sum of a tensor over all workers."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def all_gather(self, value: Any) -> list[Any]:
+        """Return every worker's value, in rank order."""
+        if self.world_size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Return the module under DistributedDataParallel."""
+        if self.world_size == 1:
+            return module
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=devices)
+
+    def barrier(self) -> None:
+        """Wait for all workers."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def report(self, progress: dict[str, Any]) -> None:
+        """Drop a finished epoch into the driver's mailbox; rank 0 only."""
+        if self.rank == 0:
+            self.mailbox.put.remote(progress)
+
+
+@ray.remote(num_cpus=0)
+class Mailbox:
+    """Carries progress from rank 0 to the driver, on any number of nodes."""
+
+    def __init__(self) -> None:
+        self.waiting: list[dict[str, Any]] = []
+
+    def put(self, progress: dict[str, Any]) -> None:
+        """Add one message."""
+        self.waiting.append(progress)
+
+    def take(self) -> list[dict[str, Any]]:
+        """Return and forget all messages."""
+        taken, self.waiting = self.waiting, []
+        return taken
+
+
+def train_worker(settings: dict[str, Any]) -> dict[str, str] | None:
+    """Run the job in one worker.
+
+    A lone worker returns our own errors, which a retry would only repeat. One of several
+    must raise, since the others wait for it.
+    """
+    worker = RayWorker(settings["mailbox"])
+    try:
+        settings["job"].run(worker)
+    except errors.MadbalError as error:
+        if worker.world_size > 1:
+            raise
+        return {"type": type(error).__name__, "error": str(error)}
+    return None
+
+
+def train_with_ray(
+    job: TrainingJob,
+    listener: Listener,
+    *,
+    storage_path: str,
+    use_gpu: bool,
+    num_cpus: float,
+    retries: int,
+) -> None:
+    """Fit one round; lost workers are replaced and go on from the job's checkpoint.
+
+    Raises:
+        MadbalError: the job's own, as on the local engine.
+        StageError: workers kept failing.
+    """
+    mailbox: Any = Mailbox.remote()
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job, "mailbox": mailbox},
+        scaling_config=ScalingConfig(
+            num_workers=job.num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": num_cpus} | ({"GPU": 1} if use_gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=job.name,
+            storage_path=storage_path,
+            failure_config=FailureConfig(
+                max_failures=retries, controller_failure_limit=CONTROLLER_RETRIES
+            ),
+        ),
+    )
+    try:
+        with _forwarded(mailbox, listener):
+            failure = trainer.fit().return_value
+    except ray.train.TrainingFailedError as error:
+        raise errors.StageError(f"training of {job.name} failed on Ray: {error}") from error
+    finally:
+        ray.kill(mailbox)
+    if failure is not None:
+        raise getattr(errors, failure["type"])(failure["error"])
+
+
+@contextmanager
+def _forwarded(mailbox: Any, listener: Listener) -> Iterator[None]:
+    """Hand what arrives in the mailbox to the listener until the block ends."""
+    ended = threading.Event()
+
+    def forward() -> None:
+        is_last = False
+        while not is_last:
+            is_last = ended.wait(POLL_SECONDS)
+            for progress in ray.get(mailbox.take.remote()):
+                listener.on_training(progress)
+
+    thread = threading.Thread(target=forward, daemon=True, name="madbal-training-progress")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,68 @@
+"""The tree of errors a user can meet.
+
+Every message says what was got, what was expected, where, and what to do next.
+Each class is also the builtin that Python code would expect at that place, and
+carries the exit code that the command line ends with.
+"""
+
+from __future__ import annotations
+
+
+class MadbalError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+    exit_code = 1
+
+
+class ConfigError(MadbalError, ValueError):
+    """A configuration cannot be used; the message lists every finding at once."""
+
+    exit_code = 2
+
+
+class ShapeError(MadbalError, ValueError):
+    """An array handed to a kernel has the wrong shape, range or length."""
+
+
+class DataError(MadbalError, ValueError):
+    """A data set, image or mask cannot be used as asked; the file is named."""
+
+
+class BadImageError(DataError):
+    """One image cannot be decoded without loss; it is quarantined with `reason`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class PoolError(DataError):
+    """The pool as a whole cannot be used (empty, too many bad images, too small)."""
+
+
+class LabelError(MadbalError, ValueError):
+    """The label store and the ledger disagree, or labels cannot be used."""
+
+
+class NumericalError(MadbalError, ArithmeticError):
+    """A model or a score produced NaN or infinity; image, round and stage are named."""
+
+
+class ResourceError(MadbalError, RuntimeError):
+    """Something asked for (a GPU, a package, CPUs) is not here."""
+
+
+class RunDirError(MadbalError, OSError):
+    """A run folder cannot be read or written."""
+
+
+class LockedError(RunDirError):
+    """Another process holds the run folder."""
+
+
+class IntegrityError(RunDirError):
+    """A file differs from what its marker promises."""
+
+
+class StageError(MadbalError, RuntimeError):
+    """A stage failed on a worker; image, round and stage are named."""

@@ -1,0 +1,1 @@
+"""The active-learning loop: engines, jobs over shards, training, rounds."""

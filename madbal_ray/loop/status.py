@@ -1,0 +1,104 @@
+"""Where a run is, read from its events and its lock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from madbal_ray.run_dir import RunDir
+
+
+@dataclass(frozen=True)
+class Status:
+    """State of a run.
+
+    Attributes:
+        stage: the stage that runs or was last begun.
+        seconds_left: estimate for the whole run; None before a round is known to have taken
+            some time.
+        holder: owner of the lock; None: no process works on the run.
+    """
+
+    finished_rounds: int
+    num_rounds: int
+    round_index: int | None
+    stage: str
+    epoch: str
+    seconds_left: float | None
+    holder: Mapping[str, Any] | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether all rounds are done."""
+        return self.finished_rounds >= self.num_rounds
+
+    def lines(self) -> list[str]:
+        """Return what a person reads."""
+        lines = [f"rounds   {self.finished_rounds} of {self.num_rounds} finished"]
+        if self.is_finished:
+            return [*lines, "state    finished"]
+        where = "pool" if self.round_index is None else f"round {self.round_index}"
+        lines.append(f"stage    {where}, {self.stage}{self.epoch}")
+        if self.seconds_left is not None:
+            lines.append(f"left     about {format_seconds(self.seconds_left)}")
+        if self.holder is None:
+            return [*lines, "state    stopped; the same `madbal run` command carries on"]
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.holder["since"]))
+        holder = f"process {self.holder['pid']} on {self.holder['host']} since {since}"
+        return [*lines, f"state    running: {holder}"]
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration for people.
+
+    >>> format_seconds(3725)
+    '1 h 02 min'
+    """
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min" if minutes else f"{round(seconds)} s"
+
+
+def read_status(run_dir: RunDir) -> Status:
+    """Read the state of a run."""
+    config = run_dir.config()
+    events = run_dir.events()
+    finished = 0
+    while finished < config.num_rounds and run_dir.find("phase2", finished) is not None:
+        finished += 1
+    started = [event for event in events if event["event"] == "stage_started"]
+    last = started[-1] if started else {"round": None, "stage": "not started"}
+    epochs = [
+        event
+        for event in events
+        if event["event"] == "epoch" and event["time"] >= last.get("time", 0)
+    ]
+    epoch = ""
+    if epochs and last["stage"] == "train":
+        latest = epochs[-1]
+        epoch = f" ({latest['phase']}, epoch {latest['epoch']} of {latest['epochs']})"
+    return Status(
+        finished_rounds=finished,
+        num_rounds=config.num_rounds,
+        round_index=last["round"],
+        stage=last["stage"],
+        epoch=epoch,
+        seconds_left=_seconds_left(events, finished, config.num_rounds),
+        holder=run_dir.holder(),
+    )
+
+
+def _seconds_left(events: list[dict[str, Any]], finished: int, num_rounds: int) -> float | None:
+    """Estimate from the slowest finished round; what the current one has used is taken off."""
+    by_round: dict[int, float] = {}
+    for event in events:
+        if event["event"] == "stage_finished" and event["round"] is not None:
+            by_round[event["round"]] = by_round.get(event["round"], 0.0) + event["seconds"]
+    complete = [seconds for index, seconds in by_round.items() if index < finished]
+    if not complete:
+        return None
+    used = by_round.get(finished, 0.0)
+    return max(0.0, max(complete) * (num_rounds - finished) - used)

@@ -1,0 +1,117 @@
+"""Backbones from torchvision; one entry of `BACKBONES` is a constructor and a tap list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision import models as tv
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from madbal_ray.errors import ConfigError
+
+PROBE_SIZE = 64
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """How to build a backbone and where to tap it.
+
+    Attributes:
+        build: constructor without weights.
+        taps: four node names of rising depth (as in torchvision's feature extractor).
+        unused: prefixes of parameters that lie behind the deepest tap.
+    """
+
+    build: Callable[[], nn.Module]
+    taps: tuple[str, str, str, str]
+    unused: tuple[str, ...]
+
+
+BACKBONES: Mapping[str, BackboneSpec] = {
+    "mobilenet_v2": BackboneSpec(
+        build=tv.mobilenet_v2,
+        taps=("features.3", "features.6", "features.13", "features.17"),
+        unused=("features.18.", "classifier."),
+    ),
+}
+
+
+class Backbone(nn.Module):
+    """A torchvision network that returns its four taps, shallow first.
+
+    Attributes:
+        channels: channels of each tap.
+    """
+
+    def __init__(
+        self, name: str, *, output_stride: int, weights: Mapping[str, Tensor] | None
+    ) -> None:
+        super().__init__()
+        spec = BACKBONES[name]
+        network = spec.build()
+        if weights is not None:
+            _load(network, weights, spec, name)
+        limit_stride(network, output_stride)
+        nodes = {node: str(index) for index, node in enumerate(spec.taps)}
+        self.body = create_feature_extractor(network, nodes)
+        self.channels = self._probe()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return four feature maps [B, c_k, h_k, w_k], shallow first."""
+        return tuple(self.body(images).values())
+
+    def _probe(self) -> tuple[int, ...]:
+        was_training = self.training
+        self.eval()
+        with torch.no_grad():
+            maps = self(torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE))
+        self.train(was_training)
+        return tuple(feature.shape[1] for feature in maps)
+
+
+def limit_stride(network: nn.Module, output_stride: int) -> None:
+    """Replace strides beyond `output_stride` by dilation, as DeepLab does.
+
+    Works on networks whose convolutions run in the order of `modules()`. A convolution
+    that loses its stride keeps the dilation before it; those after it are dilated.
+    """
+    stride, dilation = 1, 1
+    for module in network.modules():
+        if not isinstance(module, nn.Conv2d):
+            continue
+        own_stride = module.stride[0]
+        kernel = module.kernel_size[0]
+        if kernel > 1 and dilation > 1:
+            module.dilation = (dilation, dilation)
+            module.padding = (dilation * (kernel - 1) // 2,) * 2
+        if own_stride > 1 and stride * own_stride > output_stride:
+            module.stride = (1, 1)
+            dilation *= own_stride
+        else:
+            stride *= own_stride
+
+
+def _load(network: nn.Module, weights: Mapping[str, Tensor], spec: BackboneSpec, name: str) -> None:
+    own = network.state_dict()
+    needed = {key for key in own if not key.startswith(spec.unused)}
+    missing = sorted(
+        key for key in needed if key not in weights and not key.endswith("num_batches_tracked")
+    )
+    if missing:
+        raise ConfigError(
+            f"model.weights do not fit {name}: {len(missing)} of {len(needed)} entries are "
+            f"missing, the first is {missing[0]!r}; give a torchvision state dict of {name}"
+        )
+    wrong = [key for key in needed if key in weights and weights[key].shape != own[key].shape]
+    if wrong:
+        key = min(wrong)
+        raise ConfigError(
+            f"model.weights do not fit {name}: {key} has shape {tuple(weights[key].shape)}, "
+            f"expected {tuple(own[key].shape)}"
+        )
+    network.load_state_dict(
+        {key: weights[key].to(own[key].dtype) for key in needed if key in weights}, strict=False
+    )

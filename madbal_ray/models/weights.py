@@ -1,0 +1,90 @@
+"""Pretrained weights: a torchvision name, a local file, or none."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+from torchvision.models import get_model_weights
+
+from madbal_ray.errors import ConfigError
+from madbal_ray.storage import Folder
+
+NONE = "none"
+
+
+def load_weights(spec: str, backbone: str, *, option: str) -> Mapping[str, Tensor] | None:
+    """Return a torchvision state dict.
+
+    Args:
+        spec: ``none``, a name from torchvision (``IMAGENET1K_V2``), or a ``.safetensors``,
+            ``.pt`` or ``.pth`` file.
+        backbone: torchvision model that the weights are for.
+        option: name of the option, for messages.
+
+    Raises:
+        ConfigError: no such name or file, or the file is not a state dict.
+    """
+    if spec == NONE:
+        return None
+    path = Path(spec)
+    if path.suffix in (".safetensors", ".pt", ".pth"):
+        return _from_file(path, option)
+    known = get_model_weights(backbone)
+    names = [entry.name for entry in known]
+    if spec not in names:
+        raise ConfigError(
+            f"{option} = {spec!r} is neither a file (.safetensors, .pt, .pth) nor one of "
+            f"torchvision's weights for {backbone}: {', '.join(names)}; or none"
+        )
+    try:
+        return known[spec].get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{option} = {spec}: torchvision could not fetch it ({error}); download it once and "
+            "give the file's path"
+        ) from None
+
+
+def weights_identity(spec: str) -> str:
+    """Return what stands for the weights in keys: their name, or a file's sha256.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    path = Path(spec)
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        return spec
+    return hashlib.sha256(_read(path, "weights")).hexdigest()
+
+
+def _read(path: Path, option: str) -> bytes:
+    try:
+        return Folder(path.parent).read(path.name)
+    except OSError as error:
+        raise ConfigError(
+            f"{option} = {path}: cannot be read ({error.strerror}); give the path of a weights "
+            "file, or none"
+        ) from None
+
+
+def _from_file(path: Path, option: str) -> Mapping[str, Tensor]:
+    data = _read(path, option)
+    try:
+        if path.suffix == ".safetensors":
+            return load_safetensors(data)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise ConfigError(f"{option} = {path}: not a weights file: {error}") from None
+    except Exception as error:  # torch raises its unpickling errors from several modules
+        raise ConfigError(
+            f"{option} = {path}: cannot be loaded safely (weights_only): {error}"
+        ) from None
+    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise ConfigError(f"{option} = {path}: expected a state dict of tensors")
+    return loaded

@@ -1,0 +1,1 @@
+"""What people look at: curves, tables, figures. No torch, no Ray, no I/O but its outputs."""

@@ -1,0 +1,195 @@
+"""The run folder: configuration, pointers to finished stages, events, the lock.
+
+::
+
+    <run>/config.json                    resolved configuration of the run
+    <run>/pool/<stage>.json              pointers into the shared pool
+    <run>/rounds/000/<stage>/<key12>/    what a stage of a round wrote
+    <run>/rounds/000/<stage>/_CURRENT.json   pointer to the finished key
+    <run>/events.jsonl                   what happened when (never hashed)
+    <run>/report/  <run>/tensorboard/    for people
+
+Only this module (with `stage_dir` and `storage`) touches paths of a run folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from madbal_ray.config import Config
+from madbal_ray.config_file import changed_keys, load_config
+from madbal_ray.errors import ConfigError, IntegrityError, LockedError, RunDirError
+from madbal_ray.stage_dir import StageDir
+from madbal_ray.storage import Folder
+
+CONFIG_NAME = "config.json"
+EVENTS_NAME = "events.jsonl"
+LOCK_NAME = "_lock"
+OWNER_NAME = "_owner.json"
+
+
+class RunDir:
+    """Paths and state of one run."""
+
+    def __init__(self, uri: str | os.PathLike[str]) -> None:
+        self.folder = Folder(uri)
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def exists(self) -> bool:
+        """Tell whether a run was ever started here."""
+        return self.folder.exists(CONFIG_NAME)
+
+    def config(self) -> Config:
+        """Read the run's resolved configuration."""
+        if not self.exists:
+            raise RunDirError(
+                f"{self.folder} is not a run folder: no {CONFIG_NAME}; start one with `madbal run`"
+            )
+        return load_config(json.loads(self.folder.read(CONFIG_NAME)))
+
+    def store_config(self, config: Config) -> None:
+        """Store the configuration, after checking that a resume may use it.
+
+        Raises:
+            ConfigError: result settings differ from those the run was started with.
+        """
+        if self.exists:
+            changes = changed_keys(self.config(), config)
+            if changes:
+                lines = "\n".join(f"  {change}" for change in changes)
+                raise ConfigError(
+                    f"{self.folder} was started with other settings:\n{lines}\n"
+                    "resume with the same settings, or choose another --run-dir"
+                )
+        data = json.dumps(config.model_dump(mode="json"), indent=1).encode()
+        if not (self.exists and self.folder.read(CONFIG_NAME) == data):
+            self.folder.write(CONFIG_NAME, data)
+
+    def pool_folder(self, config: Config) -> Folder:
+        """Return the pool's folder: `pool.dir`, or the folder `pool` beside the run."""
+        if config.pool.dir is not None:
+            return Folder(config.pool.dir)
+        return Folder(f"{self.folder.uri.rpartition('/')[0]}/pool")
+
+    def round_folder(self, round_index: int) -> Folder:
+        """Return the folder of one round."""
+        return self.folder / f"rounds/{round_index:03d}"
+
+    def _pointer_name(self, stage: str, round_index: int | None) -> str:
+        if round_index is None:
+            return f"pool/{stage}.json"
+        return f"rounds/{round_index:03d}/{stage}/_CURRENT.json"
+
+    def point(self, stage_dir: StageDir, round_index: int | None) -> None:
+        """Record that this run uses a finished stage folder.
+
+        Raises:
+            ConfigError: the run already uses another one; its data or weights have changed.
+        """
+        uri = stage_dir.folder.uri
+        if self.folder.is_local and stage_dir.folder.is_local:
+            uri = os.path.relpath(uri, self.folder.uri)
+        pointer = {"folder": uri, "key": stage_dir.key, "digest": stage_dir.marker().digest}
+        name = self._pointer_name(stage_dir.stage, round_index)
+        if self.folder.exists(name):
+            known = json.loads(self.folder.read(name))
+            if known["key"] != stage_dir.key:
+                raise ConfigError(
+                    f"{self.folder}: stage {stage_dir.stage} was run with key {known['key']} and "
+                    f"would now be {stage_dir.key}: images, masks or weights have changed since "
+                    "the run was started; restore them, or choose another --run-dir"
+                )
+            if known == pointer:
+                return
+        self.folder.write(name, json.dumps(pointer).encode())
+
+    def find(self, stage: str, round_index: int | None = None) -> StageDir | None:
+        """Return the finished folder of a stage that this run uses, None before it is done.
+
+        Raises:
+            IntegrityError: the marker is not the one the run was pointed to.
+        """
+        name = self._pointer_name(stage, round_index)
+        if not self.folder.exists(name):
+            return None
+        pointer = json.loads(self.folder.read(name))
+        uri = pointer["folder"]
+        if self.folder.is_local and "://" not in uri:
+            uri = os.path.normpath(os.path.join(self.folder.uri, uri))
+        stage_dir = StageDir(Folder(uri), stage, pointer["key"])
+        if stage_dir.marker().digest != pointer["digest"]:
+            raise IntegrityError(
+                f"{uri}: its marker is not the one that {self.folder}/{name} points to"
+            )
+        return stage_dir
+
+    def append_event(self, event: str, **values: Any) -> None:
+        """Note something for `status`, timings and people; never read by a computation."""
+        row = {"time": round(time.time(), 3), "event": event, **values}
+        self.folder.append_line(EVENTS_NAME, json.dumps(row))
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return all events; torn lines are skipped."""
+        if not self.folder.exists(EVENTS_NAME):
+            return []
+        rows = []
+        for line in self.folder.read(EVENTS_NAME).decode(errors="replace").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return rows
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run folder; the kernel frees it when the process dies.
+
+        Raises:
+            LockedError: another process holds it; the message says which.
+        """
+        path = self.folder.local_path / LOCK_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise LockedError(_holder_text(self.folder, self.holder())) from None
+            owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+            self.folder.write(OWNER_NAME, json.dumps(owner).encode())
+            yield
+
+    def holder(self) -> Mapping[str, Any] | None:
+        """Return the owner file of the process that holds the lock, None when it is free."""
+        path = Path(self.folder.local_path / LOCK_NAME)
+        if not path.exists():
+            return None
+        with open(path, "ab") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return None
+            except OSError:
+                try:
+                    return json.loads(self.folder.read(OWNER_NAME))
+                except (OSError, ValueError):
+                    return {"host": "unknown", "pid": "unknown", "since": path.stat().st_mtime}
+
+
+def _holder_text(folder: Folder, holder: Mapping[str, Any] | None) -> str:
+    if holder is None:
+        return f"{folder} was held by another process a moment ago; start the same command again"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
+    return (
+        f"{folder} is held by process {holder['pid']} on {holder['host']} since {since}; "
+        "wait for it, or end it, or choose another --run-dir"
+    )

@@ -1,0 +1,137 @@
+"""u(x): entropy, disagreement between maturities, predicted error (paper Eq. 4)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Float32, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from madbal_ray.errors import ShapeError
+
+LN2 = math.log(2.0)
+
+
+@dataclass(frozen=True)
+class PixelScores:
+    """Per-pixel results on the working grid.
+
+    Attributes:
+        score: u(x), 0 <= u <= (ln C + ln 2) e; higher = ask first.
+        prediction: predicted class id; ties go to the lower id.
+    """
+
+    score: Float32[Tensor, "B H W"]
+    prediction: Int64[Tensor, "B H W"]
+
+
+def pixel_scores(
+    *,
+    logits: Float[Tensor, "B C h w"],
+    head_logits: tuple[Tensor, ...],
+    maturity_weights: Float[Tensor, "B num_heads hw ww"] | None,
+    error_logits: Float[Tensor, "B 2 he we"] | None,
+    is_boundary: Bool[Tensor, "B H W"],
+) -> PixelScores:
+    """Return u(x) and the predicted class of every pixel of the working grid.
+
+    u(x) = (H(Y) + sum_k W^k JS(Y, Y^k)) * exp(sigmoid(error of x's channel)), in float32
+    whatever the model's precision. Maps of another size are brought to H x W bilinearly
+    (align_corners=False): logits before softmax, error logits before sigmoid, weights as
+    they are. An absent input drops its term: no heads or no weights, no JS; no error
+    logits, no exponential.
+
+    Args:
+        logits: final head, torch, any float precision.
+        head_logits: one tensor [B, C, hk, wk] per maturity head, shallow first; may be empty.
+        maturity_weights: W, one channel per head, sums to 1 over channels.
+        error_logits: loss prediction module; channel 0 boundary, channel 1 center.
+        is_boundary: delta of the pixel (`madbal_ray.vision.boundary.boundary_map`).
+
+    Raises:
+        ShapeError: heads and weights do not match, or channels differ.
+
+    Source: MADBAL Eq. 4.
+    """
+    _check(logits, head_logits, maturity_weights, error_logits)
+    height, width = is_boundary.shape[-2:]
+    full_logits = _to_size(logits, height, width)
+    log_probabilities = torch.log_softmax(full_logits, dim=1)
+    prediction = full_logits.argmax(dim=1)
+    final_entropy = entropy(log_probabilities)
+    score = final_entropy
+    if head_logits and maturity_weights is not None:
+        weights = _to_size(maturity_weights, height, width)
+        for index, one_head in enumerate(head_logits):
+            head_log = torch.log_softmax(_to_size(one_head, height, width), dim=1)
+            divergence = jensen_shannon_divergence(
+                log_probabilities, head_log, first_entropy=final_entropy
+            )
+            score = score + weights[:, index] * divergence
+    if error_logits is not None:
+        errors = _to_size(error_logits, height, width)
+        score = score * torch.where(is_boundary, errors[:, 0], errors[:, 1]).sigmoid().exp()
+    return PixelScores(score=score, prediction=prediction)
+
+
+def entropy(log_probabilities: Float32[Tensor, "B C H W"]) -> Float32[Tensor, "B H W"]:
+    """Return H(P) in nats, 0 <= H <= ln C; 0 log 0 is 0, so one-hot inputs are finite."""
+    probabilities = log_probabilities.exp()
+    terms = torch.special.xlogy(probabilities, probabilities)
+    return (-terms.sum(dim=1)).clamp(0.0, math.log(log_probabilities.shape[1]))
+
+
+def jensen_shannon_divergence(
+    first: Float32[Tensor, "B C H W"],
+    second: Float32[Tensor, "B C H W"],
+    *,
+    first_entropy: Float32[Tensor, "B H W"] | None = None,
+) -> Float32[Tensor, "B H W"]:
+    """Return JS(P, Q) = H((P + Q)/2) - (H(P) + H(Q))/2 in nats, 0 <= JS <= ln 2.
+
+    Args:
+        first: log-probabilities of P.
+        second: log-probabilities of Q.
+        first_entropy: H(P), where the caller has it already.
+    """
+    mixture = (first.exp() + second.exp()) / 2
+    of_mixture = -torch.special.xlogy(mixture, mixture).sum(dim=1)
+    of_first = entropy(first) if first_entropy is None else first_entropy
+    return (of_mixture - (of_first + entropy(second)) / 2).clamp(0.0, LN2)
+
+
+def _to_size(maps: Tensor, height: int, width: int) -> Tensor:
+    maps = maps.float()
+    if maps.shape[-2:] == (height, width):
+        return maps
+    return F.interpolate(maps, (height, width), mode="bilinear", align_corners=False)
+
+
+def _check(
+    logits: Tensor,
+    head_logits: tuple[Tensor, ...],
+    maturity_weights: Tensor | None,
+    error_logits: Tensor | None,
+) -> None:
+    batch, num_classes = logits.shape[:2]
+    for index, one_head in enumerate(head_logits):
+        if one_head.shape[:2] != (batch, num_classes):
+            raise ShapeError(
+                f"head_logits[{index}] has shape {tuple(one_head.shape)}; expected "
+                f"[{batch}, {num_classes}, h, w] like logits"
+            )
+    if head_logits and maturity_weights is not None:
+        expected = (batch, len(head_logits))
+        if maturity_weights.shape[:2] != expected:
+            raise ShapeError(
+                f"maturity_weights has shape {tuple(maturity_weights.shape)}; expected "
+                f"[{expected[0]}, {expected[1]}, h, w]: one channel per head"
+            )
+    if error_logits is not None and error_logits.shape[:2] != (batch, 2):
+        raise ShapeError(
+            f"error_logits has shape {tuple(error_logits.shape)}; expected [{batch}, 2, h, w]: "
+            "boundary, center"
+        )

@@ -1,0 +1,190 @@
+"""Folders on a disk or an object store, with writes that appear whole or not at all.
+
+Local: a temporary file beside the target, fsync, rename, fsync of the folder. Object
+stores: one PUT. Nothing in this package writes a file in any other way.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs as pafs
+
+from madbal_ray.errors import RunDirError
+
+TEMPORARY_PREFIX = "_tmp-"
+STALE_SECONDS = 3600.0
+
+
+class Folder:
+    """A folder named by a local path or a URI that `pyarrow.fs` understands (``s3://…``).
+
+    Instances are cheap, picklable and hold no open handle.
+    """
+
+    def __init__(self, uri: str | os.PathLike[str]) -> None:
+        text = os.fspath(uri)
+        self.is_local = "://" not in text or text.startswith("file://")
+        if self.is_local:
+            text = str(Path(text.removeprefix("file://")).absolute())
+        self.uri = text.rstrip("/") or "/"
+
+    def __truediv__(self, name: str) -> Folder:
+        return Folder(f"{self.uri}/{name}")
+
+    def __repr__(self) -> str:
+        return f"Folder({self.uri!r})"
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Folder) and other.uri == self.uri
+
+    def __hash__(self) -> int:
+        return hash(self.uri)
+
+    @property
+    def local_path(self) -> Path:
+        """Return the path on this machine; raise RunDirError on an object store."""
+        if not self.is_local:
+            raise RunDirError(f"{self.uri} is not on a local file system")
+        return Path(self.uri)
+
+    def file_uri(self, name: str) -> str:
+        """Return the address of a file in this folder; an absolute `name` stays itself."""
+        return name if name.startswith("/") or "://" in name else f"{self.uri}/{name}"
+
+    def _remote(self, name: str = "") -> tuple[pafs.FileSystem, str]:
+        filesystem, path = pafs.FileSystem.from_uri(self.file_uri(name) if name else self.uri)
+        return filesystem, path
+
+    def exists(self, name: str) -> bool:
+        """Tell whether the file `name` is there."""
+        if self.is_local:
+            return Path(self.file_uri(name)).is_file()
+        filesystem, path = self._remote(name)
+        return filesystem.get_file_info(path).type == pafs.FileType.File
+
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file, None where there is none."""
+        if self.is_local:
+            try:
+                return Path(self.file_uri(name)).stat().st_size
+            except OSError:
+                return None
+        filesystem, path = self._remote(name)
+        info = filesystem.get_file_info(path)
+        return info.size if info.type == pafs.FileType.File else None
+
+    def open(self, name: str) -> Any:
+        """Open a file for random reading (a `pyarrow.NativeFile`)."""
+        if self.is_local:
+            return pa.OSFile(self.file_uri(name), "rb")
+        filesystem, path = self._remote(name)
+        return filesystem.open_input_file(path)
+
+    def read(self, name: str) -> bytes:
+        """Return the whole content of a file; FileNotFoundError where there is none."""
+        if self.is_local:
+            return Path(self.file_uri(name)).read_bytes()
+        with self.open(name) as handle:
+            return handle.read()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Make `name` hold `data`: at any moment it is the old content or the new, whole."""
+        if not self.is_local:
+            filesystem, path = self._remote(name)
+            with filesystem.open_output_stream(path) as sink:
+                sink.write(data)
+            return
+        target = Path(self.file_uri(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{target.name}"
+        try:
+            with open(temporary, "xb") as sink:
+                sink.write(data)
+                sink.flush()
+                os.fsync(sink.fileno())
+                written = os.fstat(sink.fileno()).st_size
+            if written != len(data):
+                raise OSError(f"{written} of {len(data)} bytes arrived")
+            os.replace(temporary, target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise RunDirError(
+                f"cannot write {target}: {error.strerror or error}; free space or mend the "
+                "permissions, then start the same command again"
+            ) from error
+        _sync_directory(target.parent)
+
+    def append_line(self, name: str, line: str) -> None:
+        """Append one line; a reader must bear a torn last line. Local folders only."""
+        target = self.local_path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(target, "ab") as sink:
+                if sink.tell() and not _ends_with_newline(target):
+                    sink.write(b"\n")  # close a line that a crash tore
+                sink.write(line.encode() + b"\n")
+        except OSError as error:
+            raise RunDirError(f"cannot append to {target}: {error.strerror or error}") from error
+
+    def delete(self, name: str) -> None:
+        """Remove a file; one that is not there is fine."""
+        if self.is_local:
+            Path(self.file_uri(name)).unlink(missing_ok=True)
+            return
+        filesystem, path = self._remote(name)
+        if filesystem.get_file_info(path).type == pafs.FileType.File:
+            filesystem.delete_file(path)
+
+    def walk(self) -> Iterator[tuple[str, int]]:
+        """Yield (path relative to this folder, bytes) of every file below it, sorted."""
+        if self.is_local:
+            root = Path(self.uri)
+            found = [
+                (path.relative_to(root).as_posix(), path.stat().st_size)
+                for path in root.rglob("*")
+                if path.is_file()
+            ]
+        else:
+            filesystem, path = self._remote()
+            selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
+            found = [
+                (info.path[len(path) :].lstrip("/"), info.size)
+                for info in filesystem.get_file_info(selector)
+                if info.type == pafs.FileType.File
+            ]
+        yield from sorted(found)
+
+    def remove_stale_temporaries(self) -> None:
+        """Remove what killed writers left behind more than an hour ago."""
+        if not self.is_local:
+            return
+        for path in Path(self.uri).rglob(f"{TEMPORARY_PREFIX}*"):
+            try:
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    path.unlink()
+            except FileNotFoundError:
+                continue
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with open(path, "rb") as handle:
+        handle.seek(-1, os.SEEK_END)
+        return handle.read(1) == b"\n"
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

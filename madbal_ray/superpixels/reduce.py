@@ -1,0 +1,146 @@
+"""From pixel scores to superpixel scores: means, majorities, best unasked pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Float64, Int64, Integer
+from torch import Tensor
+
+from madbal_ray.errors import ShapeError
+
+FIXED_POINT_BITS = 62
+
+
+@dataclass(frozen=True)
+class SuperpixelScores:
+    """One entry per superpixel of an image; only unasked pixels count.
+
+    Attributes:
+        num_pixels: unasked pixels.
+        mean_score: mean u(x); 0 where there is no unasked pixel.
+        dominant_class: Do(s), class predicted most often (ties: lowest id); -1 where none.
+        top_y, top_x: best unasked pixels, highest score first (ties: lower y, then lower
+            x); -1 where missing.
+        top_score: their scores; -inf where missing.
+    """
+
+    num_pixels: Int64[Tensor, "S"]
+    mean_score: Float64[Tensor, "S"]
+    dominant_class: Int64[Tensor, "S"]
+    top_y: Int64[Tensor, "S top"]
+    top_x: Int64[Tensor, "S top"]
+    top_score: Float32[Tensor, "S top"]
+
+
+def reduce_scores(
+    *,
+    score: Float[Tensor, "H W"],
+    prediction: Integer[Tensor, "H W"],
+    is_asked: Bool[Tensor, "H W"],
+    superpixel_ids: Integer[Tensor, "H W"],
+    num_superpixels: int,
+    num_classes: int,
+    top: int,
+) -> SuperpixelScores:
+    """Reduce the maps of one image to its superpixels, on the device where they are.
+
+    Sums are integers (fixed point, scaled by a power of two so that they cannot
+    overflow), so the result does not depend on the order of additions, on any device.
+
+    Args:
+        score: u(x), finite.
+        prediction: class ids 0..C-1.
+        is_asked: True where a pixel was labelled or void; it takes no part.
+        superpixel_ids: 0..S-1.
+        top: how many of the best unasked pixels to return.
+
+    Raises:
+        ShapeError: shapes differ, or `top` is below 1.
+
+    Source: MADBAL Eq. 6 (mean and dominant label).
+    """
+    shapes = {tuple(m.shape) for m in (score, prediction, is_asked, superpixel_ids)}
+    if len(shapes) != 1:
+        raise ShapeError(f"score, prediction, is_asked, superpixel_ids have shapes {shapes}")
+    if top < 1:
+        raise ShapeError(f"top = {top}; expected at least 1")
+    width = score.shape[1]
+    pixels = torch.nonzero(~is_asked.reshape(-1)).squeeze(1)
+    ids = superpixel_ids.reshape(-1)[pixels].long()
+    values = score.reshape(-1)[pixels].float()
+
+    num_pixels = torch.bincount(ids, minlength=num_superpixels)
+    mean_score = _segment_sum(values, ids, num_superpixels) / num_pixels.clamp(min=1)
+    classes = prediction.reshape(-1)[pixels].long()
+    votes = torch.bincount(ids * num_classes + classes, minlength=num_superpixels * num_classes)
+    dominant = _first_maximum(votes.reshape(num_superpixels, num_classes))
+    dominant = torch.where(num_pixels > 0, dominant, -1)
+    top_pixel, top_score = _top_pixels(values, ids, pixels, num_superpixels, top)
+    missing = top_pixel < 0
+    return SuperpixelScores(
+        num_pixels=num_pixels,
+        mean_score=mean_score,
+        dominant_class=dominant,
+        top_y=torch.where(missing, -1, top_pixel // width),
+        top_x=torch.where(missing, -1, top_pixel % width),
+        top_score=top_score,
+    )
+
+
+def laps_needed(num_pixels: Integer[np.ndarray, "S"], budget: int) -> int:
+    """Return the smallest m with sum_s min(m, num_pixels_s) >= min(budget, sum num_pixels).
+
+    So many best pixels of each superpixel are enough for `madbal_ray.query.query_image`,
+    since a second pixel is taken only after every superpixel gave one.
+    """
+    wanted = min(budget, int(num_pixels.sum()))
+    laps = 1
+    while int(np.minimum(num_pixels, laps).sum()) < wanted:
+        laps += 1
+    return laps
+
+
+def _segment_sum(values: Tensor, ids: Tensor, num_segments: int) -> Tensor:
+    """Return float64 sums by segment that do not depend on the order of additions."""
+    total = torch.zeros(num_segments, dtype=torch.int64, device=values.device)
+    if not len(values):
+        return total.double()
+    exponent = torch.frexp(values.abs().max()).exponent.long()
+    scale = _power_of_two(FIXED_POINT_BITS - exponent - len(values).bit_length())
+    total.index_add_(0, ids, (values.double() * scale).round().long())
+    return total.double() / scale
+
+
+def _power_of_two(exponent: Tensor) -> Tensor:
+    """Return 2**exponent as float64, built from its bits: exact and without leaving the device."""
+    return ((exponent + 1023) << 52).view(torch.float64)
+
+
+def _first_maximum(votes: Tensor) -> Tensor:
+    """Return the column of each row's maximum, the lowest one among equals."""
+    columns = torch.arange(votes.shape[1], device=votes.device)
+    is_best = votes == votes.amax(dim=1, keepdim=True)
+    return torch.where(is_best, columns, votes.shape[1]).amin(dim=1)
+
+
+def _top_pixels(
+    values: Tensor, ids: Tensor, pixels: Tensor, num_segments: int, top: int
+) -> tuple[Tensor, Tensor]:
+    """Return flat pixel positions and scores of each segment's best, row by row best first."""
+    none = torch.iinfo(torch.int64).max
+    positions, scores = [], []
+    for _ in range(top):
+        best = values.new_full((num_segments,), -torch.inf)
+        best.scatter_reduce_(0, ids, values, "amax")
+        candidates = torch.where(values == best[ids], pixels, none)
+        position = pixels.new_full((num_segments,), none)
+        position.scatter_reduce_(0, ids, candidates, "amin")
+        positions.append(torch.where(position == none, -1, position))
+        scores.append(best)
+        if len(positions) < top:
+            kept = pixels != position[ids]
+            values, ids, pixels = values[kept], ids[kept], pixels[kept]
+    return torch.stack(positions, dim=1), torch.stack(scores, dim=1)

@@ -1,0 +1,104 @@
+"""Environment, type checking of shapes, and fixtures shared by all tests."""
+# ruff: noqa: E402
+
+import os
+
+os.environ.update(
+    RAY_AUTH_MODE="disabled",
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
+    RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.1",
+    RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="0",
+    RAY_DATA_DISABLE_PROGRESS_BARS="1",
+)
+os.environ.pop("RAY_ADDRESS", None)
+
+from jaxtyping import install_import_hook
+
+import tests.typecheck  # noqa: F401  (the hook below looks it up by name)
+
+install_import_hook("madbal_ray", "tests.typecheck.typechecked")
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "madbal",
+    deadline=None,
+    max_examples=60,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("madbal")
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The real data sets, or a skip with the reason."""
+    here = Path(__file__).resolve().parents[2] / "shared" / "data"
+    for candidate in (os.environ.get("MADBAL_DATA"), here):
+        if candidate and Path(candidate).is_dir():
+            return Path(candidate)
+    pytest.skip("no real data: neither $MADBAL_DATA nor ../shared/data exists")
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray for the whole session."""
+    import ray
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.init(
+            address="local",
+            num_cpus=4,
+            num_gpus=0,
+            include_dashboard=False,
+            object_store_memory=256 * 2**20,
+            log_to_driver=False,
+        )
+    yield
+    ray.shutdown()
+
+
+def tiny_config(**changes: Any) -> dict[str, Any]:
+    """A run of seconds: 6 images of 48 x 64, 3 clusters, one epoch a phase."""
+    config: dict[str, Any] = {
+        "name": "tiny",
+        "num_rounds": 2,
+        "data": {
+            "name": "synthetic",
+            "synthetic": {"num_train": 6, "num_val": 3, "height": 48, "width": 64},
+        },
+        "pool": {"shard_images": 2},
+        "superpixels": {"pixels": 64},
+        "clustering": {"num_clusters": 3, "num_init": 1},
+        "train": {
+            "threads_per_worker": 1,
+            "phase1": {"epochs": 1, "batch_size": 2},
+            "phase2": {"epochs": 1, "batch_size": 2},
+        },
+        "score": {"batch_size": 2},
+        "budget": {"initial_pixels_per_image": 5, "pixels_per_image": 5},
+    }
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        node = config
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return config
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A finished tiny run of the local engine; do not change it."""
+    import madbal_ray
+
+    folder = tmp_path_factory.mktemp("tiny")
+    return madbal_ray.run(tiny_config(), run_dir=folder / "run", engine="local")

@@ -1,0 +1,124 @@
+"""Every kind of image a user may have: converted without loss, or refused by reason."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from madbal_ray.data import mask_lookup
+from madbal_ray.errors import BadImageError
+from madbal_ray.vision.decode import decode_image, decode_mask, resize_image, resize_mask
+
+LIMIT = 10_000
+
+
+def encode(image, kind="PNG", **options):
+    sink = io.BytesIO()
+    image.save(sink, kind, **options)
+    return sink.getvalue()
+
+
+@pytest.fixture(scope="module")
+def colors():
+    return np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
+
+
+def test_rgb_comes_back_as_it_was(colors):
+    assert np.array_equal(decode_image(encode(Image.fromarray(colors)), max_pixels=LIMIT), colors)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA"])
+def test_modes_that_hold_rgb_without_loss_are_converted(colors, mode):
+    source = Image.fromarray(colors).convert("RGB" if mode == "RGBA" else "L").convert(mode)
+    decoded = decode_image(encode(source), max_pixels=LIMIT)
+    assert np.array_equal(decoded, np.asarray(source.convert("RGB")))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_with_eight_bits_of_content_are_converted(colors, channels):
+    values = colors if channels == 3 else colors[..., 0]
+    data = cv2.imencode(".png", values[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
+    if channels == 1:
+        data = cv2.imencode(".png", values.astype(np.uint16) * 257)[1].tobytes()
+    expected = np.broadcast_to(values.reshape(12, 20, channels), (12, 20, 3))
+    assert np.array_equal(decode_image(data, max_pixels=LIMIT), expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(colors, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    source = Image.fromarray(colors)
+    decoded = decode_image(encode(source, "PNG", exif=exif), max_pixels=LIMIT)
+    assert decoded.shape[:2] == ((12, 20) if orientation < 5 else (20, 12))
+    if orientation == 3:
+        assert np.array_equal(decoded, colors[::-1, ::-1])
+
+
+def bad_files(colors):
+    plain = encode(Image.fromarray(colors), "JPEG")
+    deep = cv2.imencode(".png", np.arange(240, dtype=np.uint16).reshape(12, 20))[1].tobytes()
+    alpha = np.dstack([colors, np.full((12, 20), 7, np.uint8)])
+    frames = io.BytesIO()
+    Image.fromarray(colors).save(
+        frames, "TIFF", save_all=True, append_images=[Image.fromarray(colors)]
+    )
+    return {
+        "empty": (b"", "the file is empty"),
+        "text": (b"hello, I am no image", "not an image"),
+        "truncated": (plain[: len(plain) // 2], "(?i)truncated"),
+        "cmyk": (encode(Image.fromarray(colors).convert("CMYK"), "JPEG"), "CMYK"),
+        "deep": (deep, "16 bits of content"),
+        "transparent": (encode(Image.fromarray(alpha, "RGBA")), "transparent"),
+        "frames": (frames.getvalue(), "2 frames"),
+        "gigantic": (encode(Image.new("L", (200, 200))), "40000|200 x 200 pixels, more than"),
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["empty", "text", "truncated", "cmyk", "deep", "transparent", "frames", "gigantic"],
+)
+def test_bad_files_are_refused_by_reason(colors, name):
+    data, reason = bad_files(colors)[name]
+    with pytest.raises(BadImageError, match=reason):
+        decode_image(data, max_pixels=LIMIT)
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded():
+    header = encode(Image.new("1", (30_000, 30_000)))
+    with pytest.raises(BadImageError, match=r"more than data\.max_pixels"):
+        decode_image(header, max_pixels=LIMIT)
+
+
+def test_masks_are_mapped_and_unknown_values_named():
+    lookup = mask_lookup({0: 0, 7: 1, 255: 255})
+    mask = np.array([[0, 7], [255, 0]], np.uint8)
+    decoded = decode_mask(encode(Image.fromarray(mask)), lookup, max_pixels=LIMIT)
+    assert decoded.tolist() == [[0, 1], [255, 0]]
+    palette = Image.fromarray(mask, "L").convert("L")
+    palette.putpalette([0, 0, 0] * 256) if palette.mode == "P" else None
+    with pytest.raises(BadImageError, match=r"outside the class map: 3, 9"):
+        decode_mask(encode(Image.fromarray(np.array([[3, 9]], np.uint8))), lookup, max_pixels=LIMIT)
+    with pytest.raises(BadImageError, match="one value a pixel"):
+        decode_mask(encode(Image.new("RGB", (2, 2))), lookup, max_pixels=LIMIT)
+
+
+def test_mask_resize_takes_the_pixel_under_each_centre():
+    mask = np.arange(6 * 9, dtype=np.uint8).reshape(6, 9)
+    small = resize_mask(mask, 2, 3)
+    assert small.tolist() == [[10, 13, 16], [37, 40, 43]]
+    assert resize_mask(mask, 12, 9)[::2].tolist() == mask.tolist()
+
+
+def test_image_resize_keeps_a_constant_and_its_centre_of_mass():
+    flat = np.full((30, 40, 3), 77, np.uint8)
+    assert (resize_image(flat, 7, 11) == 77).all()
+    dot = np.zeros((40, 40, 3), np.uint8)
+    dot[10:20, 20:30] = 200
+    small = resize_image(dot, 20, 20)[..., 0].astype(float)
+    rows, columns = np.indices(small.shape)
+    assert (rows * small).sum() / small.sum() == pytest.approx(7.0, abs=0.05)
+    assert (columns * small).sum() / small.sum() == pytest.approx(12.0, abs=0.05)
