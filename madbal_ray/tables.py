@@ -261,6 +261,8 @@ def decode(name: str, source: Any, *, columns: Sequence[str] | None = None) -> p
         )
     wanted = schema(name)
     names = list(columns) if columns is not None else wanted.names
+    if not handle.metadata.num_rows:  # Parquet gives columns without chunks, which trip Arrow
+        return empty(name).select(names)
     present = [column for column in names if column in handle.schema_arrow.names]
     table = handle.read(columns=present).replace_schema_metadata(None)
     arrays = [

@@ -21,4 +21,4 @@ def command(runs: tuple[str, ...], out: Path | None) -> None:
     for run in opened:
         print_metrics(console, run)
     for path in write_report(opened, out if out is not None else Path(runs[0]) / "report"):
-        console.print(f"wrote {path}", highlight=False)
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)

@@ -53,10 +53,10 @@ def command(
     stop = parse_stop(stop_after)
     if dry_run:
         for line in api.plan(resolved, run_dir=folder):
-            console.print(line, highlight=False, markup=False)
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         return
     if api.is_finished(resolved, run_dir=folder):
-        console.print(f"{folder} is finished: {resolved.num_rounds} rounds")
+        console.print(f"{folder} is finished: {resolved.num_rounds} rounds", soft_wrap=True)
     else:
         try:
             with make_progress(console) as progress:
@@ -74,7 +74,7 @@ def command(
     finished = api.open_run(folder)
     print_metrics(console, finished)
     for path in write_report([finished], Path(folder) / "report"):
-        console.print(f"wrote {path}", highlight=False)
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
 def parse_stop(text: str | None) -> tuple[str, int | None] | None:

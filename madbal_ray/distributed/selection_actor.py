@@ -12,7 +12,6 @@ from madbal_ray.loop.engine import CallJob, ShardJob
 from madbal_ray.loop.shard_runner import ShardWorker
 
 
-@ray.remote(num_cpus=0, max_restarts=3, max_task_retries=3)
 class SelectionActor:
     """Runs whole-pool jobs and the shards of light jobs."""
 
@@ -41,7 +40,8 @@ class SelectionActors:
     def start(self) -> None:
         """Start the actors unless they are there."""
         if not self.actors:
-            self.actors = [SelectionActor.remote() for _ in range(self.count)]
+            remote: Any = ray.remote(num_cpus=0, max_restarts=3, max_task_retries=3)(SelectionActor)
+            self.actors = [remote.remote() for _ in range(self.count)]
 
     def call(self, job: CallJob) -> None:
         """Run a whole-pool job on the first actor."""

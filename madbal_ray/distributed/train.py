@@ -64,7 +64,6 @@ class RayWorker:
             self.mailbox.put.remote(progress)
 
 
-@ray.remote(num_cpus=0)
 class Mailbox:
     """Carries progress from rank 0 to the driver, on any number of nodes."""
 
@@ -112,7 +111,7 @@ def train_with_ray(
         MadbalError: the job's own, as on the local engine.
         StageError: workers kept failing.
     """
-    mailbox: Any = Mailbox.remote()
+    mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"job": job, "mailbox": mailbox},

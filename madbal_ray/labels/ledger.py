@@ -61,6 +61,8 @@ def check_answers(queries: pa.Table, labels: pa.Table) -> None:
     Raises:
         LabelError: naming the first image that differs.
     """
+    if not queries.num_rows and not labels.num_rows:
+        return
     asked, answered = _pixels(queries), _pixels(labels)
     for name, pixels in (("queries", asked), ("labels", answered)):
         twice = pixels[pixels.duplicated()]
@@ -81,6 +83,8 @@ def check_disjoint(new: pa.Table, known: pa.Table) -> None:
     Raises:
         LabelError: naming the first pixel asked again.
     """
+    if not new.num_rows or not known.num_rows:
+        return
     again = _pixels(new).merge(_pixels(known))
     if len(again):
         raise LabelError(f"{len(again)} pixels would be asked twice, the first is {_first(again)}")

@@ -83,6 +83,8 @@ class AssignPool:
         table = self.features.read_table(
             "superpixel_features", [shard_id], columns=["image_id", "superpixel_id"]
         )
+        if not table.num_rows:  # every image of the shard is quarantined
+            return {"superpixel_clusters": tables.empty("superpixel_clusters")}
         columns = self._stage(
             image_id=table["image_id"].to_pylist(),
             superpixel_id=table["superpixel_id"].to_numpy(),

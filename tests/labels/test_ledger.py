@@ -1,0 +1,74 @@
+"""The ledger and the label store agree, or say where they do not."""
+
+import numpy as np
+import pytest
+
+from madbal_ray import tables
+from madbal_ray.errors import LabelError
+from madbal_ray.labels import Ledger, answer_pixels
+from madbal_ray.labels.ledger import check_answers, check_disjoint, latest_revisions
+
+
+def pixels(name, rows):
+    return tables.from_rows(name, [{"image_id": i, "y": y, "x": x} for i, y, x in rows])
+
+
+ASKED = [("a", 0, 1), ("a", 1, 0), ("b", 0, 1)]
+
+
+def test_answers_in_any_order_are_accepted():
+    check_answers(pixels("queries", ASKED), pixels("labels", ASKED[::-1]))
+    check_answers(pixels("queries", []), pixels("labels", []))
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (ASKED[:2], r"1 pixels are in only one of queries \(3\) and labels \(2\).*b y=0 x=1"),
+        ([*ASKED, ("c", 5, 5)], "c y=5 x=5"),
+        ([], "the first is a y=0 x=1"),
+        ([ASKED[0], *ASKED], "labels hold a pixel twice: a y=0 x=1"),
+    ],
+)
+def test_anything_else_is_named(answers, message):
+    with pytest.raises(LabelError, match=message):
+        check_answers(pixels("queries", ASKED), pixels("labels", answers))
+
+
+def test_asking_again_is_named():
+    check_disjoint(pixels("labels", ASKED[:1]), pixels("labels", ASKED[1:]))
+    check_disjoint(pixels("labels", []), pixels("labels", ASKED))
+    with pytest.raises(LabelError, match="1 pixels would be asked twice, the first is b y=0 x=1"):
+        check_disjoint(pixels("labels", ASKED[2:]), pixels("labels", ASKED))
+
+
+def test_totals_count_void_clicks_and_refuse_a_difference():
+    ledger = Ledger(num_images=4, num_pixels=4000)
+    ledger = ledger.add_round(num_queries=40, num_labels=40, num_void=3)
+    ledger = ledger.add_round(num_queries=20, num_labels=20, num_void=0)
+    assert (ledger.num_asked, ledger.num_void, ledger.per_image, ledger.percent) == (60, 3, 15, 1.5)
+    with pytest.raises(LabelError, match="40 pixels were asked for and 39 were answered"):
+        ledger.add_round(num_queries=40, num_labels=39, num_void=0)
+
+
+def test_the_highest_revision_of_a_pixel_wins():
+    rows = [
+        {"image_id": "a", "y": 0, "x": 0, "class_id": 1, "revision": 0},
+        {"image_id": "a", "y": 0, "x": 1, "class_id": 2, "revision": 0},
+        {"image_id": "a", "y": 0, "x": 0, "class_id": 3, "revision": 2},
+        {"image_id": "a", "y": 0, "x": 0, "class_id": 4, "revision": 1},
+    ]
+    kept = latest_revisions(tables.from_rows("labels", rows))
+    assert sorted(zip(kept["x"].to_pylist(), kept["class_id"].to_pylist(), strict=True)) == [
+        (0, 3),
+        (1, 2),
+    ]
+    first = tables.from_rows("labels", rows[:2])
+    assert latest_revisions(first).equals(first)
+
+
+def test_the_simulated_oracle_reads_the_mask_and_marks_void():
+    mask = np.array([[0, 255], [2, 1]], np.uint8)
+    class_id, is_void = answer_pixels(mask=mask, y=np.array([1, 0, 1]), x=np.array([0, 1, 1]))
+    assert class_id[~is_void].tolist() == [2, 1]
+    assert is_void.tolist() == [False, True, False]
