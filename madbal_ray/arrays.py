@@ -30,10 +30,11 @@ MAX_CLASSES: Final = 255
 MAX_SUPERPIXELS: Final = 65_535
 """`label_map` is uint16; an image with more superpixels is refused."""
 
-RGBImage = UInt8[np.ndarray, "H W 3"]
-Mask = UInt8[np.ndarray, "H W"]
-LabelMap = UInt16[np.ndarray, "H W"]
-BoolMap = Bool[np.ndarray, "H W"]
+# Anonymous sizes: these also stand in lists of images that differ in size.
+RGBImage = UInt8[np.ndarray, "_ _ 3"]
+Mask = UInt8[np.ndarray, "_ _"]
+LabelMap = UInt16[np.ndarray, "_ _"]
+BoolMap = Bool[np.ndarray, "_ _"]
 
 ClusterVector = Float64[np.ndarray, "K"]
 ClusterCounts = Int64[np.ndarray, "K"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,13 +14,13 @@ from madbal_ray.errors import ResourceError
 DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # 0 GPUs must not hide a GPU from torch
 }
 """Ray's own settings where a user has not set them."""
 
-QUIET_LOGGERS = ("ray.data", "ray.train", "ray.tune", "ray._private.worker")
+QUIET_LOGGERS = ("ray.data", "ray.train", "ray.tune", "ray._private")
+TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 
 
 def quiet_ray() -> None:
@@ -29,7 +28,7 @@ def quiet_ray() -> None:
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     for name in QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def connect(address: str | None) -> bool:
@@ -53,7 +52,7 @@ def connect(address: str | None) -> bool:
         ray.init(
             address=target,
             log_to_driver=False,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
             **options,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -61,18 +60,9 @@ def connect(address: str | None) -> bool:
             f"no Ray cluster answers at {target}: {error}; start one with `ray start --head`, or "
             "leave --address out for a private local one"
         ) from None
+    if TOKEN_FILE.exists() and TOKEN_FILE.stat().st_uid == os.getuid():
+        TOKEN_FILE.chmod(0o600)  # a local ray.init() writes it readable by everyone
     return True
-
-
-@contextmanager
-def session(address: str | None) -> Iterator[None]:
-    """Hold a connection to Ray."""
-    is_ours = connect(address)
-    try:
-        yield
-    finally:
-        if is_ours:
-            ray.shutdown()
 
 
 def cluster_resources() -> tuple[float, float]:

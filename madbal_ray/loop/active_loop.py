@@ -23,7 +23,7 @@ from madbal_ray.loop.select_jobs import (
 )
 from madbal_ray.loop.stage_runner import StageRunner
 from madbal_ray.loop.train_job import FEW_LABELS, TrainRound
-from madbal_ray.models.weights import weights_identity
+from madbal_ray.models.weights import publish_weights
 from madbal_ray.run_dir import RunDir
 from madbal_ray.stage_dir import StageDir, digests
 
@@ -53,9 +53,11 @@ class ActiveLoop:
         """Do everything that is not done yet."""
         started = time.perf_counter()
         self.run_dir.append_event("run_started", num_rounds=self.config.num_rounds)
-        pool = prepare_pool(
-            self.config, self.run_dir.pool_folder(self.config), self.runner, self.device
+        config, folder = self.config, self.run_dir.pool_folder(self.config)
+        self.weights = publish_weights(
+            config.model.weights, config.model.backbone, folder, option="model.weights"
         )
+        pool = prepare_pool(config, folder, self.runner, self.device)
         ledger = Ledger(num_images=pool.num_images, num_pixels=pool.num_pixels)
         for round_index in range(self.config.num_rounds):
             self.runner.round_index = round_index
@@ -192,7 +194,7 @@ class ActiveLoop:
             "seed": config.seed,
             "round": round_index,
             "model": config.model.result_settings(),
-            "weights": weights_identity(config.model.weights),
+            "weights": self.weights.identity,
             "classes": list(pool.class_names),
             "train": config.train.result_settings(),
         }
@@ -224,6 +226,7 @@ class ActiveLoop:
         job = TrainRound(
             config,
             round_index,
+            self.weights,
             pool.num_classes,
             pool.reader,
             pool.images,

@@ -9,13 +9,13 @@ from typing import Any
 
 from madbal_ray import tables
 from madbal_ray.config import Config
-from madbal_ray.data import Dataset, data_root, mask_lookup, open_dataset
+from madbal_ray.data import Dataset, data_root, open_dataset
 from madbal_ray.errors import DataError, PoolError
 from madbal_ray.loop.cluster_jobs import AssignPool, FitKMeans
 from madbal_ray.loop.pool_jobs import EmbedPool, InspectImages, SegmentPool, index_rows, write_index
 from madbal_ray.loop.pool_reader import ImageReader
 from madbal_ray.loop.stage_runner import StageRunner
-from madbal_ray.models.weights import weights_identity
+from madbal_ray.models.weights import PublishedWeights, publish_weights
 from madbal_ray.stage_dir import StageDir, digest, digests, table_path
 from madbal_ray.storage import Folder
 
@@ -59,7 +59,7 @@ def prepare_pool(config: Config, folder: Folder, runner: StageRunner, device: st
     dataset = open_dataset(config.data, folder)
     reader = ImageReader(
         root=data_root(config.data, folder),
-        mask_lookup=mask_lookup(dataset.mask_values),
+        mask_values=dataset.mask_values,
         max_pixels=config.data.max_pixels,
     )
     index = _index(config, folder, dataset, reader.root)
@@ -215,15 +215,19 @@ def _cluster(
         shard_ids,
         total=num_images,
     )
-    weights = weights_identity(config.features.weights)
+    weights = PublishedWeights("none", None)
+    if config.features.extractor != "color":
+        weights = publish_weights(
+            config.features.weights, config.features.extractor, folder, option="features.weights"
+        )
     features = StageDir.plan(
         folder,
         "superpixel_features",
-        config.features.result_settings() | {"weights": weights},
+        config.features.result_settings() | {"weights": weights.identity},
         digests(images, superpixels),
     )
     runner.map(
-        EmbedPool(features, reader, threads, images, superpixels, config.features, device),
+        EmbedPool(features, reader, threads, images, superpixels, config.features, weights, device),
         shard_ids,
         total=num_images,
     )

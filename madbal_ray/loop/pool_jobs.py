@@ -21,7 +21,7 @@ from madbal_ray.loop.pool_reader import (
     read_label_maps,
     read_with_retries,
 )
-from madbal_ray.models.weights import load_weights
+from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.stage_dir import StageDir
 from madbal_ray.stages.embed_superpixels import EmbedSuperpixels
 from madbal_ray.stages.segment_images import SegmentImages
@@ -194,18 +194,14 @@ class EmbedPool(ImageShardJob):
     images: StageDir
     superpixels: StageDir
     config: FeaturesConfig
+    weights: PublishedWeights
     device: str
     table_names = ("superpixel_features",)
 
     def setup(self) -> None:
         """Load the extractor."""
-        weights = None
-        if self.config.extractor != "color":
-            weights = load_weights(
-                self.config.weights, self.config.extractor, option="features.weights"
-            )
         self._stage = EmbedSuperpixels(
-            self.config, weights=weights, device=torch.device(self.device)
+            self.config, weights=self.weights.load(), device=torch.device(self.device)
         )
 
     def run(self, shard_id: int) -> dict[str, pa.Table]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Int16
 
 from madbal_ray.arrays import BoolMap, LabelMap, Mask, RGBImage
+from madbal_ray.data import mask_lookup
 from madbal_ray.errors import BadImageError, DataError
 from madbal_ray.loop.engine import count_images
 from madbal_ray.stage_dir import StageDir
@@ -49,12 +51,21 @@ class ImageReader:
 
     Attributes:
         root: folder that URIs are relative to.
-        mask_lookup: mask value -> class id (`madbal_ray.data.mask_lookup`).
+        mask_values: mask value -> class id or `IGNORE_INDEX`.
     """
 
     root: Folder
-    mask_lookup: Int16[np.ndarray, "65536"]
+    mask_values: Mapping[int, int]
     max_pixels: int
+
+    @functools.cached_property
+    def mask_lookup(self) -> Int16[np.ndarray, "65536"]:
+        """Return the class map as a table; small jobs travel faster without it."""
+        return mask_lookup(self.mask_values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the table out."""
+        return {k: v for k, v in self.__dict__.items() if k != "mask_lookup"}
 
     def original(self, image: PoolImage) -> RGBImage:
         """Return the decoded image at its own size."""

@@ -29,7 +29,7 @@ from madbal_ray.loop.score_job import PHASE1_WEIGHTS, PHASE2_WEIGHTS
 from madbal_ray.loop.train_context import TrainContext
 from madbal_ray.loop.training_set import BatchMaker, ImageCache, TrainBatch, read_labeled_points
 from madbal_ray.models import NetworkOutput, SegmentationNetwork, build_network
-from madbal_ray.models.weights import load_weights
+from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.stage_dir import FileRecord, StageDir
 from madbal_ray.training.augment import augment_images
 from madbal_ray.training.loss_prediction import ClassLossThresholds, loss_prediction_loss
@@ -56,6 +56,7 @@ class TrainRound:
 
     config: Config
     round_index: int
+    weights: PublishedWeights
     num_classes: int
     reader: ImageReader
     images: StageDir
@@ -118,7 +119,7 @@ class TrainRound:
 
     def _initial_network(self) -> SegmentationNetwork:
         config = self.config
-        weights = load_weights(config.model.weights, config.model.backbone, option="model.weights")
+        weights = self.weights.load()
         seed = rng.derive_seed(config.seed, "network", self.round_index)
         network = build_network(config.model, self.num_classes, weights=weights, seed=seed)
         if self.previous is not None:

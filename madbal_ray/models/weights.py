@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from torchvision.models import get_model_weights
 
@@ -16,6 +18,7 @@ from madbal_ray.errors import ConfigError
 from madbal_ray.storage import Folder
 
 NONE = "none"
+FILE_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
 def load_weights(spec: str, backbone: str, *, option: str) -> Mapping[str, Tensor] | None:
@@ -33,7 +36,7 @@ def load_weights(spec: str, backbone: str, *, option: str) -> Mapping[str, Tenso
     if spec == NONE:
         return None
     path = Path(spec)
-    if path.suffix in (".safetensors", ".pt", ".pth"):
+    if path.suffix in FILE_SUFFIXES:
         return _from_file(path, option)
     known = get_model_weights(backbone)
     names = [entry.name for entry in known]
@@ -51,16 +54,47 @@ def load_weights(spec: str, backbone: str, *, option: str) -> Mapping[str, Tenso
         ) from None
 
 
-def weights_identity(spec: str) -> str:
-    """Return what stands for the weights in keys: their name, or a file's sha256.
+@dataclass(frozen=True)
+class PublishedWeights:
+    """Pretrained weights in the pool, where every worker can read them.
+
+    Attributes:
+        identity: what stands for them in keys: ``none``, torchvision's name, or the sha256
+            of the user's file.
+        folder: of the pool; None without weights.
+    """
+
+    identity: str
+    folder: Folder | None
+
+    @property
+    def name(self) -> str:
+        """Return the file's name in the folder."""
+        return f"{self.identity}.safetensors"
+
+    def load(self) -> Mapping[str, Tensor] | None:
+        """Return the state dict, None without weights."""
+        return None if self.folder is None else load_safetensors(self.folder.read(self.name))
+
+
+def publish_weights(spec: str, network: str, pool: Folder, *, option: str) -> PublishedWeights:
+    """Copy weights into the pool once, so that workers need neither the path nor a network.
 
     Raises:
-        ConfigError: the file cannot be read.
+        ConfigError: see `load_weights`.
     """
+    if spec == NONE:
+        return PublishedWeights(NONE, None)
     path = Path(spec)
-    if path.suffix not in (".safetensors", ".pt", ".pth"):
-        return spec
-    return hashlib.sha256(_read(path, "weights")).hexdigest()
+    is_file = path.suffix in FILE_SUFFIXES
+    identity = hashlib.sha256(_read(path, option)).hexdigest() if is_file else f"{network}-{spec}"
+    published = PublishedWeights(identity, pool / "weights")
+    if not (pool / "weights").exists(published.name):
+        state = load_weights(spec, network, option=option)
+        assert state is not None
+        data = save_safetensors({key: value.contiguous() for key, value in state.items()})
+        (pool / "weights").write(published.name, data)
+    return published
 
 
 def _read(path: Path, option: str) -> bytes:

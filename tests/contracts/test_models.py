@@ -10,7 +10,8 @@ from torchvision import models as tv
 from madbal_ray.config import ModelConfig
 from madbal_ray.errors import ConfigError
 from madbal_ray.models import BACKBONES, HEADS, build_network
-from madbal_ray.models.weights import load_weights, weights_identity
+from madbal_ray.models.weights import load_weights, publish_weights
+from madbal_ray.storage import Folder
 
 PAIRS = list(itertools.product(BACKBONES, HEADS))
 NUM_CLASSES = 5
@@ -129,7 +130,22 @@ def test_real_imagenet_weights_load(data_folder):
     weights = load_weights(str(path), "mobilenet_v2", option="model.weights")
     network = build_network(ModelConfig(), NUM_CLASSES, weights=weights, seed=0)
     assert next(network.backbone.parameters()).abs().sum() > 0
-    assert len(weights_identity(str(path))) == 64
+
+
+def test_weights_are_published_once_under_their_content(tmp_path):
+    source = {"a": torch.arange(6.0).reshape(2, 3)}
+    save_file(source, tmp_path / "one.safetensors")
+    torch.save(source, tmp_path / "two.pt")
+    pool = Folder(tmp_path / "pool")
+    one = publish_weights(str(tmp_path / "one.safetensors"), "x", pool, option="model.weights")
+    two = publish_weights(str(tmp_path / "two.pt"), "x", pool, option="model.weights")
+    assert one.identity != two.identity
+    (tmp_path / "one.safetensors").unlink()
+    (tmp_path / "two.pt").unlink()
+    for published in (one, two):
+        assert torch.equal(published.load()["a"], source["a"])
+    nothing = publish_weights("none", "x", pool, option="model.weights")
+    assert (nothing.identity, nothing.load()) == ("none", None)
 
 
 def test_bad_weights_are_sentences(tmp_path):
@@ -145,5 +161,3 @@ def test_bad_weights_are_sentences(tmp_path):
     (tmp_path / "evil.pt").write_bytes(pickle.dumps(print))
     with pytest.raises(ConfigError, match=r"weights_only|not a weights file"):
         load_weights(str(tmp_path / "evil.pt"), "mobilenet_v2", option="model.weights")
-    assert weights_identity("none") == "none"
-    assert weights_identity("IMAGENET1K_V1") == "IMAGENET1K_V1"

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 import madbal_ray
-from madbal_ray.data import mask_lookup
 from madbal_ray.errors import ConfigError, DataError, LabelError, NumericalError, PoolError
 from madbal_ray.loop.pool_reader import ImageReader, PoolImage
 from madbal_ray.storage import Folder
@@ -147,7 +146,7 @@ def test_a_file_that_vanishes_between_two_starts_is_refused(tmp_path):
 
 def test_an_image_that_vanishes_while_the_run_works_is_named(tmp_path):
     image = PoolImage("a/b.png", "a/b.png", None, 4, 4, 4, 4, 4, 4)
-    reader = ImageReader(Folder(tmp_path), mask_lookup({0: 0}), max_pixels=100)
+    reader = ImageReader(Folder(tmp_path), {0: 0}, max_pixels=100)
     with pytest.raises(DataError, match=r"a/b\.png: .* was fine when the pool was prepared"):
         reader.original(image)
 
