@@ -47,6 +47,8 @@ def connect(address: str | None) -> bool:
         return False
     quiet_ray()
     target = address or os.environ.get("RAY_ADDRESS") or "local"
+    if target == "local":  # Ray Data warns of its own actors on the C++ "error" level
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     options: dict[str, Any] = {"include_dashboard": False} if target == "local" else {}
     try:
         ray.init(
