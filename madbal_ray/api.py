@@ -21,6 +21,7 @@ from madbal_ray.loop.engine import Engine
 from madbal_ray.loop.local_engine import LocalEngine
 from madbal_ray.loop.progress import LogProgress, Progress
 from madbal_ray.loop.verify import ROUND_STAGES
+from madbal_ray.report.protocol import describe_protocol
 from madbal_ray.run_dir import RunDir
 
 EngineName = Literal["ray", "local"]
@@ -95,6 +96,22 @@ class Run:
                 continue
             found.append(stage.read_table(name))
         return tables.concat(name, found)
+
+    def protocol(self) -> list[str]:
+        """Return data, splits, classes, grids and training in words, a line each."""
+        index, images = self.run_dir.find("index"), self.run_dir.find("images")
+        if index is None or images is None:
+            raise RunDirError(f"{self.run_dir}: the pool is not inspected yet")
+        counts = images.marker().summary["shards"]
+        sizes = {
+            split: (
+                sum(counts[str(i)]["images"] for i in shard_ids),
+                sum(counts[str(i)]["quarantined"] for i in shard_ids),
+            )
+            for split, shard_ids in index.marker().summary["shards_of_split"].items()
+        }
+        num_classes = len(index.marker().summary["class_names"])
+        return describe_protocol(self.config, split_sizes=sizes, num_classes=num_classes)
 
     def metrics(self) -> pd.DataFrame:
         """Return one row per round and split."""

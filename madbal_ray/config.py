@@ -347,6 +347,14 @@ class ResourcesConfig(Section):
     )
 
 
+class TrackingConfig(Section):
+    """Dashboards; nothing here may change a result."""
+
+    tensorboard: bool = Field(
+        default=True, json_schema_extra=RUNTIME, description="event files in <run>/tensorboard"
+    )
+
+
 class Config(Section):
     """A whole experiment."""
 
@@ -371,6 +379,7 @@ class Config(Section):
     oracle: OracleConfig = OracleConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

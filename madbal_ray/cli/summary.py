@@ -30,9 +30,16 @@ def print_metrics(console: Console, run: Run) -> None:
             *(f"{by_split.loc[split, 'miou']:.4f}" for split in splits),
         )
     console.print(table)
+    for line in run.protocol():
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def write_report(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Write table and plot of some runs; return the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    protocol = folder / "protocol.txt"
+    protocol.write_text(
+        "\n\n".join("\n".join([str(r.run_dir), *r.protocol()]) for r in runs) + "\n"
+    )
     named = {str(run.run_dir).rsplit("/", 1)[-1]: run.metrics() for run in runs}
-    return [*write_tables(named, folder), plot_miou(named, folder / "miou.png")]
+    return [protocol, *write_tables(named, folder), plot_miou(named, folder / "miou.png")]

@@ -22,6 +22,7 @@ from madbal_ray.loop.select_jobs import (
     SimulateAnswers,
 )
 from madbal_ray.loop.stage_runner import StageRunner
+from madbal_ray.loop.trackers import Trackers
 from madbal_ray.loop.train_job import FEW_LABELS, TrainRound
 from madbal_ray.models.weights import publish_weights
 from madbal_ray.run_dir import RunDir
@@ -45,12 +46,19 @@ class ActiveLoop:
         self.run_dir = run_dir
         self.progress = progress
         self.device = device
-        self.runner = StageRunner(run_dir, engine, progress, stop_after)
+        self.trackers = Trackers(config.tracking, run_dir)
+        self.runner = StageRunner(run_dir, engine, progress, self.trackers, stop_after)
         self.labels: list[StageDir] = []
         self.phases: list[tuple[StageDir, StageDir]] = []
 
     def run(self) -> None:
         """Do everything that is not done yet."""
+        try:
+            self._run()
+        finally:
+            self.trackers.close()
+
+    def _run(self) -> None:
         started = time.perf_counter()
         self.run_dir.append_event("run_started", num_rounds=self.config.num_rounds)
         config, folder = self.config, self.run_dir.pool_folder(self.config)
@@ -243,7 +251,9 @@ class ActiveLoop:
         if few:
             names = ", ".join(pool.class_names[class_id] for class_id in few)
             self.progress.say(f"round {round_index}: fewer than {FEW_LABELS} labels of: {names}")
-        for row in metrics.read_table("metrics").to_pylist():
+        rows = metrics.read_table("metrics").to_pylist()
+        self.trackers.on_metrics(rows)
+        for row in rows:
             miou = "undefined" if row["miou"] is None else f"{row['miou']:.4f}"
             self.progress.say(
                 f"round {round_index}: {row['labels_per_image']:g} labels per image, "

@@ -10,6 +10,7 @@ from typing import Any
 from madbal_ray.loop.engine import CallJob, Engine, ShardJob, TrainingJob
 from madbal_ray.loop.progress import Progress
 from madbal_ray.loop.shard_runner import complete_stage, peak_memory
+from madbal_ray.loop.trackers import Trackers
 from madbal_ray.run_dir import RunDir
 from madbal_ray.stage_dir import StageDir
 
@@ -32,11 +33,13 @@ class StageRunner:
         run_dir: RunDir,
         engine: Engine,
         progress: Progress,
+        trackers: Trackers,
         stop_after: tuple[str, int | None] | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.engine = engine
         self.progress = progress
+        self.trackers = trackers
         self.stop_after = stop_after
         self.round_index: int | None = None
         self._last_epoch_event = 0.0
@@ -90,8 +93,9 @@ class StageRunner:
             raise StopRequested(f"stopped after {self._title(stage.stage)}, as asked")
 
     def on_training(self, progress: dict[str, Any]) -> None:
-        """Pass an epoch on to the view, and now and then to the events."""
+        """Pass an epoch on to the view and the trackers, and now and then to the events."""
         self.progress.on_training(progress)
+        self.trackers.on_epoch(progress)
         now = time.monotonic()
         if now - self._last_epoch_event >= EPOCH_EVENT_SECONDS:
             self._last_epoch_event = now

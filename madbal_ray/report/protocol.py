@@ -1,0 +1,48 @@
+"""The protocol of a run in words: what every number stands beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from madbal_ray.arrays import IGNORE_INDEX
+from madbal_ray.config import Config, GridSize, LongSide
+
+
+def describe_protocol(
+    config: Config,
+    *,
+    split_sizes: Mapping[str, tuple[int, int]],
+    num_classes: int,
+) -> list[str]:
+    """Return data, splits, classes, void, grids, training and budget, a line each.
+
+    Args:
+        split_sizes: split -> (usable images, quarantined images).
+    """
+    pool = config.data.pool_split
+    splits = ", ".join(
+        f"{split} {good}" + (f" ({bad} quarantined)" if bad else "") + " (pool)" * (split == pool)
+        for split, (good, bad) in split_sizes.items()
+    )
+    void = "never asked" if config.oracle.skip_void else "asked pixels that are void cost a click"
+    train = config.train
+    epochs = f"{train.phase1.epochs} + {train.phase2.epochs} epochs (phase I + II)"
+    return [
+        f"data        {config.data.name}: {splits}; {num_classes} classes, void id {IGNORE_INDEX}",
+        f"grids       input {_size(config.grids.input)}, working {_size(config.grids.working)}, "
+        f"evaluation {config.evaluation.size}",
+        f"network     {config.model.backbone} + {config.model.head}, output stride "
+        f"{config.model.output_stride}; {epochs}, the last epoch is measured and asks",
+        f"budget      {config.budget.initial_pixels_per_image} random pixels an image, then "
+        f"{config.budget.pixels_per_image} a round by {config.strategy}; {void}",
+        "measure     mIoU over classes that occur in prediction or truth, from one confusion "
+        "matrix a split",
+    ]
+
+
+def _size(size: GridSize) -> str:
+    if size == "original":
+        return "original"
+    if isinstance(size, LongSide):
+        return f"long side {size.long_side}"
+    return f"{size[0]} x {size[1]}"
