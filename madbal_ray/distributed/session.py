@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +54,8 @@ def connect(address: str | None) -> bool:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     options: dict[str, Any] = {"include_dashboard": False} if target == "local" else {}
     try:
-        ray.init(
-            address=target,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **options,
-        )
+        with _quiet_stderr():
+            ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ResourceError(
             f"no Ray cluster answers at {target}: {error}; start one with `ray start --head`, or "
@@ -65,6 +64,21 @@ def connect(address: str | None) -> bool:
     if TOKEN_FILE.exists() and TOKEN_FILE.stat().st_uid == os.getuid():
         TOKEN_FILE.chmod(0o600)  # a local ray.init() writes it readable by everyone
     return True
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Drop what Ray's C++ core prints while it starts; failures come as exceptions."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(sink)
 
 
 def cluster_resources() -> tuple[float, float]:

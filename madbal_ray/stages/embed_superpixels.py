@@ -20,6 +20,7 @@ from madbal_ray.vision.normalize import normalize_images
 
 PATCH_SIZE = 16
 """Pixels, paper section 4."""
+NOISE_PATCHES = 64
 
 
 class EmbedSuperpixels:
@@ -27,7 +28,7 @@ class EmbedSuperpixels:
 
     Args:
         weights: torchvision state dict of the extractor; None gives random weights drawn
-            from a fixed seed, which still separate textures and colours.
+            from a fixed seed, which still tell colours and textures apart.
     """
 
     def __init__(
@@ -87,8 +88,9 @@ def build_extractor(name: str, weights: Mapping[str, Tensor] | None) -> nn.Modul
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = {"vgg16": tv.vgg16, "mobilenet_v2": tv.mobilenet_v2}[name]()
-    features = network.features
+        features = {"vgg16": tv.vgg16, "mobilenet_v2": tv.mobilenet_v2}[name]().features
+        if weights is None and name == "mobilenet_v2":
+            _set_batch_statistics(features)
     if weights is not None:
         own = features.state_dict()
         found = {
@@ -106,3 +108,17 @@ def build_extractor(name: str, weights: Mapping[str, Tensor] | None) -> nn.Modul
     if name == "vgg16":
         features = features[:-1]
     return features.eval()
+
+
+def _set_batch_statistics(features: nn.Module) -> None:
+    """Give a random network the batch-norm statistics of noise.
+
+    Without them the activations of a deep random network vanish, and all superpixels
+    would look the same.
+    """
+    for module in features.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # a plain average over what follows: one batch
+    features.train()
+    with torch.no_grad():
+        features(torch.randn(NOISE_PATCHES, 3, PATCH_SIZE, PATCH_SIZE))

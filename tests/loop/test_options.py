@@ -1,0 +1,48 @@
+"""Options and accidents of a whole run: full disk, bf16, warm start."""
+
+import json
+import subprocess
+import sys
+
+import madbal_ray
+from tests.conftest import tiny_config
+
+LIMITED = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))  # smaller than the weights
+from madbal_ray.cli import main
+main(sys.argv[1:], prog_name="madbal")
+"""
+
+
+def test_no_space_for_the_weights(tmp_path, tiny_run):
+    config_path = tmp_path / "config.json"
+    config_path.write_text(json.dumps(tiny_config()))
+    command = ["run", config_path, "--run-dir", tmp_path / "pool" / "run", "--engine", "local"]
+    process = subprocess.run(
+        [sys.executable, "-c", LIMITED, *command], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 1, process.stderr[-2000:]
+    assert "phase1.safetensors: File too large; free space" in process.stderr
+    assert not list((tmp_path / "pool").rglob("*safetensors"))  # no half-written file, no temporary
+    run = madbal_ray.run(tiny_config(), run_dir=tmp_path / "pool" / "run", engine="local")
+    assert run.table("queries").equals(tiny_run.table("queries"))
+
+
+def test_bf16_runs_and_gives_finite_scores(tmp_path):
+    config = tiny_config(train__precision="bf16", score__precision="bf16")
+    run = madbal_ray.run(config, run_dir=tmp_path / "run", engine="local")
+    scores = run.table("superpixel_scores", 1)["mean_score"].to_numpy()
+    assert (scores >= 0).all()
+    assert len(run.metrics()) == 2
+
+
+def test_training_can_start_from_the_previous_round(tmp_path, tiny_run):
+    config = tiny_config(train__init="previous")
+    run = madbal_ray.run(config, run_dir=tmp_path / "run", engine="local")
+    assert run.table("queries").equals(tiny_run.table("queries"))  # the same round 0 asks
+    mine, fresh = (
+        one.run_dir.find("phase1", 1).folder.read("phase1.safetensors") for one in (run, tiny_run)
+    )
+    assert mine != fresh
