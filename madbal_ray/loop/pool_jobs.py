@@ -199,7 +199,8 @@ class EmbedPool(ImageShardJob):
     table_names = ("superpixel_features",)
 
     def setup(self) -> None:
-        """Load the extractor."""
+        """Load the extractor; one thread, since the workers are the parallelism."""
+        torch.set_num_threads(1)
         self._stage = EmbedSuperpixels(
             self.config, weights=self.weights.load(), device=torch.device(self.device)
         )

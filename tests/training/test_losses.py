@@ -117,7 +117,7 @@ def test_loss_prediction_loss_equals_the_literal_sums(seed, count):
                 signed = value if target[row] else -value
                 losses.append(max(-signed, 0) + math.log1p(math.exp(-abs(value))))
         expected = sum(losses) / len(losses) if losses else 0.0
-        assert float(found) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        assert float(found.detach()) == pytest.approx(expected, rel=1e-5, abs=1e-6)
     (boundary + center).backward()
     assert torch.isfinite(logits.grad).all()
 
