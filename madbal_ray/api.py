@@ -23,6 +23,7 @@ from madbal_ray.loop.progress import LogProgress, Progress
 from madbal_ray.loop.verify import ROUND_STAGES
 from madbal_ray.report.protocol import describe_protocol
 from madbal_ray.run_dir import RunDir
+from madbal_ray.strategies import resolve
 
 EngineName = Literal["ray", "local"]
 
@@ -36,6 +37,8 @@ POOL_TABLES = {
 }
 ROUND_TABLES = {
     "superpixel_scores": "score",
+    "pixel_candidates": "score",
+    "image_scores": "score",
     "cluster_statistics": "score",
     "cluster_budgets": "allocate",
     "queries": "select",
@@ -198,7 +201,10 @@ def is_finished(config: Config, *, run_dir: str | os.PathLike[str]) -> bool:
     folder = RunDir(run_dir)
     if not folder.exists or changed_keys(folder.config(), config):
         return False
-    return all(folder.find("phase2", index) for index in range(config.num_rounds))
+    if folder.stopped() is not None and folder.config().stop == config.stop:
+        return True
+    has_phase2 = resolve(config.strategy).has_phase2
+    return folder.finished_rounds(config, has_phase2=has_phase2) == config.num_rounds
 
 
 def plan(config: Config, *, run_dir: str | os.PathLike[str]) -> list[str]:
@@ -212,7 +218,7 @@ def plan(config: Config, *, run_dir: str | os.PathLike[str]) -> list[str]:
         f"run      {folder}",
         f"network  {config.model.backbone} + {config.model.head}, weights {config.model.weights}",
         f"asks     {config.budget.initial_pixels_per_image} pixels an image at random, then "
-        f"{config.num_rounds - 1} x {config.budget.pixels_per_image} by {config.strategy}",
+        f"{config.num_rounds - 1} x {config.budget.pixels_per_image} by {config.strategy.name}",
     ]
     for index in range(config.num_rounds):
         done = [name for name in ROUND_STAGES if folder.exists and folder.find(name, index)]

@@ -3,6 +3,8 @@
 Fields are `result` settings unless tagged `runtime`: result settings enter the keys of
 stages and may not change when a run is resumed (`num_rounds` may grow); runtime settings
 say where and how fast, never what, and may change at every start.
+
+Longer than our usual 300 lines on purpose: one place for every option.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -155,7 +158,7 @@ class PoolConfig(Section):
 class SuperpixelsConfig(Section):
     """Superpixels of the working grid (paper section 4; method 4)."""
 
-    method: Literal["seeds"] = "seeds"
+    method: Literal["seeds", "slic"] = "seeds"
     pixels: Annotated[int, Field(ge=4)] = Field(
         default=256, description="mean pixels of a superpixel asked for (16 x 16 squares)"
     )
@@ -193,8 +196,11 @@ class ClusteringConfig(Section):
 class ModelConfig(Section):
     """The segmentation network (method 1)."""
 
-    backbone: Literal["mobilenet_v2"] = "mobilenet_v2"
-    head: Literal["lraspp"] = "lraspp"
+    backbone: Literal["mobilenet_v2", "mobilenet_v3_large", "resnet50"] = "mobilenet_v2"
+    head: Literal["lraspp", "deeplabv3", "deeplabv3plus"] = "lraspp"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="on the deepest features, in training (and in bald's passes)"
+    )
     weights: str = Field(
         default="none",
         json_schema_extra=RUNTIME,
@@ -214,6 +220,10 @@ class AugmentConfig(Section):
         default=(1.0, 1.0), description="range of the resize factor, log-uniform"
     )
     blur_probability: Fraction = 0.5
+    color_jitter: Fraction = Field(
+        default=0.0, description="greatest change of brightness, contrast, saturation (hue: / 4)"
+    )
+    grayscale_probability: Fraction = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentConfig:
@@ -223,14 +233,22 @@ class AugmentConfig(Section):
 
 
 class PhaseConfig(Section):
-    """One training phase: SGD, learning rate decaying to 0 (method 2)."""
+    """One training phase; default: SGD, learning rate decaying linearly to 0 (method 2)."""
 
     epochs: NonNegative = 150
     batch_size: Positive = Field(default=10, description="images, over all training workers")
+    optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    backbone_rate_factor: Annotated[float, Field(ge=0)] = Field(
+        default=1.0, description="of the backbone's learning rate; PixelPick: 0.1"
+    )
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.9, description="sgd only")
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    schedule: Literal["poly", "steps"] = "poly"
     poly_power: Annotated[float, Field(ge=0)] = Field(default=1.0, description="1: linear to 0")
+    step_epochs: tuple[Positive, ...] = Field(
+        default=(), description="schedule steps: the rate falls to a tenth after these epochs"
+    )
 
 
 class LossWeights(Section):
@@ -269,6 +287,13 @@ class TrainConfig(Section):
     threads_per_worker: Positive = Field(
         default=2, description="torch threads of a training worker"
     )
+    select: Literal["last", "best"] = Field(
+        default="last",
+        description="which epoch's metrics are reported; the last one always asks",
+    )
+    select_split: str = Field(
+        default="val", description="split that `best` is chosen on; `test` reproduces PixelPick"
+    )
     augment: AugmentConfig = AugmentConfig()
     phase1: PhaseConfig = PhaseConfig()
     phase2: Phase2Config = Phase2Config()
@@ -296,10 +321,28 @@ class ScoreConfig(Section):
 class BudgetConfig(Section):
     """How many pixels are asked for (paper section 4)."""
 
-    initial_pixels_per_image: Positive = Field(default=20, description="B0, at random, round 0")
+    initial_pixels_per_image: Positive | Literal["all"] = Field(
+        default=20, description="B0, at random, round 0; all: full supervision"
+    )
     pixels_per_image: Positive = Field(default=20, description="B, every later round")
     rounding: Literal["largest_remainder", "ceil"] = Field(
         default="largest_remainder", description="of Eq. 8; ceil is the paper's"
+    )
+    images_per_round: Positive = Field(
+        default=10, description="whole images a round, for image-level strategies"
+    )
+
+
+class NoiseConfig(Section):
+    """Wrong answers of a simulated annotator."""
+
+    share: Fraction = Field(default=0.0, description="of answers that are wrong")
+    boundary_share: Fraction | None = Field(
+        default=None, description="the same next to another class (5 x 5); null: no difference"
+    )
+    confusion: tuple[tuple[Annotated[float, Field(ge=0)], ...], ...] | None = Field(
+        default=None,
+        description="C x C weights of what a class is mistaken for; null: all others alike",
     )
 
 
@@ -307,6 +350,7 @@ class OracleConfig(Section):
     """Who answers (method 6)."""
 
     kind: Literal["simulated"] = "simulated"
+    noise: NoiseConfig = NoiseConfig()
     skip_void: bool = Field(
         default=False, description="never ask void pixels (PixelPick's peek at the mask)"
     )
@@ -322,6 +366,109 @@ class EvaluationConfig(Section):
         default="original", description="grid that predictions and masks are compared on"
     )
     batch_size: Positive = Field(default=4, description="images through the network at once")
+
+
+class StopConfig(Section):
+    """When to stop before `num_rounds`; every rule that is set can stop the run."""
+
+    full_supervision_miou: Fraction | None = Field(
+        default=None, description="mIoU of our own full supervision on `split`"
+    )
+    share: Fraction = Field(
+        default=0.9, description="stop at this share of it (the paper's ablation)"
+    )
+    clicks_per_image: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="stop when so many clicks an image are spent"
+    )
+    patience: Positive | None = Field(
+        default=None, description="stop after so many rounds without a better mIoU"
+    )
+    split: str = Field(default="val", description="split that the rules look at")
+
+
+Supports = Literal["full", "averaging", "no_maturity", "none"]
+"""Which active-learning parts a network has (paper section 4, ablations)."""
+
+StrategyName = Literal[
+    "madbal",
+    "averaging",
+    "no_maturity",
+    "vanilla",
+    "random_clusters",
+    "no_breakdown",
+    "random",
+    "class_aware_random",
+    "entropy",
+    "margin",
+    "least_confidence",
+    "bald",
+    "self_consistency",
+    "class_balanced_superpixel",
+    "core_set",
+    "image_entropy",
+]
+
+BREAKDOWN = ("madbal", "averaging", "no_maturity", "vanilla", "random_clusters")
+PIXEL_SCORED = (
+    "no_breakdown",
+    "entropy",
+    "margin",
+    "least_confidence",
+    "bald",
+    "self_consistency",
+)
+
+
+class StrategyConfig(Section):
+    """Which pixels to ask for. `strategy: margin` is short for `strategy: {name: margin}`.
+
+    The options below `top_share` change MADBAL away from the paper (docs/strategies.md).
+    """
+
+    name: StrategyName = "madbal"
+    top_share: Fraction | None = Field(
+        default=None,
+        description="pixel-level scores: B at random among this share of the whole image's most "
+        "uncertain pixels (PixelPick: 0.05); null: the B most uncertain",
+    )
+    mc_samples: Annotated[int, Field(ge=2)] = Field(default=8, description="passes of bald")
+    normalize_terms: bool = Field(default=False, description="H / ln C + sum W JS / ln 2 in Eq. 4")
+    uncertainty: Literal["entropy", "margin"] = Field(
+        default="entropy", description="margin: 1 - (p1 - p2) in place of H in Eq. 4"
+    )
+    balance_exponent: Annotated[float, Field(ge=0)] = Field(
+        default=1.0, description="gamma of exp(-gamma P) in Eq. 6"
+    )
+    cluster_size_exponent: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="alpha: cluster weights u(cl) * n_k^alpha in Eq. 8"
+    )
+    pixel_share: Fraction | None = Field(
+        default=None,
+        description="a random pixel among this share of the chosen superpixel's most uncertain; "
+        "null: the most uncertain one",
+    )
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> StrategyConfig:
+        problems = []
+        if self.top_share is not None and self.name not in PIXEL_SCORED:
+            problems.append(f"top_share is for {', '.join(PIXEL_SCORED)}, not for {self.name}")
+        defaults = type(self).model_fields
+        for option in ("balance_exponent", "cluster_size_exponent", "pixel_share"):
+            changed = getattr(self, option) != defaults[option].default
+            if changed and self.name not in BREAKDOWN:
+                problems.append(f"{option} is for {', '.join(BREAKDOWN)}, not for {self.name}")
+        for option in ("normalize_terms", "uncertainty"):
+            changed = getattr(self, option) != defaults[option].default
+            if changed and self.name not in (*BREAKDOWN, "no_breakdown"):
+                problems.append(f"{option} changes MADBAL's score, which {self.name} does not use")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def _strategy_by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
 
 
 class ResourcesConfig(Section):
@@ -365,7 +512,7 @@ class Config(Section):
     num_rounds: Positive = Field(
         default=5, json_schema_extra=GROWING, description="trained models; may grow at a resume"
     )
-    strategy: Literal["madbal"] = "madbal"
+    strategy: Annotated[StrategyConfig, BeforeValidator(_strategy_by_name)] = StrategyConfig()
     data: DataConfig = DataConfig()
     grids: GridsConfig = GridsConfig()
     pool: PoolConfig = PoolConfig()
@@ -378,6 +525,7 @@ class Config(Section):
     budget: BudgetConfig = BudgetConfig()
     oracle: OracleConfig = OracleConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    stop: StopConfig = Field(default=StopConfig(), json_schema_extra=GROWING)
     resources: ResourcesConfig = ResourcesConfig()
     tracking: TrackingConfig = TrackingConfig()
 
@@ -400,6 +548,14 @@ def _combinations(config: Config) -> Iterator[str]:
         yield (
             "images of different sizes cannot form a batch: set train.crop = [height, width], or a "
             "fixed grids.input"
+        )
+    has_dropout = config.model.dropout or config.model.head != "lraspp"
+    if config.strategy.name == "bald" and not has_dropout:
+        yield "strategy bald needs dropout: set model.dropout (0.5 is usual)"
+    if config.budget.initial_pixels_per_image == "all" and config.num_rounds > 1:
+        yield (
+            f"budget.initial_pixels_per_image = all labels everything in round 0, which leaves "
+            f"nothing for the other {config.num_rounds - 1} rounds: set num_rounds = 1"
         )
     if config.evaluation.splits and config.data.pool_split in config.evaluation.splits:
         yield (

@@ -7,6 +7,7 @@
     <run>/rounds/000/<stage>/<key12>/    what a stage of a round wrote
     <run>/rounds/000/<stage>/_CURRENT.json   pointer to the finished key
     <run>/events.jsonl                   what happened when (never hashed)
+    <run>/stopped.json                   where a stop rule ended the run
     <run>/report/  <run>/tensorboard/    for people
 
 Only this module (with `stage_dir` and `storage`) touches paths of a run folder.
@@ -32,6 +33,7 @@ from madbal_ray.storage import Folder
 
 CONFIG_NAME = "config.json"
 EVENTS_NAME = "events.jsonl"
+STOPPED_NAME = "stopped.json"
 LOCK_NAME = "_lock"
 OWNER_NAME = "_owner.json"
 
@@ -133,6 +135,29 @@ class RunDir:
                 f"{uri}: its marker is not the one that {self.folder}/{name} points to"
             )
         return stage_dir
+
+    def mark_stopped(self, round_index: int, reason: str) -> None:
+        """Record that a stop rule ended the run after a round."""
+        data = json.dumps({"round": round_index, "reason": reason}).encode()
+        self.folder.write(STOPPED_NAME, data)
+
+    def clear_stopped(self) -> None:
+        """Forget an earlier stop; the rules are asked again."""
+        self.folder.delete(STOPPED_NAME)
+
+    def stopped(self) -> Mapping[str, Any] | None:
+        """Return the round after which a stop rule ended the run, and why."""
+        if not self.folder.exists(STOPPED_NAME):
+            return None
+        return json.loads(self.folder.read(STOPPED_NAME))
+
+    def finished_rounds(self, config: Config, *, has_phase2: bool) -> int:
+        """Return how many rounds are trained and measured, from the first without a gap."""
+        last_stage = "phase2" if has_phase2 else "metrics"
+        count = 0
+        while count < config.num_rounds and self.find(last_stage, count) is not None:
+            count += 1
+        return count
 
     def append_event(self, event: str, **values: Any) -> None:
         """Note something for `status`, timings and people; never read by a computation."""

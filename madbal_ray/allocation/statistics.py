@@ -97,10 +97,16 @@ def cluster_statistics(
     return ClusterStatistics(count.reshape(shape), score_sum.reshape(shape))
 
 
-def score_clusters(statistics: ClusterStatistics) -> tuple[ClusterClassShare, ClusterVector]:
+def score_clusters(
+    statistics: ClusterStatistics, *, balance_exponent: float = 1.0
+) -> tuple[ClusterClassShare, ClusterVector]:
     """Return P_k(c) (Eq. 5) and u(cl_k) (Eq. 6, 7).
 
     An empty cluster has share row 0 and score 0.
+
+    Args:
+        statistics: of the whole pool.
+        balance_exponent: gamma of exp(-gamma P); 1 is the paper's.
 
     Returns:
         cluster_class_share: float64 [K, C], rows sum to 1 (or are 0).
@@ -112,7 +118,7 @@ def score_clusters(statistics: ClusterStatistics) -> tuple[ClusterClassShare, Cl
     num_superpixels = count.sum(axis=1, keepdims=True)
     divisor = np.maximum(num_superpixels, 1.0)
     share = count / divisor
-    weighted = np.exp(-share) * (statistics.score_sum / SCORE_SCALE)
+    weighted = np.exp(-balance_exponent * share) * (statistics.score_sum / SCORE_SCALE)
     return share, weighted.sum(axis=1) / divisor[:, 0]
 
 
@@ -122,10 +128,18 @@ def score_superpixels(
     dominant_class: ArrayLike,
     cluster_id: ArrayLike,
     cluster_class_share: ArrayLike,
+    balance_exponent: float = 1.0,
 ) -> ClusterVector:
     """Return u(s) = mean u(x) * exp(-P_k(Do(s))) (Eq. 6), float64 [S].
 
     A superpixel without unasked pixels (dominant class -1) has score 0.
+
+    Args:
+        mean_score: [S] mean u(x) over unasked pixels, numpy.
+        dominant_class: [S] 0..C-1, or -1.
+        cluster_id: [S] 0..K-1.
+        cluster_class_share: [K, C] P_k(c).
+        balance_exponent: gamma of exp(-gamma P); 1 is the paper's.
 
     Raises:
         ShapeError: lengths differ.
@@ -134,7 +148,7 @@ def score_superpixels(
     """
     mean, dominant, cluster = _columns(mean_score, dominant_class, cluster_id)
     share = np.asarray(cluster_class_share, np.float64)[cluster, np.maximum(dominant, 0)]
-    return np.where(dominant >= 0, mean * np.exp(-share), 0.0)
+    return np.where(dominant >= 0, mean * np.exp(-balance_exponent * share), 0.0)
 
 
 def _columns(

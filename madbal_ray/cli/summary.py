@@ -17,7 +17,7 @@ def print_metrics(console: Console, run: Run) -> None:
     """Print one row per round: labels per image and mIoU of every split."""
     metrics = run.metrics()
     splits = sorted(metrics["split"].unique())
-    table = Table(title=f"{run.config.name} ({run.config.strategy}, seed {run.config.seed})")
+    table = Table(title=f"{run.config.name} ({run.config.strategy.name}, seed {run.config.seed})")
     for title in ("round", "labels per image", "% labelled", *(f"mIoU {s}" for s in splits)):
         table.add_column(title, justify="right")
     for round_index, rows in metrics.groupby("round"):

@@ -14,45 +14,87 @@ PIXEL = ["image_id", "y", "x"]
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What answers cost, on every axis.
+
+    Attributes:
+        pixels: working-grid pixels that were asked for, void ones included.
+        regions: answers, whatever they cover.
+        clicks: one for a pixel or a superpixel, as many as pixels for a whole image.
+        void: clicks that were answered void.
+    """
+
+    pixels: int = 0
+    regions: int = 0
+    clicks: int = 0
+    void: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        """Add two costs."""
+        return Cost(
+            self.pixels + other.pixels,
+            self.regions + other.regions,
+            self.clicks + other.clicks,
+            self.void + other.void,
+        )
+
+
+def cost_of(labels: pa.Table) -> Cost:
+    """Return what the answers of a label table cost."""
+    pixels = labels["num_pixels"].to_numpy().astype(np.int64)
+    clicks = np.where(labels["unit"].to_numpy() == "image", pixels, 1)
+    void = labels["status"].to_numpy() == "void"
+    return Cost(int(pixels.sum()), labels.num_rows, int(clicks.sum()), int(clicks[void].sum()))
+
+
+@dataclass(frozen=True)
 class Ledger:
     """Totals up to and including one round.
 
     Attributes:
         num_images: images of the pool, quarantined ones not counted (N).
         num_pixels: pixels of all working grids of the pool.
-        num_asked: asked pixels, void ones included; each is one click.
-        num_void: those that were void.
+        spent: what all answers cost.
     """
 
     num_images: int
     num_pixels: int
-    num_asked: int = 0
-    num_void: int = 0
+    spent: Cost = Cost()
 
     @property
-    def per_image(self) -> float:
+    def pixels_per_image(self) -> float:
         """Return asked pixels per pool image."""
-        return self.num_asked / self.num_images
+        return self.spent.pixels / self.num_images
+
+    @property
+    def clicks_per_image(self) -> float:
+        """Return clicks per pool image."""
+        return self.spent.clicks / self.num_images
 
     @property
     def percent(self) -> float:
         """Return asked pixels in percent of all working-grid pixels."""
-        return 100.0 * self.num_asked / self.num_pixels
+        return 100.0 * self.spent.pixels / self.num_pixels
 
-    def add_round(self, *, num_queries: int, num_labels: int, num_void: int) -> Ledger:
+    def add_round(self, *, num_queries: int, answers: Cost) -> Ledger:
         """Return the ledger after one round.
 
         Raises:
-            LabelError: there is not exactly one label for each query.
+            LabelError: there is not exactly one label for each query, or more pixels were
+                asked for than there are.
         """
-        if num_queries != num_labels:
+        if num_queries != answers.regions:
             raise LabelError(
-                f"{num_queries} pixels were asked for and {num_labels} were answered; the label "
+                f"{num_queries} queries were asked and {answers.regions} answered; the label "
                 "store is damaged: run `madbal verify`"
             )
-        return replace(
-            self, num_asked=self.num_asked + num_labels, num_void=self.num_void + num_void
-        )
+        spent = self.spent + answers
+        if spent.pixels > self.num_pixels:
+            raise LabelError(
+                f"{spent.pixels} pixels were asked for in all, the pool has {self.num_pixels}; "
+                "something was asked twice: run `madbal verify`"
+            )
+        return replace(self, spent=spent)
 
 
 def check_answers(queries: pa.Table, labels: pa.Table) -> None:
@@ -78,14 +120,17 @@ def check_answers(queries: pa.Table, labels: pa.Table) -> None:
 
 
 def check_disjoint(new: pa.Table, known: pa.Table) -> None:
-    """Assert that no pixel of `new` was asked before.
+    """Assert that nothing in `new` was asked before in the same unit.
+
+    That regions do not overlap follows from the asked map they are cut from.
 
     Raises:
         LabelError: naming the first pixel asked again.
     """
     if not new.num_rows or not known.num_rows:
         return
-    again = _pixels(new).merge(_pixels(known))
+    keys = [*PIXEL, "unit"]
+    again = new.select(keys).to_pandas().merge(known.select(keys).to_pandas())
     if len(again):
         raise LabelError(f"{len(again)} pixels would be asked twice, the first is {_first(again)}")
 

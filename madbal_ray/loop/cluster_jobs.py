@@ -107,3 +107,33 @@ def read_clusters(clusters: StageDir, shard_id: int) -> dict[str, np.ndarray]:
     table = clusters.read_table("superpixel_clusters", [shard_id])
     ids = table["cluster_id"].to_numpy()
     return {name: ids[rows] for name, rows in split_by_image(table).items()}
+
+
+@dataclass
+class AssignRandomClusters:
+    """Random clusters, as many as K-means has: the ablation "Random dist-breakdown"."""
+
+    output: StageDir
+    clusters: StageDir
+    num_clusters: int
+    seed: int
+    is_light = True
+    table_names = ("superpixel_clusters",)
+    count = staticmethod(count_images)
+
+    def setup(self) -> None:
+        """Load nothing."""
+
+    def run(self, shard_id: int) -> dict[str, pa.Table]:
+        """Return a random cluster for every superpixel of one shard."""
+        table = self.clusters.read_table("superpixel_clusters", [shard_id])
+        drawn = np.zeros(table.num_rows, np.int32)
+        for image_id, rows in split_by_image(table).items():
+            generator = rng.stream(self.seed, "random_clusters", image_id)
+            drawn[rows] = generator.integers(0, self.num_clusters, rows.stop - rows.start)
+        index = table.schema.get_field_index("cluster_id")
+        return {
+            "superpixel_clusters": table.set_column(
+                index, table.schema.field("cluster_id"), pa.array(drawn)
+            )
+        }

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,29 +39,59 @@ class EvaluateSplits:
     use_bf16: bool
     threads: int
 
-    def run(self, network: SegmentationNetwork, context: TrainContext) -> None:
-        """Evaluate; rank 0 commits. Workers take every n-th image, without padding."""
+    def __post_init__(self) -> None:
+        self._rows: dict[str, list[dict[str, Any]]] = {"confusion": [], "metrics": []}
+
+    def miou(self, network: SegmentationNetwork, context: TrainContext, split: str) -> float:
+        """Return the network's mIoU on one split."""
+        counts, _ = self._confusion(network, context, split)
+        return summarize_confusion(counts).miou
+
+    def measure(
+        self, network: SegmentationNetwork, context: TrainContext, selection: str, epoch: int
+    ) -> None:
+        """Measure all splits.
+
+        Args:
+            network: with the weights of `epoch`.
+            context: of this worker; workers take every n-th image, without padding.
+            selection: ``last`` or ``best``.
+            epoch: of phase I, counted from 1.
+        """
+        for split in self.splits:
+            counts, num_images = self._confusion(network, context, split)
+            identity = {
+                "round": self.round_index,
+                "split": split,
+                "selection": selection,
+                "epoch": epoch,
+                "num_images": num_images,
+            }
+            self._rows["confusion"] += [
+                {**identity, "class_id": class_id, "counts": row.tolist()}
+                for class_id, row in enumerate(counts)
+            ]
+            self._rows["metrics"].append(identity | self._metrics(counts))
+
+    def commit(self) -> None:
+        """Write what was measured."""
+        files = [
+            self.output.write_table(name, 0, tables.from_rows(name, rows))
+            for name, rows in self._rows.items()
+        ]
+        self.output.commit(files, {})
+
+    def _confusion(
+        self, network: SegmentationNetwork, context: TrainContext, split: str
+    ) -> tuple[np.ndarray, int]:
+        """Return the confusion matrix of one split over all workers, and its images."""
         network.set_phase("eval")
-        confusion_rows, metric_rows = [], []
-        for split, shard_ids in self.splits.items():
-            images = [image for i in shard_ids for image in read_images(self.images, i)]
-            total = torch.zeros(
-                (self.num_classes, self.num_classes), dtype=torch.int64, device=context.device
-            )
-            for part in self._batches(images[context.rank :: context.world_size]):
-                total += self._batch_confusion(network, part, context.device)
-            counts = context.all_reduce(total).cpu().numpy()
-            confusion_rows += self._confusion_rows(split, counts, len(images))
-            metric_rows.append(self._metric_row(split, counts, len(images)))
-        if context.rank == 0:
-            found = {"confusion": confusion_rows, "metrics": metric_rows}
-            self.output.commit(
-                [
-                    self.output.write_table(name, 0, tables.from_rows(name, rows))
-                    for name, rows in found.items()
-                ],
-                {},
-            )
+        images = [image for i in self.splits[split] for image in read_images(self.images, i)]
+        shape = (self.num_classes, self.num_classes)
+        total = torch.zeros(shape, dtype=torch.int64, device=context.device)
+        for part in self._batches(images[context.rank :: context.world_size]):
+            total += self._batch_confusion(network, part, context.device)
+        return context.all_reduce(total).cpu().numpy(), len(images)
 
     def _batches(self, images: list[PoolImage]):
         decoded = map_ahead(
@@ -102,31 +133,21 @@ class EvaluateSplits:
                 truth=truth, prediction=full.argmax(dim=1), num_classes=self.num_classes
             )
 
-    def _confusion_rows(self, split: str, counts: np.ndarray, num_images: int) -> list[dict]:
-        return [
-            {
-                "round": self.round_index,
-                "split": split,
-                "class_id": class_id,
-                "counts": row.tolist(),
-                "num_images": num_images,
-            }
-            for class_id, row in enumerate(counts)
-        ]
-
-    def _metric_row(self, split: str, counts: np.ndarray, num_images: int) -> dict:
-        measured = summarize_confusion(counts)
+    def _metrics(self, counts: np.ndarray) -> dict[str, Any]:
+        measured, spent = summarize_confusion(counts), self.ledger.spent
         return {
-            "round": self.round_index,
-            "split": split,
-            "num_labels": self.ledger.num_asked,
-            "num_void": self.ledger.num_void,
-            "labels_per_image": self.ledger.per_image,
+            "num_labels": spent.pixels,
+            "num_regions": spent.regions,
+            "num_clicks": spent.clicks,
+            "num_void": spent.void,
+            "labels_per_image": self.ledger.pixels_per_image,
+            "clicks_per_image": self.ledger.clicks_per_image,
             "percent_labelled": self.ledger.percent,
-            "miou": None if math.isnan(measured.miou) else measured.miou,
-            "pixel_accuracy": (
-                None if math.isnan(measured.pixel_accuracy) else measured.pixel_accuracy
-            ),
-            "class_iou": [None if math.isnan(v) else v for v in measured.class_iou.tolist()],
-            "num_images": num_images,
+            "miou": _known(measured.miou),
+            "pixel_accuracy": _known(measured.pixel_accuracy),
+            "class_iou": [_known(value) for value in measured.class_iou.tolist()],
         }
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from madbal_ray.loop.labeled_points import LabeledPoints
 from madbal_ray.loop.pool_reader import ImageReader, map_ahead
 from madbal_ray.loop.train_context import TrainContext
-from madbal_ray.loop.training_set import LabeledPoints
 from madbal_ray.models import SegmentationNetwork
 from madbal_ray.training.loss_prediction import (
     ClassLossThresholds,
@@ -48,7 +48,7 @@ def record_points(
     found = []
     for index, (input_image, work_image) in zip(mine, decoded, strict=True):
         rows = points.of_image(index)
-        y, x = points.y[rows], points.x[rows]
+        y, x = points.y[rows].astype(np.int64), points.x[rows].astype(np.int64)
         with torch.inference_mode():
             images = normalize_images(torch.from_numpy(input_image[None]).to(context.device))
             with torch.autocast(context.device.type, torch.bfloat16, enabled=use_bf16):

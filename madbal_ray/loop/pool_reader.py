@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int16
 
-from madbal_ray.arrays import BoolMap, LabelMap, Mask, RGBImage
+from madbal_ray.arrays import LabelMap, Mask, RGBImage
 from madbal_ray.data import mask_lookup
 from madbal_ray.errors import BadImageError, DataError
 from madbal_ray.loop.engine import count_images
@@ -165,26 +165,6 @@ def split_by_image(table: pa.Table) -> dict[str, slice]:
         names[index[start]]: slice(int(start), int(end))
         for start, end in zip(starts, ends, strict=True)
     }
-
-
-def read_asked_pixels(
-    labels: Sequence[StageDir], shard_id: int
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return (y, x) of every pixel asked so far, by image_id of one shard."""
-    parts = [one.read_table("labels", [shard_id], columns=["image_id", "y", "x"]) for one in labels]
-    if not parts:
-        return {}
-    table = pa.concat_tables(parts).sort_by([("image_id", "ascending")])
-    y, x = table["y"].to_numpy(), table["x"].to_numpy()
-    return {name: (y[rows], x[rows]) for name, rows in split_by_image(table).items()}
-
-
-def asked_map(image: PoolImage, asked: dict[str, tuple[np.ndarray, np.ndarray]]) -> BoolMap:
-    """Return which working-grid pixels of an image were asked."""
-    is_asked = np.zeros((image.work_height, image.work_width), bool)
-    if image.image_id in asked:
-        is_asked[asked[image.image_id]] = True
-    return is_asked
 
 
 def map_ahead(

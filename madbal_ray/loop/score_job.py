@@ -1,4 +1,4 @@
-"""Scoring of the pool: one pass over the images, superpixel rows out."""
+"""Scoring of the pool: one pass over the images, rows to choose from out."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from safetensors.torch import load as load_safetensors
 from madbal_ray import tables
 from madbal_ray.allocation import cluster_statistics
 from madbal_ray.arrays import IGNORE_INDEX, BoolMap, RGBImage
-from madbal_ray.config import ModelConfig, ScoreConfig
+from madbal_ray.config import ModelConfig, ScoreConfig, Supports
+from madbal_ray.loop.asked_pixels import AskedPixels
 from madbal_ray.loop.cluster_jobs import read_clusters
 from madbal_ray.loop.pool_reader import (
     ImageShardJob,
     PoolImage,
-    asked_map,
     map_ahead,
-    read_asked_pixels,
     read_images,
     read_label_maps,
 )
 from madbal_ray.models import SegmentationNetwork, build_network
 from madbal_ray.stage_dir import StageDir
-from madbal_ray.stages.score_images import ScoreImages
+from madbal_ray.stages.score_images import ScoreImages, ScoringPlan
 
 PHASE1_WEIGHTS = "phase1.safetensors"
 PHASE2_WEIGHTS = "phase2.safetensors"
@@ -35,35 +34,46 @@ PHASE2_WEIGHTS = "phase2.safetensors"
 
 @dataclass
 class ScorePool(ImageShardJob):
-    """Superpixel scores and cluster statistics of every shard."""
+    """Rows to choose from, of every shard: superpixels, pixel candidates or images.
+
+    Attributes:
+        phase2: None for a strategy without supports.
+        num_clusters: K of the statistics; 1 puts all superpixels into one cluster.
+    """
 
     images: StageDir
     superpixels: StageDir
     clusters: StageDir
     phase1: StageDir
-    phase2: StageDir
+    phase2: StageDir | None
     labels: tuple[StageDir, ...]
     model: ModelConfig
     config: ScoreConfig
-    num_classes: int
+    plan: ScoringPlan
+    supports: Supports
     num_clusters: int
-    budget: int
     skip_void: bool
     device: str
-    table_names = ("superpixel_scores", "cluster_statistics")
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """Return the tables that every shard writes."""
+        return {
+            "superpixels": ("superpixel_scores", "cluster_statistics"),
+            "candidates": ("pixel_candidates",),
+            "images": ("image_scores",),
+        }[self.plan.rows]
 
     def setup(self) -> None:
         """Load the network."""
         torch.set_num_threads(self.config.threads_per_worker)
         device = torch.device(self.device)
-        network = load_network(self.model, self.num_classes, self.phase1, self.phase2).to(device)
+        network = load_network(
+            self.model, self.plan.num_classes, self.phase1, self.phase2, self.supports
+        ).to(device)
         network.set_phase("eval")
         self._stage = ScoreImages(
-            network,
-            num_classes=self.num_classes,
-            budget=self.budget,
-            use_bf16=self.config.precision == "bf16",
-            device=device,
+            network, self.plan, use_bf16=self.config.precision == "bf16", device=device
         )
 
     def run(self, shard_id: int) -> dict[str, pa.Table]:
@@ -71,15 +81,16 @@ class ScorePool(ImageShardJob):
         images = read_images(self.images, shard_id)
         label_maps = read_label_maps(self.superpixels, shard_id, images)
         clusters = read_clusters(self.clusters, shard_id)
-        asked = read_asked_pixels(self.labels, shard_id)
+        asked = AskedPixels(self.labels, shard_id, label_maps)
         decoded = map_ahead(
             self._decode, images, threads=self.threads, ahead=2 * self.config.batch_size
         )
+        table_name = self.table_names[0]
         parts = []
         for batch in _batches(zip(images, decoded, strict=True), self.config.batch_size):
             is_asked = []
             for image, (_, _, is_void) in batch:
-                one = asked_map(image, asked)
+                one = asked.map_of(image)
                 is_asked.append(one if is_void is None else one | is_void)
             ids = [image.image_id for image, _ in batch]
             columns = self._stage(
@@ -87,17 +98,16 @@ class ScorePool(ImageShardJob):
                 input_image=np.stack([pictures[0] for _, pictures in batch]),
                 work_image=[pictures[1] for _, pictures in batch],
                 label_map=[label_maps[name] for name in ids],
-                cluster_id=[clusters[name] for name in ids],
+                cluster_id=[np.minimum(clusters[name], self.num_clusters - 1) for name in ids],
                 is_asked=is_asked,
             )
-            parts.append(tables.from_columns("superpixel_scores", columns))
-        scores = tables.concat("superpixel_scores", parts)
-        return {
-            "superpixel_scores": scores,
-            "cluster_statistics": shard_statistics(
-                shard_id, scores, self.num_clusters, self.num_classes
-            ),
-        }
+            parts.append(tables.from_columns(table_name, columns))
+        found = {table_name: tables.concat(table_name, parts)}
+        if self.plan.rows == "superpixels":
+            found["cluster_statistics"] = shard_statistics(
+                shard_id, found[table_name], self.num_clusters, self.plan.num_classes
+            )
+        return found
 
     def _decode(self, image: PoolImage) -> tuple[RGBImage, RGBImage, BoolMap | None]:
         is_void = None
@@ -151,13 +161,16 @@ def _same_size(window: list[Decoded]) -> Iterator[list[Decoded]]:
 
 
 def load_network(
-    model: ModelConfig, num_classes: int, phase1: StageDir, phase2: StageDir
+    model: ModelConfig,
+    num_classes: int,
+    phase1: StageDir,
+    phase2: StageDir | None,
+    supports: Supports,
 ) -> SegmentationNetwork:
     """Return the network of a finished round."""
-    network = build_network(model, num_classes, weights=None, seed=0)
-    state = {
-        **load_safetensors(phase1.folder.read(PHASE1_WEIGHTS)),
-        **load_safetensors(phase2.folder.read(PHASE2_WEIGHTS)),
-    }
+    network = build_network(model, num_classes, weights=None, seed=0, supports=supports)
+    state = load_safetensors(phase1.folder.read(PHASE1_WEIGHTS))
+    if phase2 is not None:
+        state |= load_safetensors(phase2.folder.read(PHASE2_WEIGHTS))
     network.load_state_dict(state, strict=True)
     return network

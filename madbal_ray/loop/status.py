@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from madbal_ray.run_dir import RunDir
+from madbal_ray.strategies import resolve
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Status:
     """State of a run.
 
     Attributes:
+        stopped: why a stop rule ended the run.
         stage: the stage that runs or was last begun.
         seconds_left: estimate for the whole run; None before a round is known to have taken
             some time.
@@ -26,19 +28,20 @@ class Status:
     round_index: int | None
     stage: str
     epoch: str
+    stopped: str | None
     seconds_left: float | None
     holder: Mapping[str, Any] | None
 
     @property
     def is_finished(self) -> bool:
-        """Tell whether all rounds are done."""
-        return self.finished_rounds >= self.num_rounds
+        """Tell whether all rounds are done, or a stop rule ended the run."""
+        return self.stopped is not None or self.finished_rounds >= self.num_rounds
 
     def lines(self) -> list[str]:
         """Return what a person reads."""
         lines = [f"rounds   {self.finished_rounds} of {self.num_rounds} finished"]
         if self.is_finished:
-            return [*lines, "state    finished"]
+            return [*lines, "state    finished" + (f": {self.stopped}" if self.stopped else "")]
         where = "pool" if self.round_index is None else f"round {self.round_index}"
         lines.append(f"stage    {where}, {self.stage}{self.epoch}")
         if self.seconds_left is not None:
@@ -66,9 +69,9 @@ def read_status(run_dir: RunDir) -> Status:
     """Read the state of a run."""
     config = run_dir.config()
     events = run_dir.events()
-    finished = 0
-    while finished < config.num_rounds and run_dir.find("phase2", finished) is not None:
-        finished += 1
+    has_phase2 = resolve(config.strategy).has_phase2
+    finished = run_dir.finished_rounds(config, has_phase2=has_phase2)
+    stopped = run_dir.stopped()
     started = [event for event in events if event["event"] == "stage_started"]
     last = started[-1] if started else {"round": None, "stage": "not started"}
     epochs = [
@@ -86,6 +89,7 @@ def read_status(run_dir: RunDir) -> Status:
         round_index=last["round"],
         stage=last["stage"],
         epoch=epoch,
+        stopped=None if stopped is None else stopped["reason"],
         seconds_left=_seconds_left(events, finished, config.num_rounds),
         holder=run_dir.holder(),
     )

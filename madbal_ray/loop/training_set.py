@@ -1,85 +1,26 @@
-"""Labelled images and their points: loading, caching, batches."""
+"""Training batches: images, their points, and how both are augmented."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
 from madbal_ray import rng
 from madbal_ray.arrays import RGBImage
 from madbal_ray.config import TrainConfig
-from madbal_ray.errors import LabelError
-from madbal_ray.labels.ledger import latest_revisions
-from madbal_ray.loop.pool_reader import (
-    ImageReader,
-    PoolImage,
-    map_ahead,
-    pool_images,
-    split_by_image,
-)
-from madbal_ray.stage_dir import StageDir
+from madbal_ray.loop.labeled_points import LabeledPoints
+from madbal_ray.loop.pool_reader import ImageReader, PoolImage, map_ahead
 from madbal_ray.training.augment import Augmentation, draw_augmentation
 from madbal_ray.vision.geometry import inside, transform_points
 from madbal_ray.vision.grids import move_points
 
 GIBIBYTE = 2**30
-
-
-@dataclass
-class LabeledPoints:
-    """Labelled pixels, sorted by (image_id, y, x); about 20 bytes each.
-
-    Attributes:
-        start: [images + 1], the points of image i are start[i]:start[i + 1].
-        y, x: working grid.
-        is_target: Y_L of Eq. 1, once recorded.
-        is_boundary: delta, once recorded.
-    """
-
-    images: list[PoolImage]
-    start: np.ndarray
-    y: np.ndarray
-    x: np.ndarray
-    class_id: np.ndarray
-    is_target: np.ndarray | None = None
-    is_boundary: np.ndarray | None = None
-
-    def of_image(self, index: int) -> slice:
-        """Return the points of one image."""
-        return slice(int(self.start[index]), int(self.start[index + 1]))
-
-
-def read_labeled_points(
-    images: StageDir, shard_ids: Sequence[int], labels: Sequence[StageDir]
-) -> LabeledPoints:
-    """Read all labelled (not void, not skipped) pixels of the pool.
-
-    Raises:
-        LabelError: there is none.
-    """
-    known = {image.image_id: image for image in pool_images(images.read_table("images", shard_ids))}
-    columns = ["image_id", "y", "x", "class_id", "status", "revision"]
-    parts = [one.read_table("labels", shard_ids, columns=columns) for one in labels]
-    table = latest_revisions(pa.concat_tables(parts))
-    table = table.filter(pa.array(table["status"].to_numpy() == "labelled"))
-    if not table.num_rows:
-        raise LabelError("no labelled pixel to train on: every answer was void or skipped")
-    table = table.sort_by([("image_id", "ascending"), ("y", "ascending"), ("x", "ascending")])
-    rows_of = split_by_image(table)
-    return LabeledPoints(
-        images=[known[name] for name in rows_of],
-        start=np.array([*(rows.start for rows in rows_of.values()), table.num_rows]),
-        y=table["y"].to_numpy().copy(),
-        x=table["x"].to_numpy().copy(),
-        class_id=table["class_id"].to_numpy().copy(),
-    )
 
 
 class ImageCache:

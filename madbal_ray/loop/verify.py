@@ -8,11 +8,17 @@ import pyarrow as pa
 
 from madbal_ray.config import Config
 from madbal_ray.errors import IntegrityError
-from madbal_ray.labels.ledger import check_answers, check_disjoint
+from madbal_ray.labels.ledger import Cost, check_answers, check_disjoint, cost_of
 from madbal_ray.loop.score_job import shard_statistics
-from madbal_ray.loop.select_jobs import AllocateBudgets, QueryShard, merge_statistics
+from madbal_ray.loop.select_jobs import (
+    AllocateBudgets,
+    QueryCandidates,
+    QueryShard,
+    merge_statistics,
+)
 from madbal_ray.run_dir import RunDir
 from madbal_ray.stage_dir import StageDir
+from madbal_ray.strategies import Strategy, resolve
 
 POOL_STAGES = (
     "index",
@@ -22,7 +28,16 @@ POOL_STAGES = (
     "centroids",
     "superpixel_clusters",
 )
-ROUND_STAGES = ("score", "allocate", "select", "labels", "phase1", "metrics", "phase2")
+ROUND_STAGES = (
+    "random_clusters",
+    "score",
+    "allocate",
+    "select",
+    "labels",
+    "phase1",
+    "metrics",
+    "phase2",
+)
 
 
 def verify_run(run_dir: RunDir) -> Iterator[str]:
@@ -37,20 +52,22 @@ def verify_run(run_dir: RunDir) -> Iterator[str]:
     shards = _stage(run_dir, "index", None).marker().summary["shards_of_split"]
     shard_ids = shards[config.data.pool_split]
     labels: list[StageDir] = []
-    num_asked = 0
+    spent = Cost()
     for round_index in range(config.num_rounds):
         found = run_dir.find("labels", round_index)
         if found is None:
             break
         queries = _stage(run_dir, "select", round_index)
-        asked = _verify_labels(queries, found, labels, shard_ids)
-        num_asked += asked
+        answers = _verify_labels(queries, found, labels, shard_ids)
+        spent += answers
         labels.append(found)
-        _verify_metrics(run_dir, round_index, num_asked)
-        yield f"round {round_index}: {asked} labels answer the queries, {num_asked} in all"
+        _verify_metrics(run_dir, round_index, spent)
+        yield (
+            f"round {round_index}: {answers.regions} labels answer the queries; {spent.pixels} "
+            f"pixels and {spent.clicks} clicks in all"
+        )
         if round_index:
-            _verify_selection(run_dir, config, round_index, queries, shard_ids)
-            yield f"round {round_index}: selection replayed from the stored scores"
+            yield _verify_selection(run_dir, config, round_index, queries, shard_ids)
 
 
 def _stage(run_dir: RunDir, name: str, round_index: int | None) -> StageDir:
@@ -78,35 +95,62 @@ def _verify_files(run_dir: RunDir, config: Config) -> int:
 
 def _verify_labels(
     queries: StageDir, labels: StageDir, earlier: list[StageDir], shard_ids: list[int]
-) -> int:
-    count = 0
+) -> Cost:
+    total = Cost()
     for shard_id in shard_ids:
         answers = labels.read_table("labels", [shard_id])
         check_answers(queries.read_table("queries", [shard_id]), answers)
         for one in earlier:
             check_disjoint(answers, one.read_table("labels", [shard_id]))
-        count += answers.num_rows
-    return count
+        total += cost_of(answers)
+    return total
 
 
-def _verify_metrics(run_dir: RunDir, round_index: int, num_asked: int) -> None:
+def _verify_metrics(run_dir: RunDir, round_index: int, spent: Cost) -> None:
     stage = run_dir.find("metrics", round_index)
     if stage is None:
         return
     for row in stage.read_table("metrics").to_pylist():
-        if row["num_labels"] != num_asked:
+        noted = Cost(*(row[f"num_{name}"] for name in ("labels", "regions", "clicks", "void")))
+        if noted != spent:
             raise IntegrityError(
-                f"{stage.folder}: metrics of round {round_index}, split {row['split']} say "
-                f"{row['num_labels']} labels, the label store holds {num_asked}"
+                f"{stage.folder}: metrics of round {round_index}, split {row['split']} note "
+                f"{noted}, the label store holds {spent}"
             )
 
 
 def _verify_selection(
     run_dir: RunDir, config: Config, round_index: int, queries: StageDir, shard_ids: list[int]
-) -> None:
+) -> str:
+    """Replay the selection from the stored tables; return what was done, for people."""
+    strategy = resolve(config.strategy)
+    if strategy.selector not in ("breakdown", "candidates"):
+        return f"round {round_index}: strategy {strategy.name} has nothing to replay"
     score = _stage(run_dir, "score", round_index)
+    replay: QueryShard | QueryCandidates = QueryCandidates(queries, score, round_index)
+    if strategy.selector == "breakdown":
+        budgets = _verify_budgets(run_dir, config, strategy, round_index, score, shard_ids)
+        replay = QueryShard(queries, score, budgets, round_index, strategy.unit, config.strategy)
+    replay.setup()
+    for shard_id in shard_ids:
+        _compare(
+            queries.read_table("queries", [shard_id]),
+            replay.run(shard_id)["queries"],
+            f"round {round_index}, shard {shard_id}: queries",
+        )
+    return f"round {round_index}: selection replayed from the stored scores"
+
+
+def _verify_budgets(
+    run_dir: RunDir,
+    config: Config,
+    strategy: Strategy,
+    round_index: int,
+    score: StageDir,
+    shard_ids: list[int],
+) -> StageDir:
     budgets = _stage(run_dir, "allocate", round_index)
-    num_clusters = config.clustering.num_clusters
+    num_clusters = 1 if strategy.clusters == "one" else config.clustering.num_clusters
     num_classes = len(_stage(run_dir, "index", None).marker().summary["class_names"])
     for shard_id in shard_ids:
         stored = score.read_table("cluster_statistics", [shard_id])
@@ -117,7 +161,7 @@ def _verify_selection(
             f"round {round_index}, shard {shard_id}: cluster_statistics",
         )
     allocate = AllocateBudgets(
-        budgets, score, round_index, num_clusters, num_classes, config.budget
+        budgets, score, round_index, num_clusters, num_classes, config.budget, config.strategy
     )
     statistics = merge_statistics(score, num_clusters, num_classes)
     _compare(
@@ -125,14 +169,7 @@ def _verify_selection(
         allocate.allocate(statistics),
         f"round {round_index}: cluster_budgets",
     )
-    replay = QueryShard(queries, score, budgets, round_index)
-    replay.setup()
-    for shard_id in shard_ids:
-        _compare(
-            queries.read_table("queries", [shard_id]),
-            replay.run(shard_id)["queries"],
-            f"round {round_index}, shard {shard_id}: queries",
-        )
+    return budgets
 
 
 def _compare(stored: pa.Table, replayed: pa.Table, what: str) -> None:

@@ -20,21 +20,46 @@ class BackboneSpec:
     """How to build a backbone and where to tap it.
 
     Attributes:
-        build: constructor without weights.
+        build: from output stride to a network without weights.
         taps: four node names of rising depth (as in torchvision's feature extractor).
         unused: prefixes of parameters that lie behind the deepest tap.
     """
 
-    build: Callable[[], nn.Module]
+    build: Callable[[int], nn.Module]
     taps: tuple[str, str, str, str]
     unused: tuple[str, ...]
 
 
+def _sequential(constructor: Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
+    """Return a builder for networks whose convolutions run one after the other."""
+
+    def build(output_stride: int) -> nn.Module:
+        network = constructor()
+        limit_stride(network, output_stride)
+        return network
+
+    return build
+
+
+def _resnet50(output_stride: int) -> nn.Module:
+    return tv.resnet50(replace_stride_with_dilation=[False, output_stride < 16, output_stride < 32])
+
+
 BACKBONES: Mapping[str, BackboneSpec] = {
     "mobilenet_v2": BackboneSpec(
-        build=tv.mobilenet_v2,
+        build=_sequential(tv.mobilenet_v2),
         taps=("features.3", "features.6", "features.13", "features.17"),
         unused=("features.18.", "classifier."),
+    ),
+    "mobilenet_v3_large": BackboneSpec(
+        build=_sequential(tv.mobilenet_v3_large),
+        taps=("features.3", "features.6", "features.12", "features.16"),
+        unused=("classifier.",),
+    ),
+    "resnet50": BackboneSpec(
+        build=_resnet50,
+        taps=("layer1", "layer2", "layer3", "layer4"),
+        unused=("fc.",),
     ),
 }
 
@@ -51,10 +76,9 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         spec = BACKBONES[name]
-        network = spec.build()
+        network = spec.build(output_stride)
         if weights is not None:
             _load(network, weights, spec, name)
-        limit_stride(network, output_stride)
         nodes = {node: str(index) for index, node in enumerate(spec.taps)}
         self.body = create_feature_extractor(network, nodes)
         self.channels = self._probe()

@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabHead
 from torchvision.models.segmentation.lraspp import LRASPPHead
 from torchvision.ops import Conv2dNormActivation, SqueezeExcitation
 
 SUPPORT_WIDTH = 32
 LOW_LEVEL_WIDTH = 16
 LRASPP_WIDTH = 128
+DEEPLAB_WIDTH = 256
+DECODER_LOW_WIDTH = 48
 
 
 class LRASPP(nn.Module):
@@ -27,7 +30,42 @@ class LRASPP(nn.Module):
         return self.head({"low": features[1], "high": features[3]})
 
 
-HEADS: Mapping[str, Callable[[tuple[int, ...], int], nn.Module]] = {"lraspp": LRASPP}
+class DeepLabV3(nn.Module):
+    """Atrous spatial pyramid pooling on tap 4 (Chen et al. 2017)."""
+
+    def __init__(self, channels: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.head = DeepLabHead(channels[3], num_classes)
+
+    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Return logits on the grid of tap 4."""
+        return self.head(features[3])
+
+
+class DeepLabV3Plus(nn.Module):
+    """DeepLabv3 with a decoder that sees tap 1 (Chen et al. 2018)."""
+
+    def __init__(self, channels: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.pyramid = ASPP(channels[3], [6, 12, 18], DEEPLAB_WIDTH)
+        self.project_low = Conv2dNormActivation(channels[0], DECODER_LOW_WIDTH, 1)
+        self.decoder = nn.Sequential(
+            Conv2dNormActivation(DEEPLAB_WIDTH + DECODER_LOW_WIDTH, DEEPLAB_WIDTH),
+            Conv2dNormActivation(DEEPLAB_WIDTH, DEEPLAB_WIDTH),
+            nn.Conv2d(DEEPLAB_WIDTH, num_classes, 1),
+        )
+
+    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Return logits on the grid of tap 1."""
+        low = self.project_low(features[0])
+        return self.decoder(torch.cat([resize(self.pyramid(features[3]), low.shape[-2:]), low], 1))
+
+
+HEADS: Mapping[str, Callable[[tuple[int, ...], int], nn.Module]] = {
+    "lraspp": LRASPP,
+    "deeplabv3": DeepLabV3,
+    "deeplabv3plus": DeepLabV3Plus,
+}
 
 
 class MaturityHeads(nn.Module):
@@ -53,6 +91,9 @@ class LossPredictionModule(nn.Module):
     Input: the head logits weighted by maturity, the projected deepest features and the
     shallowest ones. Convolution, convolution, residual block, squeeze and excitation,
     convolution to two channels: boundary, center.
+
+    Args:
+        num_classes: of the weighted head logits; 0 where there are none.
     """
 
     def __init__(self, channels: tuple[int, ...], num_classes: int) -> None:
@@ -71,11 +112,13 @@ class LossPredictionModule(nn.Module):
         self.excite = SqueezeExcitation(SUPPORT_WIDTH, SUPPORT_WIDTH // 4)
         self.out = nn.Conv2d(SUPPORT_WIDTH, 2, 1)
 
-    def forward(self, features: tuple[Tensor, ...], weighted_logits: Tensor) -> Tensor:
+    def forward(self, features: tuple[Tensor, ...], weighted_logits: Tensor | None) -> Tensor:
         """Return error logits [B, 2, h, w] (boundary, center) on the grid of tap 1."""
         size = features[0].shape[-2:]
-        deep = resize(self.project_deep(features[3]), size)
-        mixed = self.enter(torch.cat([weighted_logits, deep, self.project_low(features[0])], dim=1))
+        inputs = [resize(self.project_deep(features[3]), size), self.project_low(features[0])]
+        if weighted_logits is not None:
+            inputs.insert(0, weighted_logits)
+        mixed = self.enter(torch.cat(inputs, dim=1))
         return self.out(self.excite(F.relu(mixed + self.residual(mixed))))
 
 

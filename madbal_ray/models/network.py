@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from madbal_ray.config import ModelConfig
+from madbal_ray.config import ModelConfig, Supports
+from madbal_ray.errors import ConfigError
 from madbal_ray.models.backbones import Backbone
 from madbal_ray.models.heads import HEADS, LossPredictionModule, MaturityHeads, resize
 
@@ -25,39 +26,59 @@ class NetworkOutput:
         head_logits: three maps [B, C, h1, w1], shallow first; empty without supports.
         maturity_weights: [B, 3, hw, ww], sum to 1 over channels.
         error_logits: [B, 2, h1, w1], boundary and center.
+        pooled: deepest features averaged over the image [B, D].
     """
 
     logits: Tensor
+    pooled: Tensor
     head_logits: tuple[Tensor, ...] = ()
     maturity_weights: Tensor | None = None
     error_logits: Tensor | None = None
 
 
 class SegmentationNetwork(nn.Module):
-    """Backbone and main head (phase I), maturity heads, weights and loss prediction (phase II)."""
+    """Backbone and main head (phase I), and the supports (phase II) that a strategy needs.
+
+    Args:
+        supports: ``full``; ``averaging``: 1/3 in place of the weight block; ``no_maturity``:
+            loss prediction from backbone features alone, no heads, no weights; ``none``.
+            (the paper's ablations, section 4.)
+    """
 
     def __init__(
-        self, config: ModelConfig, num_classes: int, weights: Mapping[str, Tensor] | None
+        self,
+        config: ModelConfig,
+        num_classes: int,
+        weights: Mapping[str, Tensor] | None,
+        supports: Supports = "full",
     ) -> None:
         super().__init__()
+        self.supports = supports
         self.backbone = Backbone(
             config.backbone, output_stride=config.output_stride, weights=weights
         )
         channels = self.backbone.channels
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.main_head = HEADS[config.head](channels, num_classes)
-        self.maturity_heads = MaturityHeads(channels, num_classes)
-        self.weight_block = HEADS[config.head](channels, 3)
-        self.loss_module = LossPredictionModule(channels, num_classes)
+        # Everything below is drawn after everything above, so that the parts of phase I are
+        # the same for all strategies of a seed.
+        has_heads = supports in ("full", "averaging")
+        self.maturity_heads = MaturityHeads(channels, num_classes) if has_heads else None
+        self.weight_block = HEADS[config.head](channels, 3) if supports == "full" else None
+        self.loss_module = None
+        if supports != "none":
+            self.loss_module = LossPredictionModule(channels, num_classes if has_heads else 0)
 
     @property
     def phase1_modules(self) -> tuple[nn.Module, ...]:
         """Return what phase I trains."""
-        return self.backbone, self.main_head
+        return self.backbone, self.dropout, self.main_head
 
     @property
     def phase2_modules(self) -> tuple[nn.Module, ...]:
         """Return what phase II trains."""
-        return self.maturity_heads, self.weight_block, self.loss_module
+        parts = (self.maturity_heads, self.weight_block, self.loss_module)
+        return tuple(part for part in parts if part is not None)
 
     def set_phase(self, phase: Phase) -> None:
         """Freeze and unfreeze; frozen parts are in eval mode, batch-norm and dropout included."""
@@ -70,26 +91,63 @@ class SegmentationNetwork(nn.Module):
             for parameter in module.parameters():
                 parameter.requires_grad_(True)
 
+    def state_of(
+        self, phase: Phase, state: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return the entries of a state dict (by default: the current one) that a phase trains."""
+        modules = self.phase1_modules if phase == "phase1" else self.phase2_modules
+        parts = {name for name, child in self.named_children() if child in modules}
+        found = self.state_dict() if state is None else state
+        return {key: value for key, value in found.items() if key.split(".")[0] in parts}
+
+    def switch_dropout_on(self) -> None:
+        """Let dropout act in eval mode, for Monte Carlo passes.
+
+        Raises:
+            ConfigError: the main path has no dropout.
+        """
+        found = [
+            module
+            for part in (self.dropout, self.main_head)
+            for module in part.modules()
+            if isinstance(module, nn.Dropout) and module.p > 0
+        ]
+        if not found:
+            raise ConfigError("this network has no dropout, so its passes would all be equal")
+        for module in found:
+            module.train()
+
     def forward(self, images: Tensor, *, supports: bool) -> NetworkOutput:
         """Run the network on normalised images [B, 3, H, W].
 
         Args:
-            supports: also run heads, weight block and loss prediction module.
+            supports: also run what phase II trains.
         """
-        if not supports:
-            return NetworkOutput(self.main_head(self.backbone(images)))
         train_main = torch.is_grad_enabled() and next(self.main_head.parameters()).requires_grad
         with torch.set_grad_enabled(train_main):
             features = self.backbone(images)
-            logits = self.main_head(features)
+            logits = self.main_head((*features[:3], self.dropout(features[3])))
+            pooled = features[3].mean(dim=(2, 3))
+        if not supports or self.loss_module is None:
+            return NetworkOutput(logits, pooled)
+        if self.maturity_heads is None:
+            return NetworkOutput(logits, pooled, error_logits=self.loss_module(features, None))
         head_logits = self.maturity_heads(features)
-        weights = torch.softmax(self.weight_block(features).float(), dim=1)
+        weights = self._weights(features, head_logits[0])
         on_heads = resize(weights, head_logits[0].shape[-2:])
         weighted = sum(
             (on_heads[:, index : index + 1] * one for index, one in enumerate(head_logits)),
             start=torch.zeros_like(head_logits[0]),
         )
-        return NetworkOutput(logits, head_logits, weights, self.loss_module(features, weighted))
+        errors = self.loss_module(features, weighted)
+        return NetworkOutput(logits, pooled, head_logits, weights, errors)
+
+    def _weights(self, features: tuple[Tensor, ...], like: Tensor) -> Tensor:
+        """Return maturity weights that sum to 1 over channels."""
+        if self.weight_block is None:
+            batch, _, height, width = like.shape
+            return like.new_full((batch, 3, height, width), 1 / 3, dtype=torch.float32)
+        return torch.softmax(self.weight_block(features).float(), dim=1)
 
 
 def build_network(
@@ -98,13 +156,15 @@ def build_network(
     *,
     weights: Mapping[str, Tensor] | None,
     seed: int,
+    supports: Supports = "full",
 ) -> SegmentationNetwork:
     """Build a network whose random weights depend on `seed` alone.
 
     Args:
         weights: state dict of the torchvision backbone, None for random weights.
+        supports: see `SegmentationNetwork`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = SegmentationNetwork(config, num_classes, weights)
+        network = SegmentationNetwork(config, num_classes, weights, supports)
     return network.to(memory_format=torch.channels_last)  # 1.5 times faster on CPUs, as on GPUs

@@ -34,7 +34,7 @@ def describe_protocol(
         f"network     {config.model.backbone} + {config.model.head}, output stride "
         f"{config.model.output_stride}; {epochs}, the last epoch is measured and asks",
         f"budget      {config.budget.initial_pixels_per_image} random pixels an image, then "
-        f"{config.budget.pixels_per_image} a round by {config.strategy}; {void}",
+        f"{config.budget.pixels_per_image} a round by {config.strategy.name}; {void}",
         "measure     mIoU over classes that occur in prediction or truth, from one confusion "
         "matrix a split",
     ]

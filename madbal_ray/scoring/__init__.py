@@ -6,5 +6,14 @@ from madbal_ray.scoring.pixel_scores import (
     jensen_shannon_divergence,
     pixel_scores,
 )
+from madbal_ray.scoring.registry import SCORES, ScoreOptions, Views
 
-__all__ = ["PixelScores", "entropy", "jensen_shannon_divergence", "pixel_scores"]
+__all__ = [
+    "SCORES",
+    "PixelScores",
+    "ScoreOptions",
+    "Views",
+    "entropy",
+    "jensen_shannon_divergence",
+    "pixel_scores",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
@@ -35,6 +36,8 @@ def pixel_scores(
     maturity_weights: Float[Tensor, "B num_heads hw ww"] | None,
     error_logits: Float[Tensor, "B 2 he we"] | None,
     is_boundary: Bool[Tensor, "B H W"],
+    normalize_terms: bool = False,
+    uncertainty: Literal["entropy", "margin"] = "entropy",
 ) -> PixelScores:
     """Return u(x) and the predicted class of every pixel of the working grid.
 
@@ -50,6 +53,8 @@ def pixel_scores(
         maturity_weights: W, one channel per head, sums to 1 over channels.
         error_logits: loss prediction module; channel 0 boundary, channel 1 center.
         is_boundary: delta of the pixel (`madbal_ray.vision.boundary.boundary_map`).
+        normalize_terms: divide H by ln C and JS by ln 2; an option, not the paper's.
+        uncertainty: H, or the margin 1 - (p1 - p2) in its place; an option, not the paper's.
 
     Raises:
         ShapeError: heads and weights do not match, or channels differ.
@@ -58,21 +63,28 @@ def pixel_scores(
     """
     _check(logits, head_logits, maturity_weights, error_logits)
     height, width = is_boundary.shape[-2:]
-    full_logits = _to_size(logits, height, width)
+    full_logits = to_size(logits, height, width)
     log_probabilities = torch.log_softmax(full_logits, dim=1)
     prediction = full_logits.argmax(dim=1)
     final_entropy = entropy(log_probabilities)
-    score = final_entropy
+    if uncertainty == "margin":
+        score = margin(log_probabilities)
+    elif normalize_terms:
+        score = final_entropy / math.log(logits.shape[1])
+    else:
+        score = final_entropy
     if head_logits and maturity_weights is not None:
-        weights = _to_size(maturity_weights, height, width)
+        weights = to_size(maturity_weights, height, width)
+        if normalize_terms:
+            weights = weights / LN2
         for index, one_head in enumerate(head_logits):
-            head_log = torch.log_softmax(_to_size(one_head, height, width), dim=1)
+            head_log = torch.log_softmax(to_size(one_head, height, width), dim=1)
             divergence = jensen_shannon_divergence(
                 log_probabilities, head_log, first_entropy=final_entropy
             )
             score = score + weights[:, index] * divergence
     if error_logits is not None:
-        errors = _to_size(error_logits, height, width)
+        errors = to_size(error_logits, height, width)
         score = score * torch.where(is_boundary, errors[:, 0], errors[:, 1]).sigmoid().exp()
     return PixelScores(score=score, prediction=prediction)
 
@@ -82,6 +94,12 @@ def entropy(log_probabilities: Float32[Tensor, "B C H W"]) -> Float32[Tensor, "B
     probabilities = log_probabilities.exp()
     terms = torch.special.xlogy(probabilities, probabilities)
     return (-terms.sum(dim=1)).clamp(0.0, math.log(log_probabilities.shape[1]))
+
+
+def margin(log_probabilities: Float32[Tensor, "B C H W"]) -> Float32[Tensor, "B H W"]:
+    """Return 1 - (p1 - p2) of the two likeliest classes, 0..1."""
+    best, second = log_probabilities.topk(2, dim=1).values.exp().unbind(dim=1)
+    return (1.0 - (best - second)).clamp(0.0, 1.0)
 
 
 def jensen_shannon_divergence(
@@ -103,7 +121,8 @@ def jensen_shannon_divergence(
     return (of_mixture - (of_first + entropy(second)) / 2).clamp(0.0, LN2)
 
 
-def _to_size(maps: Tensor, height: int, width: int) -> Tensor:
+def to_size(maps: Tensor, height: int, width: int) -> Tensor:
+    """Bring maps to H x W in float32, bilinear, pixel centres at (i + 1/2) / n."""
     maps = maps.float()
     if maps.shape[-2:] == (height, width):
         return maps

@@ -144,3 +144,47 @@ def _top_pixels(
             kept = pixels != position[ids]
             values, ids, pixels = values[kept], ids[kept], pixels[kept]
     return torch.stack(positions, dim=1), torch.stack(scores, dim=1)
+
+
+def random_top_pixels(
+    *,
+    score: Float[Tensor, "H W"],
+    is_asked: Bool[Tensor, "H W"],
+    superpixel_ids: Integer[Tensor, "H W"],
+    num_superpixels: int,
+    top: int,
+    share: float,
+    generator: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Return `top` random pixels among each superpixel's most uncertain ones.
+
+    Drawn from the ceil(share * unasked) highest scores of the superpixel (at least `top`),
+    so that one outlier does not speak for a whole superpixel.
+
+    Returns:
+        ``top_y``, ``top_x``, ``top_score`` as in `SuperpixelScores`, numpy.
+
+    Source: method 10, an option.
+    """
+    unasked = np.flatnonzero(~is_asked.cpu().numpy())
+    ids = superpixel_ids.cpu().numpy().reshape(-1)[unasked]
+    values = score.float().cpu().numpy().reshape(-1)[unasked]
+    order = np.lexsort((-values, ids))  # by superpixel, best first, ties by position
+    segment, pixels, values = ids[order], unasked[order], values[order]
+    counts = np.bincount(segment, minlength=num_superpixels)
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    drawn_from = np.maximum(top, np.ceil(share * counts))
+    candidates = np.flatnonzero(rank < drawn_from[segment])
+    shuffled = candidates[np.lexsort((generator.random(len(candidates)), segment[candidates]))]
+    kept = np.minimum(counts, drawn_from).astype(np.int64)
+    turn = np.arange(len(shuffled)) - np.repeat(np.cumsum(kept) - kept, kept)
+    chosen = np.sort(shuffled[turn < top])  # best first again
+    taken = np.minimum(kept, top)
+    column = np.arange(len(chosen)) - np.repeat(np.cumsum(taken) - taken, taken)
+    position = np.full((num_superpixels, top), -1, np.int64)
+    top_score = np.full((num_superpixels, top), -np.inf, np.float32)
+    position[segment[chosen], column] = pixels[chosen]
+    top_score[segment[chosen], column] = values[chosen]
+    y, x = np.divmod(position, score.shape[1])
+    y[position < 0] = x[position < 0] = -1
+    return {"top_y": y, "top_x": x, "top_score": top_score}

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from madbal_ray.arrays import LabelMap, RGBImage
+from madbal_ray.superpixels.label_map import without_gaps
 
 NUM_LEVELS = range(1, 6)
 NUM_BINS = 10
@@ -45,12 +46,6 @@ def closest_level(height: int, width: int, num_superpixels: int) -> int:
         return abs(found - num_superpixels), -level
 
     return min(NUM_LEVELS, key=distance)
-
-
-def without_gaps(label_map: np.ndarray) -> LabelMap:
-    """Renumber labels to 0..S-1, keeping their order, so that every superpixel has pixels."""
-    used = np.bincount(label_map.ravel()) > 0
-    return (np.cumsum(used) - 1)[label_map].astype(np.uint16)
 
 
 def _create(

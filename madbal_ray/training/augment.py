@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +10,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as TF
 
+from madbal_ray.arrays import RGBImage
 from madbal_ray.config import AugmentConfig
 from madbal_ray.vision import geometry
+from madbal_ray.vision.normalize import normalize_images
 
 BLUR_RADIUS = 2
 BLUR_SIGMA = (0.1, 1.5)
 """Pixels."""
+HUE_PART = 4
+"""Hue changes by a quarter of what the other properties change by."""
+
+
+@dataclass(frozen=True)
+class ColorChange:
+    """Factors of brightness, contrast and saturation (1: none), hue shift (0: none)."""
+
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    is_gray: bool
 
 
 @dataclass(frozen=True)
@@ -25,10 +42,12 @@ class Augmentation:
     Attributes:
         matrix: source pixel index -> crop pixel index.
         blur_sigma: pixels; 0: none.
+        color: None: colours stay.
     """
 
     matrix: geometry.Matrix
     blur_sigma: float
+    color: ColorChange | None = None
 
 
 def draw_augmentation(
@@ -59,18 +78,74 @@ def draw_augmentation(
     matrix = geometry.rotation(degrees, scaled_height, scaled_width) @ matrix
     shift_y = -round(float(place_y) * (scaled_height - crop[0]))
     shift_x = -round(float(place_x) * (scaled_width - crop[1]))
-    return Augmentation(geometry.translation(shift_y, shift_x) @ matrix, sigma)
+    return Augmentation(
+        geometry.translation(shift_y, shift_x) @ matrix, sigma, _draw_color(config, generator)
+    )
+
+
+def _draw_color(config: AugmentConfig, generator: np.random.Generator) -> ColorChange | None:
+    if not (config.color_jitter or config.grayscale_probability):
+        return None
+    strength = config.color_jitter
+    brightness, contrast, saturation = generator.uniform(1 - strength, 1 + strength, 3)
+    return ColorChange(
+        brightness=float(brightness),
+        contrast=float(contrast),
+        saturation=float(saturation),
+        hue=float(generator.uniform(-strength, strength) / HUE_PART),
+        is_gray=bool(generator.random() < config.grayscale_probability),
+    )
 
 
 def augment_images(
-    images: Float[Tensor, "B 3 h w"], augmentations: list[Augmentation], crop: tuple[int, int]
+    images: Sequence[RGBImage],
+    augmentations: Sequence[Augmentation],
+    crop: tuple[int, int],
+    device: torch.device,
 ) -> Float[Tensor, "B 3 H W"]:
-    """Apply drawn augmentations to normalised images; outside is 0, the mean colour."""
-    moved = geometry.warp(images, [one.matrix for one in augmentations], *crop)
+    """Return normalised, augmented crops; what lies outside an image is 0, the mean colour.
+
+    Images of one size move together, others one by one.
+    """
+    if len({image.shape for image in images}) == 1:
+        return _augment_batch(np.stack(images), augmentations, crop, device)
+    crops = [
+        _augment_batch(image[None], [one], crop, device)
+        for image, one in zip(images, augmentations, strict=True)
+    ]
+    return torch.cat(crops).contiguous(memory_format=torch.channels_last)
+
+
+def _augment_batch(
+    images: np.ndarray,
+    augmentations: Sequence[Augmentation],
+    crop: tuple[int, int],
+    device: torch.device,
+) -> Tensor:
+    pixels = torch.from_numpy(images).to(device)
+    if any(one.color is not None for one in augmentations):
+        changed = [
+            pixels[index] if one.color is None else _change_color(pixels[index], one.color)
+            for index, one in enumerate(augmentations)
+        ]
+        pixels = torch.stack(changed)
+    moved = geometry.warp(normalize_images(pixels), [one.matrix for one in augmentations], *crop)
     sigmas = [one.blur_sigma for one in augmentations]
     if any(sigmas):
         moved = _gaussian_blur(moved, torch.tensor(sigmas, device=moved.device))
     return moved.contiguous(memory_format=torch.channels_last)
+
+
+def _change_color(image: Tensor, change: ColorChange) -> Tensor:
+    """Change the colours of one uint8 image [h, w, 3]."""
+    channels_first = image.permute(2, 0, 1)
+    changed = TF.adjust_brightness(channels_first, change.brightness)
+    changed = TF.adjust_contrast(changed, change.contrast)
+    changed = TF.adjust_saturation(changed, change.saturation)
+    changed = TF.adjust_hue(changed, change.hue)
+    if change.is_gray:
+        changed = TF.rgb_to_grayscale(changed, num_output_channels=3)
+    return changed.permute(1, 2, 0)
 
 
 def _gaussian_blur(images: Tensor, sigmas: Tensor) -> Tensor:

@@ -1,37 +1,47 @@
-"""SGD with a learning rate that decays to 0 (paper section 4)."""
+"""Optimizers and learning rates of the phases (paper section 4; PixelPick's as options)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
-from torch import nn
 
 from madbal_ray.config import PhaseConfig
+from madbal_ray.models import SegmentationNetwork
+
+STEP_FACTOR = 0.1
 
 
-def build_optimizer(
-    parameters: Iterable[nn.Parameter], config: PhaseConfig
-) -> torch.optim.Optimizer:
-    """Return the optimizer of one phase."""
-    return torch.optim.SGD(
-        parameters,
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
+def build_optimizer(network: SegmentationNetwork, config: PhaseConfig) -> torch.optim.Optimizer:
+    """Return an optimizer of the parameters that the phase trains; the backbone's come first."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    of_backbone = {id(parameter) for parameter in network.backbone.parameters()}
+    backbone = [parameter for parameter in trained if id(parameter) in of_backbone]
+    rest = [parameter for parameter in trained if id(parameter) not in of_backbone]
+    rates = (config.learning_rate * config.backbone_rate_factor, config.learning_rate)
+    groups = [
+        {"params": parameters, "lr": rate, "base_rate": rate}
+        for parameters, rate in zip((backbone, rest), rates, strict=True)
+        if parameters
+    ]
+    if config.optimizer == "adam":
+        return torch.optim.Adam(groups, weight_decay=config.weight_decay)
+    return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
-def learning_rate(config: PhaseConfig, step: int, num_steps: int) -> float:
-    """Return the poly learning rate at one step: base * (1 - step / num_steps)**power.
+def rate_factor(config: PhaseConfig, step: int, steps_per_epoch: int) -> float:
+    """Return what the base learning rates are multiplied by at one step, counted from 0.
 
-    >>> learning_rate(PhaseConfig(learning_rate=0.5), 5, 10)
-    0.25
+    Poly: (1 - step / steps)**power. Steps: a tenth after each of `step_epochs`.
+
+    >>> rate_factor(PhaseConfig(epochs=5), 5, 2)
+    0.5
     """
-    return config.learning_rate * (1.0 - step / num_steps) ** config.poly_power
+    if config.schedule == "steps":
+        passed = sum(step >= epoch * steps_per_epoch for epoch in config.step_epochs)
+        return STEP_FACTOR**passed
+    return (1.0 - step / (steps_per_epoch * config.epochs)) ** config.poly_power
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Set the learning rate of all parameter groups."""
+def scale_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's learning rate to its base rate times a factor."""
     for group in optimizer.param_groups:
-        group["lr"] = value
+        group["lr"] = group["base_rate"] * factor

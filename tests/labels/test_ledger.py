@@ -6,11 +6,14 @@ import pytest
 from madbal_ray import tables
 from madbal_ray.errors import LabelError
 from madbal_ray.labels import Ledger, answer_pixels
-from madbal_ray.labels.ledger import check_answers, check_disjoint, latest_revisions
+from madbal_ray.labels.ledger import Cost, check_answers, check_disjoint, cost_of, latest_revisions
 
 
-def pixels(name, rows):
-    return tables.from_rows(name, [{"image_id": i, "y": y, "x": x} for i, y, x in rows])
+def pixels(name, rows, unit="pixel"):
+    columns = ("image_id", "y", "x")
+    return tables.from_rows(
+        name, [{**dict(zip(columns, row, strict=True)), "unit": unit} for row in rows]
+    )
 
 
 ASKED = [("a", 0, 1), ("a", 1, 0), ("b", 0, 1)]
@@ -44,11 +47,26 @@ def test_asking_again_is_named():
 
 def test_totals_count_void_clicks_and_refuse_a_difference():
     ledger = Ledger(num_images=4, num_pixels=4000)
-    ledger = ledger.add_round(num_queries=40, num_labels=40, num_void=3)
-    ledger = ledger.add_round(num_queries=20, num_labels=20, num_void=0)
-    assert (ledger.num_asked, ledger.num_void, ledger.per_image, ledger.percent) == (60, 3, 15, 1.5)
-    with pytest.raises(LabelError, match="40 pixels were asked for and 39 were answered"):
-        ledger.add_round(num_queries=40, num_labels=39, num_void=0)
+    ledger = ledger.add_round(num_queries=40, answers=Cost(40, 40, 40, 3))
+    ledger = ledger.add_round(num_queries=5, answers=Cost(200, 5, 5, 0))
+    assert ledger.spent == Cost(pixels=240, regions=45, clicks=45, void=3)
+    assert (ledger.pixels_per_image, ledger.clicks_per_image, ledger.percent) == (60, 11.25, 6.0)
+    with pytest.raises(LabelError, match="40 queries were asked and 39 answered"):
+        ledger.add_round(num_queries=40, answers=Cost(39, 39, 39, 0))
+    with pytest.raises(LabelError, match="the pool has 4000"):
+        ledger.add_round(num_queries=1, answers=Cost(3999, 1, 3999, 0))
+
+
+def test_cost_counts_every_unit_on_every_axis():
+    rows = [
+        {"unit": "pixel", "num_pixels": 1, "status": "labelled"},
+        {"unit": "pixel", "num_pixels": 1, "status": "void"},
+        {"unit": "superpixel", "num_pixels": 130, "status": "labelled"},
+        {"unit": "superpixel", "num_pixels": 90, "status": "void"},
+        {"unit": "image", "num_pixels": 1000, "status": "labelled"},
+    ]
+    cost = cost_of(tables.from_rows("labels", rows))
+    assert cost == Cost(pixels=1222, regions=5, clicks=1004, void=2)
 
 
 def test_the_highest_revision_of_a_pixel_wins():

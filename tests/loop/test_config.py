@@ -2,14 +2,17 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from madbal_ray.config import Config, Section
+from madbal_ray.config import Config, Section, StrategyName
 from madbal_ray.config_file import load_config
 from madbal_ray.data import REGISTRY
 from madbal_ray.errors import ConfigError
 from madbal_ray.models import BACKBONES, HEADS
+from madbal_ray.scoring import SCORES
+from madbal_ray.strategies import REGISTRY as STRATEGIES
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -80,6 +83,8 @@ def test_names_in_the_configuration_are_those_that_exist():
     assert allowed(sections["data"], "name") == set(REGISTRY)
     assert allowed(sections["model"], "backbone") == set(BACKBONES)
     assert allowed(sections["model"], "head") == set(HEADS)
+    assert set(get_args(StrategyName)) == set(STRATEGIES)
+    assert {s.pixel_score for s in STRATEGIES.values()} - {None} <= set(SCORES)
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)

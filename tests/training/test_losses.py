@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from madbal_ray.arrays import IGNORE_INDEX
-from madbal_ray.config import PhaseConfig
+from madbal_ray.config import ModelConfig, PhaseConfig
+from madbal_ray.models import build_network
 from madbal_ray.training import confusion_matrix, point_cross_entropy, summarize_confusion
 from madbal_ray.training.loss_prediction import (
     class_loss_thresholds,
     loss_prediction_loss,
     loss_targets,
 )
-from madbal_ray.training.optimizer import learning_rate
+from madbal_ray.training.optimizer import build_optimizer, rate_factor, scale_rates
 
 
 def random_points(seed, *, count, height, width, classes=4):
@@ -154,7 +155,29 @@ def test_nothing_to_measure_is_nan_not_zero():
     assert math.isnan(measured.pixel_accuracy)
 
 
-def test_learning_rate_falls_linearly_to_zero():
-    config = PhaseConfig(learning_rate=0.01, poly_power=1.0)
-    rates = [learning_rate(config, step, 10) for step in range(11)]
-    np.testing.assert_allclose(rates, np.linspace(0.01, 0, 11))
+def test_poly_falls_linearly_to_zero():
+    config = PhaseConfig(epochs=5, poly_power=1.0)
+    factors = [rate_factor(config, step, 2) for step in range(11)]
+    np.testing.assert_allclose(factors, np.linspace(1, 0, 11))
+
+
+def test_steps_fall_to_a_tenth():
+    config = PhaseConfig(epochs=5, schedule="steps", step_epochs=(2, 4))
+    assert [rate_factor(config, step, 3) for step in (0, 5, 6, 11, 12)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01]
+    )
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_the_backbone_may_learn_more_slowly(name):
+    network = build_network(ModelConfig(), 3, weights=None, seed=0)
+    network.set_phase("phase1")
+    config = PhaseConfig(optimizer=name, learning_rate=0.1, backbone_rate_factor=0.1)
+    optimizer = build_optimizer(network, config)
+    scale_rates(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.005, 0.05])
+    counts = [len(group["params"]) for group in optimizer.param_groups]
+    assert counts[0] == len(list(network.backbone.parameters()))
+    assert sum(counts) == len([p for p in network.parameters() if p.requires_grad])
+    network.set_phase("phase2")
+    assert len(build_optimizer(network, config).param_groups) == 1

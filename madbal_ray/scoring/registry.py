@@ -1,0 +1,153 @@
+"""Pixel scores by name, and the passes of the network each of them needs.
+
+To change MADBAL's score, change `pixel_scores`; to add a score, write a function from
+`Views` to `PixelScores` and name it in `SCORES`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float32
+from torch import Tensor
+
+from madbal_ray.scoring.pixel_scores import (
+    PixelScores,
+    entropy,
+    jensen_shannon_divergence,
+    margin,
+    pixel_scores,
+    to_size,
+)
+
+Passes = Literal["single", "dropout", "flip"]
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the network said of a batch, on its own grids.
+
+    Attributes:
+        logits: main head [B, C, h, w].
+        head_logits, maturity_weights, error_logits: supports, as in `pixel_scores`.
+        more_logits: main head of further passes: dropout samples, or the flipped image
+            flipped back.
+        is_boundary: delta on the working grid, whose size the scores have.
+    """
+
+    logits: Tensor
+    is_boundary: Bool[Tensor, "B H W"]
+    head_logits: tuple[Tensor, ...] = ()
+    maturity_weights: Tensor | None = None
+    error_logits: Tensor | None = None
+    more_logits: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Options of the MADBAL score (docs/strategies.md).
+
+    Attributes:
+        normalize_terms: H / ln C + sum of W JS / ln 2, so that H does not drown JS.
+        uncertainty: what stands in the place of H.
+    """
+
+    normalize_terms: bool = False
+    uncertainty: Literal["entropy", "margin"] = "entropy"
+
+
+@dataclass(frozen=True)
+class ScoreSpec:
+    """A pixel score and the passes it needs."""
+
+    function: Callable[[Views, ScoreOptions], PixelScores]
+    passes: Passes = "single"
+    uses_supports: bool = False
+
+
+def _madbal(views: Views, options: ScoreOptions) -> PixelScores:
+    return pixel_scores(
+        logits=views.logits,
+        head_logits=views.head_logits,
+        maturity_weights=views.maturity_weights,
+        error_logits=views.error_logits,
+        is_boundary=views.is_boundary,
+        normalize_terms=options.normalize_terms,
+        uncertainty=options.uncertainty,
+    )
+
+
+def _full_log_probabilities(views: Views) -> Float32[Tensor, "B C H W"]:
+    height, width = views.is_boundary.shape[-2:]
+    return torch.log_softmax(to_size(views.logits, height, width), dim=1)
+
+
+def _entropy(views: Views, options: ScoreOptions) -> PixelScores:
+    log_probabilities = _full_log_probabilities(views)
+    return PixelScores(entropy(log_probabilities), log_probabilities.argmax(dim=1))
+
+
+def _two_best(views: Views) -> tuple[Tensor, Tensor, Tensor]:
+    probabilities = _full_log_probabilities(views).exp()
+    best, second = probabilities.topk(2, dim=1).values.unbind(dim=1)
+    return best, second, probabilities.argmax(dim=1)
+
+
+def _margin(views: Views, options: ScoreOptions) -> PixelScores:
+    log_probabilities = _full_log_probabilities(views)
+    return PixelScores(margin(log_probabilities), log_probabilities.argmax(dim=1))
+
+
+def _least_confidence(views: Views, options: ScoreOptions) -> PixelScores:
+    best, _, prediction = _two_best(views)
+    return PixelScores(1.0 - best, prediction)
+
+
+def _best_versus_second_best(views: Views, options: ScoreOptions) -> PixelScores:
+    best, second, prediction = _two_best(views)
+    return PixelScores(second / best, prediction)
+
+
+def _bald(views: Views, options: ScoreOptions) -> PixelScores:
+    """Mutual information between prediction and weights: H(mean p) - mean H(p)."""
+    height, width = views.is_boundary.shape[-2:]
+    mean, mean_entropy = None, None
+    for logits in views.more_logits:
+        log_probabilities = torch.log_softmax(to_size(logits, height, width), dim=1)
+        one, one_entropy = log_probabilities.exp(), entropy(log_probabilities)
+        mean = one if mean is None else mean + one
+        mean_entropy = one_entropy if mean_entropy is None else mean_entropy + one_entropy
+    assert mean is not None
+    assert mean_entropy is not None
+    count = len(views.more_logits)
+    mean, mean_entropy = mean / count, mean_entropy / count
+    information = -torch.special.xlogy(mean, mean).sum(dim=1) - mean_entropy
+    return PixelScores(information.clamp(0.0, math.log(mean.shape[1])), views_prediction(views))
+
+
+def _self_consistency(views: Views, options: ScoreOptions) -> PixelScores:
+    """Disagreement (Jensen-Shannon) of an image and its mirror image, in nats."""
+    height, width = views.is_boundary.shape[-2:]
+    first = _full_log_probabilities(views)
+    mirrored = torch.log_softmax(to_size(views.more_logits[0], height, width), dim=1)
+    return PixelScores(jensen_shannon_divergence(first, mirrored), first.argmax(dim=1))
+
+
+def views_prediction(views: Views) -> Tensor:
+    """Return the class predicted by the plain pass."""
+    return _full_log_probabilities(views).argmax(dim=1)
+
+
+SCORES: Mapping[str, ScoreSpec] = {
+    "madbal": ScoreSpec(_madbal, uses_supports=True),
+    "entropy": ScoreSpec(_entropy),
+    "margin": ScoreSpec(_margin),
+    "least_confidence": ScoreSpec(_least_confidence),
+    "best_versus_second_best": ScoreSpec(_best_versus_second_best),
+    "bald": ScoreSpec(_bald, passes="dropout"),
+    "self_consistency": ScoreSpec(_self_consistency, passes="flip"),
+}
