@@ -3,150 +3,29 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-import pyarrow as pa
-import torch
-
-from madbal_ray import tables
 from madbal_ray.config import Config
 from madbal_ray.config_file import changed_keys, load_config
-from madbal_ray.errors import ConfigError, ResourceError, RunDirError
-from madbal_ray.loop.active_loop import ActiveLoop
+from madbal_ray.errors import ConfigError
 from madbal_ray.loop.engine import Engine
-from madbal_ray.loop.local_engine import LocalEngine
-from madbal_ray.loop.progress import LogProgress, Progress
+from madbal_ray.loop.progress import Progress
+from madbal_ray.loop.run_report import open_runs, report_runs
+from madbal_ray.loop.run_view import Run, open_run
+from madbal_ray.loop.suite_runner import SuiteRunner, TaskResult
 from madbal_ray.loop.verify import ROUND_STAGES
-from madbal_ray.report.protocol import describe_protocol
+from madbal_ray.loop.whole_run import OneAfterAnother, local_device, make_local_engine, run_whole
+from madbal_ray.report.results import Results
 from madbal_ray.run_dir import RunDir
+from madbal_ray.storage import Folder
 from madbal_ray.strategies import resolve
+from madbal_ray.suite_config import load_suite
 
 EngineName = Literal["ray", "local"]
 
-POOL_TABLES = {
-    "images": "images",
-    "quarantine": "images",
-    "superpixels": "superpixels",
-    "superpixel_features": "superpixel_features",
-    "centroids": "centroids",
-    "superpixel_clusters": "superpixel_clusters",
-}
-ROUND_TABLES = {
-    "superpixel_scores": "score",
-    "pixel_candidates": "score",
-    "image_scores": "score",
-    "cluster_statistics": "score",
-    "cluster_budgets": "allocate",
-    "queries": "select",
-    "labels": "labels",
-    "class_loss_thresholds": "phase2",
-    "confusion": "metrics",
-    "metrics": "metrics",
-}
-"""Which stage writes a table."""
-
-
-class Run:
-    """A run on disk, finished or not; reads only what is committed."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.run_dir = RunDir(path)
-        self.config = self.run_dir.config()
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.run_dir)!r})"
-
-    @property
-    def num_rounds(self) -> int:
-        """Return how many rounds have metrics."""
-        count = 0
-        while self.run_dir.find("metrics", count) is not None:
-            count += 1
-        return count
-
-    def table(self, name: str, round: int | None = None) -> pa.Table:
-        """Return a table of the run; see docs/data-formats.md.
-
-        Args:
-            round: of a table that is written by round; None: all rounds so far.
-
-        Raises:
-            KeyError: there is no such table.
-            RunDirError: the stage that writes it is not finished.
-        """
-        tables.schema(name)
-        if name == "timings":
-            return self._timings(round)
-        if name in POOL_TABLES:
-            stage = self.run_dir.find(POOL_TABLES[name])
-            if stage is None:
-                raise RunDirError(f"{self.run_dir}: stage {POOL_TABLES[name]} is not finished")
-            return stage.read_table(name)
-        rounds = range(self.config.num_rounds) if round is None else [round]
-        found = []
-        for index in rounds:
-            stage = self.run_dir.find(ROUND_TABLES[name], index)
-            if stage is None:
-                if round is not None:
-                    raise RunDirError(
-                        f"{self.run_dir}: round {round} has no finished stage "
-                        f"{ROUND_TABLES[name]}, which writes {name}"
-                    )
-                continue
-            found.append(stage.read_table(name))
-        return tables.concat(name, found)
-
-    def protocol(self) -> list[str]:
-        """Return data, splits, classes, grids and training in words, a line each."""
-        index, images = self.run_dir.find("index"), self.run_dir.find("images")
-        if index is None or images is None:
-            raise RunDirError(f"{self.run_dir}: the pool is not inspected yet")
-        counts = images.marker().summary["shards"]
-        sizes = {
-            split: (
-                sum(counts[str(i)]["images"] for i in shard_ids),
-                sum(counts[str(i)]["quarantined"] for i in shard_ids),
-            )
-            for split, shard_ids in index.marker().summary["shards_of_split"].items()
-        }
-        num_classes = len(index.marker().summary["class_names"])
-        return describe_protocol(self.config, split_sizes=sizes, num_classes=num_classes)
-
-    def metrics(self) -> pd.DataFrame:
-        """Return one row per round and split."""
-        return self.table("metrics").to_pandas()
-
-    def _timings(self, round_index: int | None) -> pa.Table:
-        rows = []
-        for event in self.run_dir.events():
-            if event["event"] != "stage_finished":
-                continue
-            if round_index is not None and event["round"] != round_index:
-                continue
-            seconds, images = event["seconds"], event["images"]
-            rows.append(
-                {
-                    "round": event["round"],
-                    "stage": event["stage"],
-                    "seconds": seconds,
-                    "images_per_second": images / seconds if images and seconds else None,
-                    "peak_memory": event["peak_memory"],
-                }
-            )
-        return tables.from_rows("timings", rows)
-
-
-def open_run(path: str | os.PathLike[str]) -> Run:
-    """Open a run folder for reading.
-
-    Raises:
-        RunDirError: there is no run.
-    """
-    return Run(path)
+__all__ = ["Run", "is_finished", "open_run", "plan", "report", "run", "run_suite"]
 
 
 def run(
@@ -177,22 +56,15 @@ def run(
     if engine not in ("ray", "local"):
         raise ConfigError(f"engine = {engine!r}; expected ray or local")
     folder = RunDir(run_dir if run_dir is not None else default_run_dir(resolved))
-    with folder.lock():
-        folder.store_config(resolved)
-        machine = _make_engine(engine, resolved, folder, address)
-        started = time.time()
-        try:
-            ActiveLoop(
-                resolved,
-                folder,
-                machine,
-                progress if progress is not None else LogProgress(),
-                device=machine.device,
-                stop_after=stop_after,
-            ).run()
-        finally:
-            machine.close()
-            folder.append_event("process_ended", seconds=round(time.time() - started, 3))
+
+    def make_engine() -> Engine:
+        if engine == "local":
+            return make_local_engine(resolved)
+        from madbal_ray.distributed.engine import make_ray_engine
+
+        return make_ray_engine(resolved, folder, address)
+
+    run_whole(resolved, folder, make_engine, progress=progress, stop_after=stop_after)
     return Run(folder.folder.uri)
 
 
@@ -231,30 +103,78 @@ def default_run_dir(config: Config) -> Path:
     return Path("runs") / config.name
 
 
-def _make_engine(name: EngineName, config: Config, folder: RunDir, address: str | None) -> Engine:
-    if name == "local":
-        return LocalEngine(local_device(config.resources.device))
-    from madbal_ray.distributed.engine import RayEngine
+def run_suite(
+    path: str | Path,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    engine: EngineName = "ray",
+    overrides: Sequence[str] = (),
+    address: str | None = None,
+    say: Callable[[str], None] = print,
+) -> tuple[str, list[TaskResult]]:
+    """Run a suite, or what is missing of it.
 
-    return RayEngine(
-        config.resources,
-        scratch=folder.folder / "_ray",
-        threads=(config.score.threads_per_worker, config.train.threads_per_worker),
-        address=address,
-    )
+    Args:
+        path: the suite's YAML.
+        folder: of the suite; None: ``runs/suites/<name>``.
+        engine: ``ray``: runs side by side as Ray tasks; ``local``: one after the other.
+        overrides: strings ``section.key=value``, for all members.
+        address: of a Ray cluster.
+        say: takes lines for people.
 
-
-def local_device(asked: str) -> str:
-    """Return ``cpu`` or ``cuda`` for this machine.
+    Returns:
+        The suite's folder, and the runs that failed.
 
     Raises:
-        ResourceError: a GPU is asked for and there is none.
+        ConfigError: a member is broken or not comparable; nothing was run.
     """
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise ResourceError(
-            "resources.device = cuda, but torch sees no GPU on this machine; set "
-            "resources.device=auto or cpu"
-        )
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return asked
+    suite = load_suite(path, tuple(overrides))
+    root = Folder(folder if folder is not None else Path("runs/suites") / suite.name)
+    if engine == "local":
+        return root.uri, SuiteRunner(suite, root, OneAfterAnother(), say).run()
+    from madbal_ray.distributed.suite import RayTaskPool
+
+    pool = RayTaskPool(suite.runs[0].config, address)
+    try:
+        return root.uri, SuiteRunner(suite, root, pool, say).run()
+    finally:
+        pool.close()
+
+
+def report(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    baseline: str | None = None,
+    warn: Callable[[str], None] = print,
+) -> tuple[Results, list[Path]]:
+    """Write one self-contained page, tables and charts of runs on one axis.
+
+    Args:
+        paths: folders of runs or suites.
+        out: folder; None: ``report`` in the first of them.
+        baseline: member that the others are compared with; None: the suite's, else the first.
+        warn: told what could not be shown, and why.
+
+    Returns:
+        The compared results, and the files that were written, the page first.
+
+    Raises:
+        ConfigError: the runs are of different data sets or protocols.
+        RunDirError: a folder is neither a run nor a suite.
+    """
+    names = [os.fspath(path) for path in paths]
+    runs, known = open_runs(names)
+    title = (
+        Path(names[0]).resolve().name
+        if len(names) == 1
+        else " · ".join(Path(name).resolve().name for name in names)
+    )
+    return report_runs(
+        runs,
+        Path(out if out is not None else Path(names[0]) / "report"),
+        baseline=baseline if baseline is not None else known,
+        title=title,
+        device=local_device("auto"),
+        warn=warn,
+    )

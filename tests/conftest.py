@@ -24,7 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 from hypothesis import HealthCheck, settings
+
+# Torch tells most warnings once a process: whether a test fails must not hang on the order.
+torch.set_warn_always(True)
 
 settings.register_profile(
     "madbal",
@@ -101,3 +106,31 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     folder = tmp_path_factory.mktemp("tiny")
     return madbal_ray.run(tiny_config(), run_dir=folder / "run", engine="local")
+
+
+def tiny_suite_file() -> dict[str, Any]:
+    """The YAML of a suite of tiny runs."""
+    return {
+        "name": "tiny",
+        "base": tiny_config(),
+        "seeds": [0, 1],
+        "baseline": "random",
+        "members": {
+            "madbal": {"strategy": {"name": "madbal"}},
+            "random": {"strategy": {"name": "random"}},
+        },
+        "reference": {},
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished suite of tiny runs; do not change it."""
+    from madbal_ray import api
+
+    folder = tmp_path_factory.mktemp("suite")
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_suite_file()))
+    _, failed = api.run_suite(path, folder=folder / "tiny", engine="local", say=lambda line: None)
+    assert failed == []
+    return folder / "tiny"

@@ -33,9 +33,9 @@ def main() -> None:
 
 
 def _register() -> None:
-    from madbal_ray.cli import report, run, status, verify
+    from madbal_ray.cli import report, run, status, suite, verify
 
-    for module in (run, status, report, verify):
+    for module in (run, suite, status, report, verify):
         main.add_command(module.command)
 
 

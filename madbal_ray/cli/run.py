@@ -43,7 +43,7 @@ def command(
     """
     from madbal_ray import api
     from madbal_ray.cli.live_view import make_progress
-    from madbal_ray.cli.summary import print_metrics, write_report
+    from madbal_ray.cli.summary import print_metrics
     from madbal_ray.config_file import load_config
     from madbal_ray.loop.stage_runner import StopRequested
 
@@ -71,10 +71,13 @@ def command(
         except StopRequested as stopped:
             console.print(str(stopped))
             return
-    finished = api.open_run(folder)
-    print_metrics(console, finished)
-    for path in write_report([finished], Path(folder) / "report"):
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    print_metrics(console, api.open_run(folder))
+    _, written = api.report([folder], warn=console.print)
+    console.print(
+        f"wrote {written[0]}, {len(written) - 1} tables and charts beside it",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def parse_stop(text: str | None) -> tuple[str, int | None] | None:

@@ -1,16 +1,13 @@
-"""What a run shows when it ends."""
+"""What runs and suites show when they end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from madbal_ray.api import Run
-from madbal_ray.report.curves import plot_miou
-from madbal_ray.report.page import write_tables
+from madbal_ray.report.results import Results
 
 
 def print_metrics(console: Console, run: Run) -> None:
@@ -34,12 +31,26 @@ def print_metrics(console: Console, run: Run) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def write_report(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Write table and plot of some runs; return the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    protocol = folder / "protocol.txt"
-    protocol.write_text(
-        "\n\n".join("\n".join([str(r.run_dir), *r.protocol()]) for r in runs) + "\n"
-    )
-    named = {str(run.run_dir).rsplit("/", 1)[-1]: run.metrics() for run in runs}
-    return [protocol, *write_tables(named, folder), plot_miou(named, folder / "miou.png")]
+def print_results(console: Console, results: Results) -> None:
+    """Print one table per split, a row per member, and what may be concluded."""
+    wide = console if console.is_terminal else Console(file=console.file, width=110)
+    for split in results.splits:
+        full = list(results.full_supervision(split).values())
+        title = f"{split}: last mIoU, area under the curve; mean over seeds [95 % interval]"
+        table = Table(title=title, expand=False)
+        for column in ("member", "seeds", "clicks / image", "mIoU", "area", "of full"):
+            table.add_column(column, justify="left" if column == "member" else "right")
+        for row in results.summary_table(split).to_dict("records"):
+            table.add_row(
+                row["member"],
+                str(row["seeds"]),
+                f"{row['clicks_per_image']:g}",
+                f"{row['miou']:.4f} [{row['miou_low']:.4f}, {row['miou_high']:.4f}]",
+                f"{row['area']:.4f} [{row['area_low']:.4f}, {row['area_high']:.4f}]",
+                "–" if pd.isna(row["share_of_full"]) else f"{row['share_of_full']:.1%}",
+            )
+        wide.print(table, markup=False)
+        if full:
+            console.print(f"every pixel labelled: {sum(full) / len(full):.4f}", highlight=False)
+    for line in results.verdict(results.splits[-1]):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

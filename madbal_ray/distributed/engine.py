@@ -7,17 +7,28 @@ from typing import Any
 
 import ray
 
-from madbal_ray.config import ResourcesConfig
+from madbal_ray.config import Config, ResourcesConfig
 from madbal_ray.distributed.map_shards import map_with_ray_data
 from madbal_ray.distributed.selection_actor import SelectionActors
 from madbal_ray.distributed.session import cluster_device, cluster_resources, connect
 from madbal_ray.distributed.train import train_with_ray
 from madbal_ray.errors import ResourceError
 from madbal_ray.loop.engine import CallJob, Listener, ShardJob, TrainingJob
+from madbal_ray.run_dir import RunDir
 from madbal_ray.storage import Folder
 
 READER_CPUS = 0.5
 SMALLEST_CPUS = 0.1
+
+
+def make_ray_engine(config: Config, run_dir: RunDir, address: str | None) -> RayEngine:
+    """Return the Ray engine of one run."""
+    return RayEngine(
+        config.resources,
+        scratch=run_dir.folder / "_ray",
+        threads=(config.score.threads_per_worker, config.train.threads_per_worker),
+        address=address,
+    )
 
 
 class RayEngine:

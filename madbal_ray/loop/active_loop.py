@@ -22,6 +22,7 @@ from madbal_ray.loop.stage_runner import StageRunner
 from madbal_ray.loop.stop_rules import reason_to_stop
 from madbal_ray.loop.trackers import Trackers
 from madbal_ray.loop.train_job import FEW_LABELS, TrainRound
+from madbal_ray.loop.versions import package_versions
 from madbal_ray.models.weights import publish_weights
 from madbal_ray.run_dir import RunDir
 from madbal_ray.stage_dir import StageDir, digests
@@ -55,7 +56,12 @@ class ActiveLoop:
     def run(self) -> None:
         """Do everything that is not done yet."""
         started = time.perf_counter()
-        self.run_dir.append_event("run_started", num_rounds=self.config.num_rounds)
+        self.run_dir.append_event(
+            "run_started",
+            num_rounds=self.config.num_rounds,
+            versions=package_versions(),
+            device=self.device,
+        )
         try:
             self._run()
         finally:

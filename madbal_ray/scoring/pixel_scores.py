@@ -74,19 +74,46 @@ def pixel_scores(
     else:
         score = final_entropy
     if head_logits and maturity_weights is not None:
-        weights = to_size(maturity_weights, height, width)
-        if normalize_terms:
-            weights = weights / LN2
-        for index, one_head in enumerate(head_logits):
-            head_log = torch.log_softmax(to_size(one_head, height, width), dim=1)
-            divergence = jensen_shannon_divergence(
-                log_probabilities, head_log, first_entropy=final_entropy
-            )
-            score = score + weights[:, index] * divergence
+        disagreement = maturity_disagreement(
+            log_probabilities, head_logits, maturity_weights, final_entropy=final_entropy
+        )
+        score = score + (disagreement / LN2 if normalize_terms else disagreement)
     if error_logits is not None:
-        errors = to_size(error_logits, height, width)
-        score = score * torch.where(is_boundary, errors[:, 0], errors[:, 1]).sigmoid().exp()
+        score = score * predicted_error(error_logits, is_boundary).exp()
     return PixelScores(score=score, prediction=prediction)
+
+
+def maturity_disagreement(
+    log_probabilities: Float32[Tensor, "B C H W"],
+    head_logits: tuple[Tensor, ...],
+    maturity_weights: Float[Tensor, "B num_heads hw ww"],
+    *,
+    final_entropy: Float32[Tensor, "B H W"],
+) -> Float32[Tensor, "B H W"]:
+    """Return sum_k W^k JS(Y, Y^k), 0..ln 2: the second term of Eq. 4.
+
+    Args:
+        log_probabilities: of the main head, on the working grid.
+        final_entropy: H(Y).
+    """
+    height, width = log_probabilities.shape[-2:]
+    weights = to_size(maturity_weights, height, width)
+    total = torch.zeros_like(final_entropy)
+    for index, one_head in enumerate(head_logits):
+        head_log = torch.log_softmax(to_size(one_head, height, width), dim=1)
+        divergence = jensen_shannon_divergence(
+            log_probabilities, head_log, first_entropy=final_entropy
+        )
+        total = total + weights[:, index] * divergence
+    return total
+
+
+def predicted_error(
+    error_logits: Float[Tensor, "B 2 he we"], is_boundary: Bool[Tensor, "B H W"]
+) -> Float32[Tensor, "B H W"]:
+    """Return the loss prediction module's probability of an error: the exponent of Eq. 4."""
+    errors = to_size(error_logits, *is_boundary.shape[-2:])
+    return torch.where(is_boundary, errors[:, 0], errors[:, 1]).sigmoid()
 
 
 def entropy(log_probabilities: Float32[Tensor, "B C H W"]) -> Float32[Tensor, "B H W"]:

@@ -45,7 +45,7 @@ def test_run_stops_resumes_finishes_and_says_so(config_path, tmp_path):
     assert finished.exit_code == 0, finished.output
     assert "labels per image" in finished.output
     assert "round 0 labels" not in finished.output  # it was done before
-    assert (run_dir / "report" / "miou.png").stat().st_size > 1000
+    assert (run_dir / "report" / "index.html").stat().st_size > 1000
     assert (run_dir / "report" / "metrics.csv").read_text().count("\n") == 3
     again = invoke(*command)
     assert again.exit_code == 0
@@ -129,7 +129,7 @@ def test_no_run_here(tmp_path):
 def test_report_compares_runs(copied_run, tiny_run, tmp_path):
     result = invoke("report", copied_run, str(tiny_run.run_dir), "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "out" / "miou.png").exists()
+    assert (tmp_path / "out" / "index.html").exists()
 
 
 class TestVerify:

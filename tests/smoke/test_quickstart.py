@@ -35,7 +35,7 @@ def test_quick_start_runs_locally_without_ray(tmp_path):
     )
     assert process.returncode == 0, process.stderr[-2000:]
     assert "labels per image" in process.stdout
-    assert (tmp_path / "run" / "report" / "miou.png").exists()
+    assert (tmp_path / "run" / "report" / "index.html").exists()
 
 
 def test_importing_the_package_is_cheap_and_names_are_there():

@@ -114,7 +114,7 @@ def test_loss_prediction_loss_equals_the_literal_sums(seed, count):
         losses = []
         for row in range(count):
             if member[row]:
-                value = float(logits[row, channel])
+                value = float(logits[row, channel].detach())
                 signed = value if target[row] else -value
                 losses.append(max(-signed, 0) + math.log1p(math.exp(-abs(value))))
         expected = sum(losses) / len(losses) if losses else 0.0

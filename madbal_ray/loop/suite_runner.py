@@ -1,0 +1,121 @@
+"""Running a suite: the pool once, round 0 once per seed, then whole runs side by side."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from madbal_ray.loop.status import format_seconds
+from madbal_ray.run_dir import RunDir
+from madbal_ray.storage import Folder
+from madbal_ray.suite_config import SUITE_NAME, Suite, SuiteRun
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """One call of a whole run, or of its beginning.
+
+    Attributes:
+        stop_after: (stage, round) to stop at, for what is shared; None: to the end.
+    """
+
+    run: SuiteRun
+    run_dir: str
+    stop_after: tuple[str, int | None] | None = None
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """How a task ended; `error` is None when it went well."""
+
+    task: RunTask
+    seconds: float
+    error: str | None = None
+
+
+@runtime_checkable
+class TaskPool(Protocol):
+    """Runs whole runs somewhere, several at a time."""
+
+    @property
+    def width(self) -> int:
+        """Return how many run at a time."""
+        ...
+
+    def map(self, tasks: Sequence[RunTask]) -> Iterator[TaskResult]:
+        """Run tasks; yield results as they end. A failed run does not stop the others."""
+        ...
+
+
+@dataclass
+class SuiteRunner:
+    """Runs what is missing of a suite.
+
+    Attributes:
+        say: takes lines for people.
+    """
+
+    suite: Suite
+    folder: Folder
+    pool: TaskPool
+    say: Callable[[str], None]
+    failed: list[TaskResult] = field(default_factory=list)
+
+    def run(self) -> list[TaskResult]:
+        """Run everything; return the runs that failed."""
+        listing = {
+            "name": self.suite.name,
+            "baseline": self.suite.baseline,
+            "runs": [run.name for run in self.suite.runs],
+        }
+        self.folder.write(SUITE_NAME, json.dumps(listing, indent=1).encode())
+        missing = [run for run in self.suite.runs if not self._is_finished(run)]
+        done = len(self.suite.runs) - len(missing)
+        self.say(f"{len(self.suite.runs)} runs, {done} finished")
+        if missing:
+            self._share(missing)
+            self._finish(missing)
+        return self.failed
+
+    def run_dir(self, run: SuiteRun) -> str:
+        """Return the folder of one run."""
+        return (self.folder / run.name).uri
+
+    def _is_finished(self, run: SuiteRun) -> bool:
+        state = RunDir(self.run_dir(run))
+        if not state.exists:
+            return False
+        last = state.find("metrics", run.config.num_rounds - 1)
+        return state.stopped() is not None or last is not None
+
+    def _share(self, missing: Sequence[SuiteRun]) -> None:
+        """Prepare the pool once, then round 0 once per seed."""
+        first = missing[0]
+        self._all([RunTask(first, self.run_dir(first), ("superpixel_clusters", None))], "pool")
+        per_seed = {run.seed: run for run in reversed(missing) if run.config.num_rounds > 1}
+        tasks = [RunTask(run, self.run_dir(run), ("metrics", 0)) for run in per_seed.values()]
+        self._all(tasks, "round 0")
+
+    def _all(self, tasks: Sequence[RunTask], what: str) -> None:
+        for result in self.pool.map(tasks):
+            if result.error is not None:
+                self.say(f"{what}, seed {result.task.run.seed}: {result.error}")
+            else:
+                self.say(f"{what}, seed {result.task.run.seed}: {format_seconds(result.seconds)}")
+
+    def _finish(self, missing: Sequence[SuiteRun]) -> None:
+        started = time.monotonic()
+        tasks = [RunTask(run, self.run_dir(run)) for run in missing]
+        for done, result in enumerate(self.pool.map(tasks), start=1):
+            if result.error is not None:
+                self.failed.append(result)
+            spent = time.monotonic() - started
+            left = spent / done * (len(missing) - done)
+            state = "failed" if result.error else format_seconds(result.seconds)
+            self.say(
+                f"{done} of {len(missing)}: {result.task.run.name} {state}; "
+                f"about {format_seconds(left)} left"
+            )

@@ -1,0 +1,30 @@
+"""Versions of what computes results; written beside every run, never hashed."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = (
+    "madbal_ray",
+    "ray",
+    "torch",
+    "torchvision",
+    "numpy",
+    "pyarrow",
+    "scikit-learn",
+    "scikit-image",
+    "opencv-contrib-python-headless",
+    "cuml-cu13",
+)
+
+
+def package_versions() -> dict[str, str]:
+    """Return package -> version of those that are installed, and Python's."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

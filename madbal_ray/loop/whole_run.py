@@ -1,0 +1,107 @@
+"""One whole run on a given engine: lock, configuration, loop."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from madbal_ray.config import Config
+from madbal_ray.errors import MadbalError, ResourceError
+from madbal_ray.loop.active_loop import ActiveLoop
+from madbal_ray.loop.engine import Engine
+from madbal_ray.loop.local_engine import LocalEngine
+from madbal_ray.loop.progress import LogProgress, Progress
+from madbal_ray.loop.stage_runner import StopRequested
+from madbal_ray.loop.suite_runner import RunTask, TaskResult
+from madbal_ray.run_dir import RunDir
+
+
+def run_whole(
+    config: Config,
+    run_dir: RunDir,
+    make_engine: Callable[[], Engine],
+    *,
+    progress: Progress | None = None,
+    stop_after: tuple[str, int | None] | None = None,
+) -> None:
+    """Run an experiment, or carry on with one.
+
+    Args:
+        make_engine: called once the folder is ours and the configuration accepted.
+
+    Raises:
+        ConfigError: the configuration differs from the run's.
+        LockedError: another process holds the run folder.
+    """
+    with run_dir.lock():
+        run_dir.store_config(config)
+        engine = make_engine()
+        started = time.time()
+        try:
+            ActiveLoop(
+                config,
+                run_dir,
+                engine,
+                progress if progress is not None else LogProgress(),
+                device=engine.device,
+                stop_after=stop_after,
+            ).run()
+        finally:
+            engine.close()
+            run_dir.append_event("process_ended", seconds=round(time.time() - started, 3))
+
+
+def make_local_engine(config: Config) -> LocalEngine:
+    """Return the local engine on this machine's device."""
+    return LocalEngine(local_device(config.resources.device))
+
+
+def local_device(asked: str) -> str:
+    """Return ``cpu`` or ``cuda`` for this machine.
+
+    Raises:
+        ResourceError: a GPU is asked for and there is none.
+    """
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise ResourceError(
+            "resources.device = cuda, but torch sees no GPU on this machine; set "
+            "resources.device=auto or cpu"
+        )
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return asked
+
+
+def perform(task: RunTask, make_engine: Callable[[Config, RunDir], Engine]) -> TaskResult:
+    """Do one task of a suite; what fails is told, not raised."""
+    started = time.perf_counter()
+    error = None
+    config, run_dir = task.run.config, RunDir(task.run_dir)
+    try:
+        run_whole(config, run_dir, lambda: make_engine(config, run_dir), stop_after=task.stop_after)
+    except StopRequested:
+        pass
+    except MadbalError as failure:
+        error = str(failure)
+    except Exception as failure:  # one broken run must not end the suite; it is listed
+        where = traceback.extract_tb(failure.__traceback__)[-1]
+        error = f"{type(failure).__name__}: {failure} ({where.filename}:{where.lineno})"
+    return TaskResult(task, time.perf_counter() - started, error)
+
+
+def perform_locally(task: RunTask) -> TaskResult:
+    """Do one task of a suite with the local engine."""
+    return perform(task, lambda config, _: make_local_engine(config))
+
+
+class OneAfterAnother:
+    """A task pool without Ray: one run at a time, in this process."""
+
+    width = 1
+
+    def map(self, tasks: Sequence[RunTask]) -> Iterator[TaskResult]:
+        """Run tasks in order."""
+        yield from map(perform_locally, tasks)

@@ -1,0 +1,293 @@
+"""Runs beside each other: one value per seed, means with intervals, shares of full supervision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from madbal_ray.report.statistics import (
+    ENOUGH_SEEDS,
+    Comparison,
+    area_under_curve,
+    bootstrap_interval,
+    clicks_to_reach,
+    compare_with,
+    win_matrix,
+)
+
+SHARES = (0.8, 0.9, 0.95)
+"""Shares of full supervision that `labels_needed` asks for."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a report needs to know of one run.
+
+    Attributes:
+        member: name of what is compared; its seeds are averaged.
+        is_reference: fully supervised; no curve of its own.
+        metrics: one row per round and split, as `Run.metrics` returns.
+        asked_classes: round, class_id (-1: void), count of answers.
+        asked_clusters: round, cluster_id, count of queries.
+        cluster_budgets: table `cluster_budgets` of all rounds; empty without breakdown.
+        timings: table `timings`.
+        protocol: lines of `describe_protocol`.
+        versions: package -> version, as recorded when the run was started.
+    """
+
+    member: str
+    seed: int
+    folder: str
+    is_reference: bool
+    metrics: pd.DataFrame
+    class_names: tuple[str, ...] = ()
+    asked_classes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    asked_clusters: pd.DataFrame = field(default_factory=pd.DataFrame)
+    cluster_budgets: pd.DataFrame = field(default_factory=pd.DataFrame)
+    timings: pd.DataFrame = field(default_factory=pd.DataFrame)
+    protocol: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def curve(self, split: str) -> pd.DataFrame:
+        """Return round, clicks_per_image and miou on one split."""
+        rows = self.metrics[self.metrics["split"] == split].sort_values("round")
+        return rows[["round", "clicks_per_image", "miou"]].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Runs on one axis.
+
+    Attributes:
+        baseline: member that the others are compared with; None: no comparison.
+    """
+
+    runs: Sequence[RunResult]
+    baseline: str | None = None
+
+    @property
+    def members(self) -> list[str]:
+        """Return the compared members in order."""
+        return list(dict.fromkeys(run.member for run in self.runs if not run.is_reference))
+
+    @property
+    def splits(self) -> list[str]:
+        """Return the evaluation splits; the last one is the headline."""
+        return list(dict.fromkeys(split for run in self.runs for split in run.metrics["split"]))
+
+    def of(self, member: str) -> list[RunResult]:
+        """Return a member's runs by seed."""
+        found = [run for run in self.runs if run.member == member and not run.is_reference]
+        return sorted(found, key=lambda run: run.seed)
+
+    def full_supervision(self, split: str) -> dict[int, float]:
+        """Return seed -> mIoU of the fully supervised run."""
+        return {
+            run.seed: float(run.curve(split)["miou"].iloc[-1])
+            for run in self.runs
+            if run.is_reference and len(run.curve(split))
+        }
+
+    def curve_table(self, split: str) -> pd.DataFrame:
+        """Return member, clicks_per_image, mean, low, high, seeds: a row per point.
+
+        A point is an equal number of clicks; rounds of members that spend differently are
+        not lined up with each other.
+        """
+        rows: list[dict[str, Any]] = []
+        for member in self.members:
+            curves = [run.curve(split) for run in self.of(member)]
+            if not curves:
+                continue
+            for clicks, part in pd.concat(curves).groupby("clicks_per_image"):
+                interval = bootstrap_interval(part["miou"].tolist())
+                rows.append(
+                    {
+                        "member": member,
+                        "clicks_per_image": clicks,
+                        "mean": interval.mean,
+                        "low": interval.low,
+                        "high": interval.high,
+                        "seeds": interval.count,
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def areas(self, split: str) -> dict[str, dict[int, float]]:
+        """Return member -> seed -> area under the budget curve; whole curves only.
+
+        A run that has not reached the clicks of the longest one of its member is left out.
+        """
+        found: dict[str, dict[int, float]] = {}
+        for member in self.members:
+            curves = {run.seed: run.curve(split) for run in self.of(member)}
+            longest = max((len(curve) for curve in curves.values()), default=0)
+            found[member] = {
+                seed: area_under_curve(curve["clicks_per_image"].tolist(), curve["miou"].tolist())
+                for seed, curve in curves.items()
+                if len(curve) == longest and longest
+            }
+        return found
+
+    def summary_table(self, split: str) -> pd.DataFrame:
+        """Return one row per member: final mIoU, area, share of full supervision, labels needed.
+
+        Labels needed are clicks per image until the mean curve reaches a share of the mean
+        full supervision; NaN: never.
+        """
+        full = self.full_supervision(split)
+        mean_full = sum(full.values()) / len(full) if full else math.nan
+        areas, curves = self.areas(split), self.curve_table(split)
+        rows = []
+        for member in self.members:
+            curve = curves[curves["member"] == member]
+            if not len(areas[member]):
+                continue
+            last = curve.iloc[-1]
+            area = bootstrap_interval(list(areas[member].values()))
+            row: dict[str, Any] = {
+                "member": member,
+                "seeds": int(last["seeds"]),
+                "clicks_per_image": last["clicks_per_image"],
+                "miou": last["mean"],
+                "miou_low": last["low"],
+                "miou_high": last["high"],
+                "area": area.mean,
+                "area_low": area.low,
+                "area_high": area.high,
+                "share_of_full": last["mean"] / mean_full,
+            }
+            for share in SHARES:
+                needed = clicks_to_reach(
+                    curve["clicks_per_image"].tolist(), curve["mean"].tolist(), share * mean_full
+                )
+                row[f"clicks_to_{share:.0%}"] = math.nan if needed is None else needed
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def comparisons(self, split: str) -> list[Comparison]:
+        """Compare every member with the baseline, on areas paired by seed."""
+        if self.baseline is None or self.baseline not in self.members:
+            return []
+        return compare_with(self.areas(split), self.baseline)
+
+    def wins(self, split: str) -> pd.DataFrame:
+        """Return in how many seeds the row's area beats the column's."""
+        return win_matrix(self.areas(split))
+
+    def verdict(self, split: str) -> list[str]:
+        """Return what may be concluded, in sentences."""
+        comparisons = self.comparisons(split)
+        if not comparisons:
+            return []
+        lines = []
+        seeds = min(one.difference.count for one in comparisons)
+        if seeds < ENOUGH_SEEDS:
+            lines.append(
+                f"{seeds} seeds are too few for a test ({ENOUGH_SEEDS} are needed): read the "
+                "intervals, and take differences that are smaller than the smallest visible "
+                "one for noise."
+            )
+        for one in comparisons:
+            points, visible = 100 * one.difference.mean, 100 * one.smallest_visible
+            judged = "more" if abs(points) >= visible else "less"
+            text = (
+                f"{one.first} − {one.second}: {points:+.2f} mIoU points over the curve "
+                f"[{100 * one.difference.low:+.2f}, {100 * one.difference.high:+.2f}], ahead in "
+                f"{one.wins} of {one.difference.count} seeds; {judged} than the "
+                f"{visible:.2f} that these seeds could show"
+            )
+            if one.p_value is not None:
+                text += f"; p = {one.p_value:.3g} (paired t-test, Holm)"
+            lines.append(text + ".")
+        return lines
+
+    def class_iou(self, member: str, split: str) -> pd.DataFrame:
+        """Return clicks_per_image x class: mean IoU over seeds, NaN where absent."""
+        parts = []
+        for run in self.of(member):
+            rows = run.metrics[run.metrics["split"] == split]
+            frame = pd.DataFrame(
+                rows["class_iou"].tolist(), index=rows["clicks_per_image"].to_numpy(), dtype=float
+            )
+            parts.append(frame)
+        if not parts:
+            return pd.DataFrame()
+        mean = pd.concat(parts).groupby(level=0).mean()
+        mean.columns = list(self.class_names)[: mean.shape[1]]
+        mean.index.name = "clicks_per_image"
+        return mean
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Return the names of the classes."""
+        return self.runs[0].class_names
+
+    def asked_class_shares(self) -> pd.DataFrame:
+        """Return member x class: share of the answers after round 0; void last.
+
+        The row ``random start`` holds round 0 of all runs: how often each class occurs.
+        """
+        rows, names = {}, {**dict(enumerate(self.class_names)), -1: "void"}
+        starts = [run.asked_classes.query("round == 0") for run in self.runs]
+        starts = [part for run, part in zip(self.runs, starts, strict=True) if not run.is_reference]
+        rows["random start"] = _shares(starts, "class_id")
+        for member in self.members:
+            later = [run.asked_classes.query("round > 0") for run in self.of(member)]
+            if sum(len(part) for part in later):
+                rows[member] = _shares(later, "class_id")
+        table = pd.DataFrame(rows).T.reindex(columns=list(names)).fillna(0.0)
+        return table.rename(columns=names)
+
+    def asked_cluster_shares(self) -> pd.DataFrame:
+        """Return member x cluster: share of the queries after round 0."""
+        rows = {}
+        for member in self.members:
+            later = [run.asked_clusters.query("round > 0") for run in self.of(member)]
+            if sum(len(part) for part in later):
+                rows[member] = _shares(later, "cluster_id")
+        table = pd.DataFrame(rows).T.fillna(0.0)
+        return table.reindex(columns=sorted(table.columns))
+
+    def ledger(self) -> pd.DataFrame:
+        """Return what every run spent, as its last round counts it."""
+        rows = []
+        for run in self.runs:
+            last = run.metrics.sort_values("round").iloc[-1]
+            wanted = (
+                "labels_per_image",
+                "clicks_per_image",
+                "percent_labelled",
+                "num_labels",
+                "num_regions",
+                "num_clicks",
+                "num_void",
+            )
+            rows.append(
+                {"member": run.member, "seed": run.seed}
+                | {"rounds": int(last["round"]) + 1}
+                | {name: last[name] for name in wanted}
+            )
+        return pd.DataFrame(rows)
+
+    def stage_costs(self) -> pd.DataFrame:
+        """Return seconds (mean over seeds, all rounds) and peak memory by member and stage."""
+        parts = [run.timings.assign(member=run.member, seed=run.seed) for run in self.runs]
+        rows = pd.concat(parts)
+        sums = rows.groupby(["member", "stage", "seed"], sort=False).agg(
+            seconds=("seconds", "sum"), peak_memory=("peak_memory", "max")
+        )
+        means = sums.groupby(["member", "stage"], sort=False).agg(
+            seconds=("seconds", "mean"), peak_memory=("peak_memory", "max")
+        )
+        means["peak_gib"] = means.pop("peak_memory") / 2**30
+        return means.reset_index()
+
+
+def _shares(parts: list[pd.DataFrame], key: str) -> pd.Series:
+    counts = pd.concat(parts).groupby(key)["count"].sum()
+    return counts / counts.sum()

@@ -1,0 +1,117 @@
+"""Statistics over seeds against literal references and known answers."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from madbal_ray.report.statistics import (
+    area_under_curve,
+    bootstrap_interval,
+    clicks_to_reach,
+    compare_with,
+    holm,
+    smallest_visible_difference,
+    win_matrix,
+)
+
+UNIT = st.floats(0, 1)
+
+
+def literal_holm(p_values):
+    """Reject the smallest p while p * (hypotheses left) is small, in order."""
+    adjusted, running = {}, 0.0
+    left = len(p_values)
+    for index, p in sorted(enumerate(p_values), key=lambda pair: pair[1]):
+        running = max(running, min(1.0, p * left))
+        adjusted[index] = running
+        left -= 1
+    return [adjusted[index] for index in range(len(p_values))]
+
+
+@given(st.lists(UNIT, min_size=1, max_size=8))
+def test_holm_equals_the_steps(p_values):
+    assert holm(p_values) == pytest.approx(literal_holm(p_values))
+
+
+@given(st.lists(UNIT, min_size=1, max_size=6))
+def test_interval_holds_the_mean_and_is_seeded(values):
+    interval = bootstrap_interval(values)
+    assert interval.mean == pytest.approx(np.mean(values))
+    assert interval.low - 1e-12 <= interval.mean <= interval.high + 1e-12
+    assert interval == bootstrap_interval(values)
+
+
+def test_interval_of_three_seeds_equals_the_enumeration():
+    values = [0.3, 0.32, 0.37]
+    means = sorted(np.mean(draw) for draw in itertools.product(values, repeat=3))
+    low, high = np.quantile(means, [0.025, 0.975], method="inverted_cdf")
+    found = bootstrap_interval(values)
+    assert found.low == pytest.approx(low, abs=1e-9)
+    assert found.high == pytest.approx(high, abs=1e-9)
+
+
+def test_area_is_the_mean_height():
+    assert area_under_curve([10, 20, 40], [0.1, 0.3, 0.3]) == pytest.approx((0.2 * 10 + 6) / 30)
+    assert area_under_curve([10], [0.4]) == 0.4
+    assert area_under_curve([5, 5], [0.2, 0.4]) == 0.4
+
+
+@given(st.lists(UNIT, min_size=2, max_size=8))
+def test_area_lies_between_the_lowest_and_the_highest_point(miou):
+    area = area_under_curve(list(range(len(miou))), miou)
+    assert min(miou) - 1e-9 <= area <= max(miou) + 1e-9
+
+
+def test_clicks_to_reach():
+    clicks, miou = [10, 20, 30], [0.2, 0.4, 0.3]
+    assert clicks_to_reach(clicks, miou, 0.1) == 10
+    assert clicks_to_reach(clicks, miou, 0.3) == pytest.approx(15)
+    assert clicks_to_reach(clicks, miou, 0.5) is None
+
+
+def test_below_six_seeds_there_is_no_p_value():
+    rng = np.random.default_rng(0)
+    areas = {name: dict(enumerate(rng.random(5))) for name in ("a", "b", "c")}
+    assert [one.p_value for one in compare_with(areas, "a")] == [None, None]
+
+
+def test_comparison_pairs_seeds_and_corrects():
+    rng = np.random.default_rng(1)
+    base = dict(enumerate(rng.normal(0.5, 0.05, 8)))
+    areas = {
+        "base": base,
+        "better": {seed: base[seed] + 0.02 + rng.normal(0, 0.004) for seed in base},
+        "same": {seed: base[seed] + rng.normal(0, 0.004) for seed in base if seed != 3},
+    }
+    better, same = compare_with(areas, "base")
+    assert better.wins == 8
+    assert better.difference.mean == pytest.approx(0.02, abs=0.005)
+    differences = [areas["better"][seed] - base[seed] for seed in base]
+    raw = stats.ttest_rel(list(areas["better"].values()), list(base.values())).pvalue
+    assert better.p_value == pytest.approx(2 * raw)
+    assert same.difference.count == 7
+    assert same.p_value > 0.05
+    assert abs(better.difference.mean) > smallest_visible_difference(np.array(differences))
+
+
+def test_smallest_visible_difference_has_the_power_it_says():
+    """Simulated: a true difference of that size is found in about 80 % of trials."""
+    rng = np.random.default_rng(2)
+    count, spread = 6, 0.01
+    wanted = (stats.t.ppf(0.975, count - 1) + stats.t.ppf(0.8, count - 1)) * spread / count**0.5
+    trials = rng.normal(wanted, spread, (4000, count))
+    found = np.mean(stats.ttest_1samp(trials, 0.0, axis=1).pvalue < 0.05)
+    assert 0.74 < found < 0.86
+    assert smallest_visible_difference(np.array([0.1])) == math.inf
+
+
+def test_win_matrix_counts_shared_seeds():
+    wins = win_matrix({"a": {0: 0.5, 1: 0.6}, "b": {0: 0.4, 1: 0.7, 2: 0.9}})
+    assert wins.loc["a", "b"] == 1
+    assert wins.loc["b", "a"] == 1
+    assert wins.loc["a", "a"] == 0
