@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,22 +11,35 @@ from typing import Any, Literal
 from madbal_ray.config import Config
 from madbal_ray.config_file import changed_keys, load_config
 from madbal_ray.errors import ConfigError
+from madbal_ray.loop.cross_validation import CrossValidation
 from madbal_ray.loop.engine import Engine
+from madbal_ray.loop.model_file import import_model, of_run
 from madbal_ray.loop.progress import Progress
 from madbal_ray.loop.run_report import open_runs, report_runs
 from madbal_ray.loop.run_view import Run, open_run
+from madbal_ray.loop.score_pool import PoolScorer, scoring_config
+from madbal_ray.loop.stage_runner import StopRequested
 from madbal_ray.loop.suite_runner import SuiteRunner, TaskResult
 from madbal_ray.loop.verify import ROUND_STAGES
-from madbal_ray.loop.whole_run import OneAfterAnother, local_device, make_local_engine, run_whole
+from madbal_ray.loop.whole_run import (
+    OneAfterAnother,
+    local_device,
+    make_local_engine,
+    run_whole,
+    with_engine,
+)
+from madbal_ray.models.weights import publish_weights
 from madbal_ray.report.results import Results
+from madbal_ray.report.search import write_search
 from madbal_ray.run_dir import RunDir
+from madbal_ray.search_space import load_space
 from madbal_ray.storage import Folder
 from madbal_ray.strategies import resolve
 from madbal_ray.suite_config import load_suite
 
 EngineName = Literal["ray", "local"]
 
-__all__ = ["Run", "is_finished", "open_run", "plan", "report", "run", "run_suite"]
+__all__ = ["Run", "is_finished", "open_run", "plan", "report", "run", "run_suite", "score", "tune"]
 
 
 def run(
@@ -37,6 +51,7 @@ def run(
     address: str | None = None,
     progress: Progress | None = None,
     stop_after: tuple[str, int | None] | None = None,
+    take_over: bool = False,
 ) -> Run:
     """Run an experiment, or carry on with one; the same call resumes.
 
@@ -47,25 +62,98 @@ def run(
         overrides: strings ``section.key=value``.
         address: of a Ray cluster; None: $RAY_ADDRESS, else a private local one.
         stop_after: (stage, round) after which to stop; round None for pool stages.
+        take_over: end the lease of another process on an object store.
 
     Raises:
         ConfigError: the configuration cannot be used, or differs from the run's.
         LockedError: another process holds the run folder.
     """
     resolved = load_config(config, overrides)
+    folder = RunDir(run_dir if run_dir is not None else default_run_dir(resolved))
+    make_engine = _engine_maker(engine, resolved, folder, address)
+    run_whole(
+        resolved,
+        folder,
+        make_engine,
+        progress=progress,
+        stop_after=stop_after,
+        take_over=take_over,
+    )
+    return Run(folder.folder.uri)
+
+
+def _engine_maker(
+    engine: EngineName, config: Config, folder: RunDir, address: str | None
+) -> Callable[[], Engine]:
     if engine not in ("ray", "local"):
         raise ConfigError(f"engine = {engine!r}; expected ray or local")
-    folder = RunDir(run_dir if run_dir is not None else default_run_dir(resolved))
 
     def make_engine() -> Engine:
         if engine == "local":
-            return make_local_engine(resolved)
+            return make_local_engine(config)
         from madbal_ray.distributed.engine import make_ray_engine
 
-        return make_ray_engine(resolved, folder, address)
+        return make_ray_engine(config, folder, address)
 
-    run_whole(resolved, folder, make_engine, progress=progress, stop_after=stop_after)
-    return Run(folder.folder.uri)
+    return make_engine
+
+
+def score(
+    pool: str | os.PathLike[str],
+    *,
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    round_index: int | None = None,
+    budget: int | None = None,
+    engine: EngineName = "ray",
+    overrides: Sequence[str] = (),
+    address: str | None = None,
+    progress: Progress | None = None,
+    stop_after: tuple[str, int | None] | None = None,
+    take_over: bool = False,
+) -> dict[str, str]:
+    """Score a pool of images without masks; the same call carries on.
+
+    Args:
+        pool: a tree of images, Parquet files or tars; a path or a URI.
+        checkpoint: folder of a run, or a file written by `madbal export`.
+        out: folder of the result; `open_run` reads its tables.
+        round_index: of the run; None: the last finished one.
+        budget: also ask for so many pixels in each image (table `pixel_requests`).
+
+    Returns:
+        Name of each table that was written -> its folder of Parquet shards.
+
+    Raises:
+        ConfigError: the checkpoint does not fit, or `out` holds another pool's result.
+        DataError, PoolError: the pool cannot be read, or holds no usable image.
+    """
+    folder = RunDir(out)
+    source = os.fspath(checkpoint)
+    if Folder(source).exists("config.json"):
+        model = of_run(open_run(source), round_index)
+    else:
+        model = import_model(source, folder.folder / "pool")
+    if budget is not None:
+        overrides = [*overrides, f"budget.pixels_per_image={budget}"]
+    config = scoring_config(model, os.fspath(pool), overrides=tuple(overrides))
+    asks = budget is not None
+
+    def work(engine: Engine, view: Progress) -> None:
+        PoolScorer(model, config, folder, engine, view, stop_after).run(ask=asks)
+
+    with_engine(
+        config,
+        folder,
+        _engine_maker(engine, config, folder, address),
+        work,
+        progress=progress,
+        take_over=take_over,
+    )
+    names = ["score", *(["select", "requests"] if asks else [])]
+    tables_of = {"score": "scores", "select": "queries", "requests": "pixel_requests"}
+    found = {tables_of[name]: folder.find(name, 0) for name in names}
+    return {name: stage.folder.uri for name, stage in found.items() if stage is not None}
 
 
 def is_finished(config: Config, *, run_dir: str | os.PathLike[str]) -> bool:
@@ -141,6 +229,73 @@ def run_suite(
         pool.close()
 
 
+def tune(
+    config: Config | Mapping[str, Any] | str | Path,
+    *,
+    space: str | Path,
+    num_samples: int = 20,
+    folds: int = 3,
+    algorithm: Literal["random", "optuna"] = "random",
+    use_asha: bool = False,
+    out: str | os.PathLike[str] | None = None,
+    overrides: Sequence[str] = (),
+    address: str | None = None,
+    say: Callable[[str], None] = print,
+) -> tuple[list[dict[str, Any]], list[Path]]:
+    """Search settings of phase II by cross-validation on round 0; the same call carries on.
+
+    Args:
+        config: the experiment; its pool and its round 0 are used.
+        space: YAML of keys and ranges (`madbal_ray.search_space`).
+        num_samples: trials.
+        folds: of the pool's images.
+        out: folder; None: ``runs/tune/<config name>``.
+        say: takes lines for people.
+
+    Returns:
+        One row per trial, best first, and the files written, ``best.yaml`` first.
+
+    Raises:
+        ConfigError: the space or the configuration cannot be searched.
+    """
+    from madbal_ray.distributed.tune import search
+
+    resolved = load_config(config, overrides)
+    ranges = load_space(space)
+    for key, one in ranges.items():
+        load_config(resolved, [f"{key}={json.dumps(one.values[0])}"])  # the key and type exist
+    root = Folder(out if out is not None else Path("runs/tune") / resolved.name)
+    base = RunDir((root / "base").uri)
+    try:
+        run_whole(
+            resolved,
+            base,
+            _engine_maker("local", resolved, base, address),
+            stop_after=("labels", 0),
+        )
+    except StopRequested:
+        say("pool prepared, initial labels drawn")
+    opened = Run(base.folder.uri)
+    weights = publish_weights(
+        resolved.model.weights,
+        resolved.model.backbone,
+        base.pool_folder(resolved),
+        option="model.weights",
+    )
+    validation = CrossValidation(opened, root, weights, folds, device="cpu")
+    rows = search(
+        validation,
+        ranges,
+        num_samples=num_samples,
+        algorithm=algorithm,
+        use_asha=use_asha,
+        storage=root / "_ray",
+        address=address,
+    )
+    best = load_config(resolved, [f"{key}={json.dumps(rows[0][key])}" for key in ranges])
+    return rows, write_search(rows, list(ranges), best.model_dump(mode="json"), root.local_path)
+
+
 def report(
     paths: Sequence[str | os.PathLike[str]],
     *,
@@ -152,7 +307,8 @@ def report(
 
     Args:
         paths: folders of runs or suites.
-        out: folder; None: ``report`` in the first of them.
+        out: local folder; None: ``report`` in the first of them, or ``reports/<name>`` where
+            that is on an object store.
         baseline: member that the others are compared with; None: the suite's, else the first.
         warn: told what could not be shown, and why.
 
@@ -170,9 +326,12 @@ def report(
         if len(names) == 1
         else " · ".join(Path(name).resolve().name for name in names)
     )
+    if out is None:
+        first = Folder(names[0])
+        out = first.local_path / "report" if first.is_local else Path("reports") / title
     return report_runs(
         runs,
-        Path(out if out is not None else Path(names[0]) / "report"),
+        Path(out),
         baseline=baseline if baseline is not None else known,
         title=title,
         device=local_device("auto"),

@@ -107,7 +107,7 @@ class FolderConfig(Section):
 class DataConfig(Section):
     """Which images, which masks."""
 
-    name: Literal["synthetic", "camvid", "voc2012", "cityscapes", "folder"] = "synthetic"
+    name: Literal["synthetic", "camvid", "voc2012", "cityscapes", "folder", "images"] = "synthetic"
     root: str | None = Field(
         default=None,
         json_schema_extra=RUNTIME,

@@ -15,27 +15,23 @@ Only this module (with `stage_dir` and `storage`) touches paths of a run folder.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
+from madbal_ray import lock
 from madbal_ray.config import Config
 from madbal_ray.config_file import changed_keys, load_config
-from madbal_ray.errors import ConfigError, IntegrityError, LockedError, RunDirError
+from madbal_ray.errors import ConfigError, IntegrityError, RunDirError
 from madbal_ray.stage_dir import StageDir
 from madbal_ray.storage import Folder
 
 CONFIG_NAME = "config.json"
 EVENTS_NAME = "events.jsonl"
 STOPPED_NAME = "stopped.json"
-LOCK_NAME = "_lock"
-OWNER_NAME = "_owner.json"
 
 
 class RunDir:
@@ -166,55 +162,22 @@ class RunDir:
 
     def events(self) -> list[dict[str, Any]]:
         """Return all events; torn lines are skipped."""
-        if not self.folder.exists(EVENTS_NAME):
-            return []
         rows = []
-        for line in self.folder.read(EVENTS_NAME).decode(errors="replace").splitlines():
+        for line in self.folder.read_lines(EVENTS_NAME):
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:
                 continue
         return rows
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run folder; the kernel frees it when the process dies.
+    def lock(self, *, take_over: bool = False) -> AbstractContextManager[None]:
+        """Hold the run folder (`madbal_ray.lock`).
 
         Raises:
             LockedError: another process holds it; the message says which.
         """
-        path = self.folder.local_path / LOCK_NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise LockedError(_holder_text(self.folder, self.holder())) from None
-            owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-            self.folder.write(OWNER_NAME, json.dumps(owner).encode())
-            yield
+        return lock.hold(self.folder, take_over=take_over)
 
     def holder(self) -> Mapping[str, Any] | None:
-        """Return the owner file of the process that holds the lock, None when it is free."""
-        path = Path(self.folder.local_path / LOCK_NAME)
-        if not path.exists():
-            return None
-        with open(path, "ab") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return None
-            except OSError:
-                try:
-                    return json.loads(self.folder.read(OWNER_NAME))
-                except (OSError, ValueError):
-                    return {"host": "unknown", "pid": "unknown", "since": path.stat().st_mtime}
-
-
-def _holder_text(folder: Folder, holder: Mapping[str, Any] | None) -> str:
-    if holder is None:
-        return f"{folder} was held by another process a moment ago; start the same command again"
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
-    return (
-        f"{folder} is held by process {holder['pid']} on {holder['host']} since {since}; "
-        "wait for it, or end it, or choose another --run-dir"
-    )
+        """Return the owner of the process that holds the lock, None when it is free."""
+        return lock.holder(self.folder)

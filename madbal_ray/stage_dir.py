@@ -176,10 +176,8 @@ class StageDir:
 
     def read_manifest(self) -> list[dict[str, Any]]:
         """Return the finished shards noted so far; a torn line ends nothing and is skipped."""
-        if not (self.folder.is_local and self.folder.exists(MANIFEST_NAME)):
-            return []
         rows = []
-        for line in self.folder.read(MANIFEST_NAME).decode(errors="replace").splitlines():
+        for line in self.folder.read_lines(MANIFEST_NAME):
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:

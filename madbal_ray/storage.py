@@ -6,10 +6,12 @@ stores: one PUT. Nothing in this package writes a file in any other way.
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +64,30 @@ class Folder:
         return name if name.startswith("/") or "://" in name else f"{self.uri}/{name}"
 
     def _remote(self, name: str = "") -> tuple[pafs.FileSystem, str]:
-        filesystem, path = pafs.FileSystem.from_uri(self.file_uri(name) if name else self.uri)
-        return filesystem, path
+        scheme, _, rest = (self.file_uri(name) if name else self.uri).partition("://")
+        return _filesystem(scheme, rest.partition("/")[0]), rest
+
+    @contextmanager
+    def _told(self, done: str, name: str) -> Iterator[None]:
+        """Turn a store's refusal into a sentence; a missing file stays FileNotFoundError."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise RunDirError(
+                f"{self.file_uri(name) if name else self.uri} cannot be {done} ({error}); see that "
+                "the bucket exists, that the network reaches it and that the credentials in the "
+                "environment allow it, then start the same command again"
+            ) from None
 
     def exists(self, name: str) -> bool:
         """Tell whether the file `name` is there."""
         if self.is_local:
             return Path(self.file_uri(name)).is_file()
-        filesystem, path = self._remote(name)
-        return filesystem.get_file_info(path).type == pafs.FileType.File
+        with self._told("asked for", name):
+            filesystem, path = self._remote(name)
+            return filesystem.get_file_info(path).type == pafs.FileType.File
 
     def size(self, name: str) -> int | None:
         """Return the bytes of a file, None where there is none."""
@@ -79,12 +96,13 @@ class Folder:
                 return Path(self.file_uri(name)).stat().st_size
             except OSError:
                 return None
-        filesystem, path = self._remote(name)
-        info = filesystem.get_file_info(path)
-        return info.size if info.type == pafs.FileType.File else None
+        with self._told("asked for", name):
+            filesystem, path = self._remote(name)
+            info = filesystem.get_file_info(path)
+            return info.size if info.type == pafs.FileType.File else None
 
     def open(self, name: str) -> Any:
-        """Open a file for random reading (a `pyarrow.NativeFile`)."""
+        """Open a file for random reading (a `pyarrow.NativeFile`); errors are the store's own."""
         if self.is_local:
             return pa.OSFile(self.file_uri(name), "rb")
         filesystem, path = self._remote(name)
@@ -94,15 +112,16 @@ class Folder:
         """Return the whole content of a file; FileNotFoundError where there is none."""
         if self.is_local:
             return Path(self.file_uri(name)).read_bytes()
-        with self.open(name) as handle:
+        with self._told("read", name), self.open(name) as handle:
             return handle.read()
 
     def write(self, name: str, data: bytes) -> None:
         """Make `name` hold `data`: at any moment it is the old content or the new, whole."""
         if not self.is_local:
-            filesystem, path = self._remote(name)
-            with filesystem.open_output_stream(path) as sink:
-                sink.write(data)
+            with self._told("written", name):
+                filesystem, path = self._remote(name)
+                with filesystem.open_output_stream(path) as sink:
+                    sink.write(data)
             return
         target = Path(self.file_uri(name))
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +144,14 @@ class Folder:
         _sync_directory(target.parent)
 
     def append_line(self, name: str, line: str) -> None:
-        """Append one line; a reader must bear a torn last line. Local folders only."""
+        """Append one line; `read_lines` bears a torn last one.
+
+        Object stores cannot append: there each line is an object of its own below ``name``.
+        """
+        if not self.is_local:
+            moment = f"{time.time_ns():020d}-{secrets.token_hex(3)}"
+            self.write(f"{name}/{moment}", line.encode())
+            return
         target = self.local_path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -136,14 +162,24 @@ class Folder:
         except OSError as error:
             raise RunDirError(f"cannot append to {target}: {error.strerror or error}") from error
 
+    def read_lines(self, name: str) -> list[str]:
+        """Return what `append_line` wrote, in order; nothing where nothing was written."""
+        if self.is_local:
+            if not self.exists(name):
+                return []
+            return self.read(name).decode(errors="replace").splitlines()
+        lines = self / name
+        return [lines.read(path).decode(errors="replace") for path, _ in lines.walk()]
+
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is fine."""
         if self.is_local:
             Path(self.file_uri(name)).unlink(missing_ok=True)
             return
-        filesystem, path = self._remote(name)
-        if filesystem.get_file_info(path).type == pafs.FileType.File:
-            filesystem.delete_file(path)
+        with self._told("deleted", name):
+            filesystem, path = self._remote(name)
+            if filesystem.get_file_info(path).type == pafs.FileType.File:
+                filesystem.delete_file(path)
 
     def walk(self) -> Iterator[tuple[str, int]]:
         """Yield (path relative to this folder, bytes) of every file below it, sorted."""
@@ -155,13 +191,14 @@ class Folder:
                 if path.is_file()
             ]
         else:
-            filesystem, path = self._remote()
-            selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
-            found = [
-                (info.path[len(path) :].lstrip("/"), info.size)
-                for info in filesystem.get_file_info(selector)
-                if info.type == pafs.FileType.File
-            ]
+            with self._told("listed", ""):
+                filesystem, path = self._remote()
+                selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
+                found = [
+                    (info.path[len(path) :].lstrip("/"), info.size)
+                    for info in filesystem.get_file_info(selector)
+                    if info.type == pafs.FileType.File
+                ]
         yield from sorted(found)
 
     def remove_stale_temporaries(self) -> None:
@@ -174,6 +211,18 @@ class Folder:
                     path.unlink()
             except FileNotFoundError:
                 continue
+
+
+@functools.lru_cache(maxsize=16)
+def _filesystem(scheme: str, bucket: str) -> pafs.FileSystem:
+    """Return the file system of one bucket; credentials come from the environment."""
+    try:
+        return pafs.FileSystem.from_uri(f"{scheme}://{bucket}")[0]
+    except (pa.ArrowInvalid, OSError) as error:
+        raise RunDirError(
+            f"{scheme}://{bucket} cannot be opened ({error}); the address, the network and the "
+            "credentials in the environment must fit"
+        ) from None
 
 
 def _ends_with_newline(path: Path) -> bool:

@@ -170,6 +170,19 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         peak_memory=(_int64, "bytes, largest process"),
     ),
     "quarantine": _fields(image_id=_string, uri=_string, reason=_string),
+    "pixel_requests": _fields(
+        image_id=_string,
+        image_uri=(_string, "relative to the pool's root"),
+        image_height=(_int32, "pixels, original"),
+        image_width=(_int32, "pixels, original"),
+        image_y=(_int32, "original grid"),
+        image_x=(_int32, "original grid"),
+        unit=(_string, "pixel | superpixel | image"),
+        rank=(_int32, "order of the choice within its image, from 0"),
+        score=(_float32, "u(x)"),
+        superpixel_id=_int32,
+        cluster_id=_int32,
+    ),
 }
 
 SORT_KEYS: Mapping[str, tuple[str, ...]] = {
@@ -190,6 +203,7 @@ SORT_KEYS: Mapping[str, tuple[str, ...]] = {
     "metrics": ("round", "split", "selection"),
     "timings": (),
     "quarantine": ("image_id",),
+    "pixel_requests": ("image_id", "rank"),
 }
 
 

@@ -33,10 +33,11 @@ def main() -> None:
 
 
 def _register() -> None:
-    from madbal_ray.cli import report, run, status, suite, verify
+    from madbal_ray.cli import report, run, score, status, suite, tune, verify
 
-    for module in (run, suite, status, report, verify):
+    for module in (run, suite, score, tune, status, report, verify):
         main.add_command(module.command)
+    main.add_command(score.export)
 
 
 _register()

@@ -26,6 +26,7 @@ ENGINES = ("ray", "local")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one option.")
 @click.option("--address", help="Ray cluster.  [default: $RAY_ADDRESS, else a private local one]")
 @click.option("--stop-after", metavar="STAGE[:ROUND]", help="Stop when this stage is committed.")
+@click.option("--take-over", is_flag=True, help="Object stores: end a dead process's lease now.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, do nothing.")
 def command(
     config: Path,
@@ -34,6 +35,7 @@ def command(
     overrides: tuple[str, ...],
     address: str | None,
     stop_after: str | None,
+    take_over: bool,
     dry_run: bool,
 ) -> None:
     """Run the experiment in CONFIG (YAML, or a run's config.json).
@@ -67,6 +69,7 @@ def command(
                     address=address,
                     progress=progress,
                     stop_after=stop,
+                    take_over=take_over,
                 )
         except StopRequested as stopped:
             console.print(str(stopped))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from madbal_ray.config import DataConfig
-from madbal_ray.data import camvid, cityscapes, folder, synthetic, voc2012
+from madbal_ray.data import camvid, cityscapes, folder, images, synthetic, voc2012
 from madbal_ray.data.dataset import Dataset, ImageRecord, mask_lookup
 from madbal_ray.errors import PoolError
 from madbal_ray.storage import Folder
@@ -20,6 +20,7 @@ REGISTRY: Mapping[str, Callable[[DataConfig, Folder], Dataset]] = {
     "voc2012": voc2012.open_dataset,
     "cityscapes": cityscapes.open_dataset,
     "folder": folder.open_dataset,
+    "images": images.open_dataset,
 }
 
 

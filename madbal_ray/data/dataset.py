@@ -18,12 +18,17 @@ INVALID = -1
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image of a data set; URIs are relative to the data root."""
+    """One image of a data set; URIs are relative to the data root.
+
+    Attributes:
+        num_bytes: of the encoded image, where listing the data set told it.
+    """
 
     image_id: str
     image_uri: str
     mask_uri: str | None
     split: str
+    num_bytes: int | None = None
 
 
 @dataclass(frozen=True)

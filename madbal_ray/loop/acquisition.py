@@ -54,7 +54,7 @@ class Acquisition:
         strategy, budget = self.strategy, self.config.budget
         if strategy.selector == "random_pixels":
             return self._random_pixels(folder, round_index, budget.pixels_per_image, labels)
-        score = self._score(folder, round_index, labels, phases)
+        score = self.score(folder, round_index, labels, phases)
         if strategy.selector == "breakdown":
             return self._breakdown(folder, round_index, score)
         if strategy.selector == "candidates":
@@ -115,7 +115,7 @@ class Acquisition:
     def _num_clusters(self) -> int:
         return 1 if self.strategy.clusters == "one" else self.config.clustering.num_clusters
 
-    def _score(
+    def score(
         self, folder: Folder, round_index: int, labels: tuple[StageDir, ...], phases: Phases
     ) -> StageDir:
         """Run the network over the pool once."""

@@ -49,8 +49,18 @@ class Pool:
         return len(self.class_names)
 
 
-def prepare_pool(config: Config, folder: Folder, runner: StageRunner, device: str) -> Pool:
+def prepare_pool(
+    config: Config,
+    folder: Folder,
+    runner: StageRunner,
+    device: str,
+    *,
+    needs_masks: bool = True,
+) -> Pool:
     """Index, inspect, segment, embed and cluster what is not done yet.
+
+    Args:
+        needs_masks: a simulated oracle will answer; False: nobody does.
 
     Raises:
         DataError: the data set or its masks cannot be used.
@@ -68,7 +78,7 @@ def prepare_pool(config: Config, folder: Folder, runner: StageRunner, device: st
     images = _inspect(config, folder, runner, reader, index)
     pool_shards = shards[config.data.pool_split]
     totals = _totals(images, pool_shards)
-    _check_pool(config, totals)
+    _check_pool(config, totals, needs_masks=needs_masks)
     superpixels, clusters = _cluster(
         config, folder, runner, reader, images, pool_shards, totals["images"], device
     )
@@ -162,12 +172,12 @@ def _totals(images: StageDir, shard_ids: Sequence[int]) -> dict[str, int]:
     return {name: totals[name] for name in ("images", "quarantined", "work_pixels", "without_mask")}
 
 
-def _check_pool(config: Config, totals: dict[str, int]) -> None:
+def _check_pool(config: Config, totals: dict[str, int], *, needs_masks: bool) -> None:
     if not totals["images"]:
         raise PoolError(
             f"no image of the pool can be used: all {totals['quarantined']} are quarantined"
         )
-    if config.oracle.kind == "simulated" and totals["without_mask"]:
+    if needs_masks and config.oracle.kind == "simulated" and totals["without_mask"]:
         raise DataError(
             f"{totals['without_mask']} of {totals['images']} pool images have no mask, so a "
             "simulated oracle cannot answer for them; add the masks, or remove the images"

@@ -38,7 +38,9 @@ def index_rows(dataset: Dataset, root: Folder) -> list[dict[str, Any]]:
             "image_uri": record.image_uri,
             "mask_uri": record.mask_uri,
             "split": split,
-            "num_bytes": root.size(record.image_uri),
+            "num_bytes": root.size(record.image_uri)
+            if record.num_bytes is None and "#" not in record.image_uri
+            else record.num_bytes,
         }
         for split in dataset.splits
         for record in dataset.of_split(split)

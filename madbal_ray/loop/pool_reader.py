@@ -16,6 +16,7 @@ from jaxtyping import Int16
 
 from madbal_ray.arrays import LabelMap, Mask, RGBImage
 from madbal_ray.data import mask_lookup
+from madbal_ray.data.members import read_image_bytes
 from madbal_ray.errors import BadImageError, DataError
 from madbal_ray.loop.engine import count_images
 from madbal_ray.stage_dir import StageDir
@@ -111,7 +112,7 @@ def read_with_retries(root: Folder, uri: str) -> bytes:
     """Read a file, with a few attempts: shared storage hiccups, a missing file does not heal."""
     for attempt in range(READ_ATTEMPTS):
         try:
-            return root.read(uri)
+            return read_image_bytes(root, uri)
         except FileNotFoundError:
             raise
         except OSError:

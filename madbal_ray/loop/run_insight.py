@@ -8,10 +8,9 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from madbal_ray.arrays import IGNORE_INDEX, LabelMap, RGBImage
-from madbal_ray.data import data_root, open_dataset
 from madbal_ray.loop.asked_pixels import AskedPixels
 from madbal_ray.loop.cluster_jobs import read_clusters
-from madbal_ray.loop.pool_reader import ImageReader, PoolImage, read_images, read_label_maps
+from madbal_ray.loop.pool_reader import PoolImage, read_images, read_label_maps
 from madbal_ray.loop.run_view import Run
 from madbal_ray.loop.score_job import load_network
 from madbal_ray.report.pictures import ClusterGallery, QueryPicture, RunInsight
@@ -46,7 +45,7 @@ class _Inspector:
         self.run, self.round_index, self.device = run, round_index, device
         config = run.config
         self.supports = resolve(config.strategy).supports
-        self.reader = _reader(run)
+        self.reader = run.reader()
         phase1 = run.stage("phase1", round_index)
         phase2 = run.stage("phase2", round_index) if self.supports != "none" else None
         self.network = load_network(
@@ -141,7 +140,7 @@ class _Inspector:
 
 def cluster_galleries(run: Run) -> list[ClusterGallery]:
     """Return some superpixels of every cluster, from images spread over the pool."""
-    reader = _reader(run)
+    reader = run.reader()
     patches: dict[int, list[np.ndarray]] = {}
     chosen = run.pool_sample(NUM_PATCHES)
     for shard_id in sorted({shard for shard, _ in chosen}):
@@ -164,10 +163,3 @@ def cluster_galleries(run: Run) -> list[ClusterGallery]:
 def _label_maps(run: Run, shard_id: int) -> dict[str, LabelMap]:
     in_shard = read_images(run.stage("images"), shard_id)
     return read_label_maps(run.stage("superpixels"), shard_id, in_shard)
-
-
-def _reader(run: Run) -> ImageReader:
-    config = run.config
-    folder = run.run_dir.pool_folder(config)
-    dataset = open_dataset(config.data, folder)
-    return ImageReader(data_root(config.data, folder), dataset.mask_values, config.data.max_pixels)

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from madbal_ray import tables
+from madbal_ray.data import data_root, open_dataset
 from madbal_ray.errors import RunDirError
-from madbal_ray.loop.pool_reader import PoolImage, pool_images
+from madbal_ray.loop.pool_reader import ImageReader, PoolImage, pool_images
 from madbal_ray.report.protocol import describe_protocol
 from madbal_ray.run_dir import RunDir
 from madbal_ray.stage_dir import StageDir
@@ -34,6 +35,7 @@ ROUND_TABLES = {
     "class_loss_thresholds": "phase2",
     "confusion": "metrics",
     "metrics": "metrics",
+    "pixel_requests": "requests",
 }
 """Which stage writes a table."""
 
@@ -94,6 +96,17 @@ class Run:
     def class_names(self) -> tuple[str, ...]:
         """Return the names of the classes, by class id."""
         return tuple(self.stage("index").marker().summary["class_names"])
+
+    def reader(self) -> ImageReader:
+        """Return what reads the run's images and masks.
+
+        Raises:
+            DataError: the data set is not where the run found it.
+        """
+        folder = self.run_dir.pool_folder(self.config)
+        dataset = open_dataset(self.config.data, folder)
+        root = data_root(self.config.data, folder)
+        return ImageReader(root, dataset.mask_values, self.config.data.max_pixels)
 
     def pool_sample(self, count: int) -> list[tuple[int, PoolImage]]:
         """Return (shard_id, image) of up to `count` pool images at even distances.

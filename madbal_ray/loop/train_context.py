@@ -33,7 +33,7 @@ class TrainContext(Protocol):
         """Wait for all workers."""
         ...
 
-    def report(self, progress: dict[str, Any]) -> None:
+    def report(self, progress: dict[str, Any], /) -> None:
         """Tell the driver about a finished epoch."""
         ...
 

@@ -26,6 +26,7 @@ def run_whole(
     *,
     progress: Progress | None = None,
     stop_after: tuple[str, int | None] | None = None,
+    take_over: bool = False,
 ) -> None:
     """Run an experiment, or carry on with one.
 
@@ -36,19 +37,38 @@ def run_whole(
         ConfigError: the configuration differs from the run's.
         LockedError: another process holds the run folder.
     """
-    with run_dir.lock():
+
+    def work(engine: Engine, view: Progress) -> None:
+        ActiveLoop(config, run_dir, engine, view, device=engine.device, stop_after=stop_after).run()
+
+    with_engine(config, run_dir, make_engine, work, progress=progress, take_over=take_over)
+
+
+def with_engine(
+    config: Config,
+    run_dir: RunDir,
+    make_engine: Callable[[], Engine],
+    work: Callable[[Engine, Progress], None],
+    *,
+    progress: Progress | None = None,
+    take_over: bool = False,
+) -> None:
+    """Do some work in a run folder: under its lock, with its settings, on a fresh engine.
+
+    Args:
+        make_engine: called once the folder is ours and the configuration accepted.
+        take_over: end the lease of another process on an object store.
+
+    Raises:
+        ConfigError: the configuration differs from the folder's.
+        LockedError: another process holds the folder.
+    """
+    with run_dir.lock(take_over=take_over):
         run_dir.store_config(config)
         engine = make_engine()
         started = time.time()
         try:
-            ActiveLoop(
-                config,
-                run_dir,
-                engine,
-                progress if progress is not None else LogProgress(),
-                device=engine.device,
-                stop_after=stop_after,
-            ).run()
+            work(engine, progress if progress is not None else LogProgress())
         finally:
             engine.close()
             run_dir.append_event("process_ended", seconds=round(time.time() - started, 3))

@@ -19,6 +19,8 @@ from madbal_ray.report.statistics import (
     win_matrix,
 )
 
+HEADLINE = "test"
+
 SHARES = (0.8, 0.9, 0.95)
 """Shares of full supervision that `labels_needed` asks for."""
 
@@ -76,8 +78,9 @@ class Results:
 
     @property
     def splits(self) -> list[str]:
-        """Return the evaluation splits; the last one is the headline."""
-        return list(dict.fromkeys(split for run in self.runs for split in run.metrics["split"]))
+        """Return the evaluation splits, the headline last: ``test`` where there is one."""
+        names = {split for run in self.runs for split in run.metrics["split"]}
+        return sorted(names, key=lambda name: (name == HEADLINE, name))
 
     def of(self, member: str) -> list[RunResult]:
         """Return a member's runs by seed."""

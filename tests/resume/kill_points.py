@@ -12,7 +12,7 @@ import sys
 
 import madbal_ray.api as api
 from madbal_ray import storage
-from madbal_ray.run_dir import OWNER_NAME
+from madbal_ray.lock import OWNER_NAME
 
 MAX_KILLS = 400
 

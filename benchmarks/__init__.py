@@ -1,0 +1,1 @@
+"""`make bench`: one table; ours, the plain way, their ratio, peak memory."""

@@ -1,0 +1,67 @@
+"""`make bench`: everything, one table, written to ``benchmarks/RESULTS.md``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import kernels, selection
+from benchmarks.measure import Row, machine
+
+BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
+    "uncertainty": kernels.uncertainty,
+    "point_loss": kernels.point_loss,
+    "patches": kernels.patches,
+    "selection": selection.selection,
+}
+RESULTS = Path(__file__).with_name("RESULTS.md")
+COLUMNS = ("what", "ours", "plain way", "figure", "target", "met")
+
+
+def main() -> None:
+    """Run all benchmarks, or those named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda: torch sees no GPU on this machine")
+    torch.set_num_threads(2)
+    rows = [row for name in options.only for row in BENCHMARKS[name](options.device)]
+    table = Table(title=machine(options.device))
+    for column in COLUMNS:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*_cells(row))
+    Console(width=150).print(table)
+    if options.only == list(BENCHMARKS):
+        _write(rows, options.device)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    met = "" if row.is_met is None else ("yes" if row.is_met else "no")
+    return row.what, row.ours, row.plain, row.figure, row.target or "", met
+
+
+def _write(rows: list[Row], device: str) -> None:
+    """Replace this device's section of the results."""
+    command = "make bench" if device == "cpu" else "make bench-gpu"
+    heading = f"## {command}"
+    lines = [heading, "", f"{date.today().isoformat()}; {machine(device)}; `{command}`.", ""]
+    lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
+    text = RESULTS.read_text() if RESULTS.exists() else "# Benchmarks\n"
+    sections = text.split("\n## ")
+    kept = [part for part in sections[1:] if not part.startswith(command + "\n")]
+    parts = [sections[0].rstrip(), *("## " + part.rstrip() for part in kept), "\n".join(lines)]
+    RESULTS.write_text("\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()

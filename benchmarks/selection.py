@@ -1,0 +1,124 @@
+"""Allocation and queries over generated shards: time, memory, and how both grow."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.measure import Row, milliseconds
+from madbal_ray import tables
+from madbal_ray.config import BudgetConfig, StrategyConfig
+from madbal_ray.loop.score_job import shard_statistics
+from madbal_ray.loop.select_jobs import AllocateBudgets, QueryShard
+from madbal_ray.loop.shard_runner import ShardWorker, peak_memory
+from madbal_ray.stage_dir import StageDir
+from madbal_ray.storage import Folder
+
+CLUSTERS, CLASSES, PER_IMAGE, IMAGES_PER_SHARD, TOP = 9, 19, 512, 64, 1
+
+
+def generate(folder: Path, num_images: int) -> StageDir:
+    """Write superpixel scores of a pool, shard by shard, as the scoring stage does."""
+    score = StageDir.plan(Folder(folder), "score", {"images": num_images}, {})
+    files, counts = [], {}
+    for shard_id, first in enumerate(range(0, num_images, IMAGES_PER_SHARD)):
+        rng = np.random.default_rng([0, shard_id])
+        images = min(IMAGES_PER_SHARD, num_images - first)
+        rows = images * PER_IMAGE
+        top_score = rng.random((rows, TOP)).astype(np.float32)
+        table = tables.from_columns(
+            "superpixel_scores",
+            {
+                "image_id": np.repeat([f"{first + i:09d}.png" for i in range(images)], PER_IMAGE),
+                "superpixel_id": np.tile(np.arange(PER_IMAGE), images),
+                "cluster_id": rng.integers(0, CLUSTERS, rows),
+                "num_pixels": rng.integers(100, 400, rows),
+                "mean_score": rng.random(rows) * 3,
+                "dominant_class": rng.integers(0, CLASSES, rows),
+                "top_y": rng.integers(0, 256, (rows, TOP)),
+                "top_x": rng.integers(0, 512, (rows, TOP)),
+                "top_score": top_score,
+            },
+        )
+        statistics = shard_statistics(shard_id, table, CLUSTERS, CLASSES)
+        files.append(score.write_table("superpixel_scores", shard_id, table))
+        files.append(score.write_table("cluster_statistics", shard_id, statistics))
+        counts[str(shard_id)] = {"images": images}
+    score.commit(files, {"shards": counts})
+    return score
+
+
+def select(score: StageDir, folder: Path, workers: int) -> tuple[float, int, int]:
+    """Allocate and query; return seconds, asked pixels and peak bytes of any process."""
+    started = time.perf_counter()
+    strategy = StrategyConfig()
+    budgets = StageDir.plan(Folder(folder), "allocate", {}, {})
+    config = BudgetConfig(pixels_per_image=20)
+    AllocateBudgets(budgets, score, 1, CLUSTERS, CLASSES, config, strategy).run()
+    output = StageDir.plan(Folder(folder), "select", {}, {})
+    job = QueryShard(output, score, budgets, 1, "pixel", strategy)
+    shard_ids = [int(name) for name in score.marker().summary["shards"]]
+    asked, peak = 0, peak_memory()
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_setup, initargs=(job,)
+    ) as pool:
+        for found, memory in pool.map(_query, shard_ids, chunksize=8):
+            asked += found
+            peak = max(peak, memory)
+    return time.perf_counter() - started, asked, max(peak, peak_memory())
+
+
+def _setup(job: QueryShard) -> None:
+    global _worker
+    _worker = ShardWorker(job)
+
+
+def _query(shard_id: int) -> tuple[int, int]:
+    row = _worker.run(shard_id)
+    assert "error" not in row, row["error"]
+    return row["counts"]["asked"], row["peak_memory"]
+
+
+def selection(device: str, *, images: int = 3000, workers: int = 2) -> Iterator[Row]:
+    """Selection of 3,000 images with 512 superpixels."""
+    with tempfile.TemporaryDirectory() as folder:
+        score = generate(Path(folder) / "score", images)
+        seconds, asked, peak = select(score, Path(folder) / "out", workers)
+    assert asked == 20 * images
+    yield Row(
+        f"selection, {images:,} images x {PER_IMAGE} superpixels, {workers} processes",
+        milliseconds(seconds),
+        "–",
+        f"{images * PER_IMAGE / seconds / 1e6:.2f} M rows/s, {peak / 2**30:.2f} GiB",
+        "<= 5 s",
+        seconds <= 5,
+    )
+
+
+def main() -> None:
+    """Measure how selection grows: ``python -m benchmarks.selection --rows 2500000 25000000``."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[2_500_000, 25_000_000])
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    for rows in options.rows:
+        images = -(-rows // PER_IMAGE)
+        with tempfile.TemporaryDirectory() as folder:
+            score = generate(Path(folder) / "score", images)
+            seconds, asked, peak = select(score, Path(folder) / "out", options.workers)
+        print(
+            f"{images * PER_IMAGE:,} rows, {images:,} images: {seconds:.1f} s, {asked:,} queries, "
+            f"largest process {peak / 2**30:.2f} GiB",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""`madbal score` and `madbal export`: a trained network on other images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from madbal_ray.cli.run import ENGINES
+
+
+@click.command("score")
+@click.option(
+    "--pool", required=True, help="Images: a folder tree, Parquet or tars; path, s3://, gs://."
+)
+@click.option("--checkpoint", required=True, help="A run's folder, or a file of `madbal export`.")
+@click.option("--round", "round_index", type=int, help="Of the run.  [default: the last]")
+@click.option("--out", required=True, help="Folder of the result; the same command carries on.")
+@click.option("--budget", type=click.IntRange(min=1), help="Also ask for so many pixels an image.")
+@click.option("--engine", type=click.Choice(ENGINES), default="ray", show_default=True)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one option.")
+@click.option("--address", help="Ray cluster.  [default: $RAY_ADDRESS, else a private local one]")
+@click.option("--take-over", is_flag=True, help="Object stores: end a dead process's lease now.")
+def command(
+    pool: str,
+    checkpoint: str,
+    round_index: int | None,
+    out: str,
+    budget: int | None,
+    engine: str,
+    overrides: tuple[str, ...],
+    address: str | None,
+    take_over: bool,
+) -> None:
+    """Score the images of a pool that has no masks, and ask for pixels in them."""
+    from madbal_ray import api
+    from madbal_ray.cli.live_view import make_progress
+
+    console = Console()
+    with make_progress(console) as progress:
+        scored = api.score(
+            pool,
+            checkpoint=checkpoint,
+            out=out,
+            round_index=round_index,
+            budget=budget,
+            engine="local" if engine == "local" else "ray",
+            overrides=overrides,
+            address=address,
+            progress=progress,
+            take_over=take_over,
+        )
+    for name, folder in scored.items():
+        console.print(f"{name}: {folder}", highlight=False, markup=False, soft_wrap=True)
+
+
+@click.command("export")
+@click.argument("run")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--round", "round_index", type=int, help="[default: the last finished one]")
+def export(run: str, file: Path, round_index: int | None) -> None:
+    """Write the network of RUN, with its settings and class names, to one safetensors FILE."""
+    from madbal_ray import api
+    from madbal_ray.loop.model_file import export_model
+    from madbal_ray.storage import Folder
+
+    data = export_model(api.open_run(run), round_index)
+    Folder(file.absolute().parent).write(file.name, data)
+    click.echo(f"wrote {file}: {len(data) / 2**20:.1f} MiB")

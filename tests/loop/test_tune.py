@@ -1,0 +1,162 @@
+"""`madbal tune`: a small search on Ray, its folds, what it refuses, and a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from sklearn.metrics import average_precision_score
+
+import madbal_ray
+from madbal_ray import api
+from madbal_ray.errors import ConfigError
+from madbal_ray.loop.cross_validation import CrossValidation
+from madbal_ray.loop.stage_runner import StopRequested
+from madbal_ray.models.weights import PublishedWeights
+from madbal_ray.search_space import load_space
+from madbal_ray.storage import Folder
+from tests.conftest import tiny_config
+
+KEY = "train.phase2.loss_weights.center"
+SPACE = {KEY: {"loguniform": [0.1, 10]}, "train.phase2.learning_rate": {"choice": [0.01, 0.001]}}
+
+
+def learning_config():
+    """A run whose network gets some pixels right."""
+    phase1 = {"epochs": 12, "batch_size": 2, "learning_rate": 0.03}
+    return tiny_config(num_rounds=1, train__phase1=phase1, budget__initial_pixels_per_image=60)
+
+
+@pytest.fixture(scope="module")
+def labelled_run(tmp_path_factory):
+    """Round 0 labelled, nothing trained."""
+    folder = tmp_path_factory.mktemp("labelled") / "run"
+    with pytest.raises(StopRequested):
+        madbal_ray.run(learning_config(), run_dir=folder, engine="local", stop_after=("labels", 0))
+    return madbal_ray.open_run(folder)
+
+
+@pytest.fixture(scope="module")
+def validation(labelled_run, tmp_path_factory):
+    folder = Folder(tmp_path_factory.mktemp("folds"))
+    return CrossValidation(labelled_run, folder, PublishedWeights("none", None), 2, "cpu")
+
+
+@pytest.fixture
+def space(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(SPACE))
+    return path
+
+
+class TestFolds:
+    def test_no_label_of_a_held_out_image_is_trained_on(self, validation, labelled_run):
+        whole = labelled_run.table("labels", 0)
+        seen = []
+        for fold in range(2):
+            kept = validation._labels(fold).read_table("labels").to_pandas()
+            left = set(whole["image_id"].to_pylist()) - set(kept["image_id"])
+            assert len(left) == 3
+            seen += sorted(left)
+            assert len(kept) == 3 * 60
+        assert sorted(seen) == sorted(set(whole["image_id"].to_pylist()))
+
+    def test_a_result_is_computed_once_and_depends_on_its_settings(self, validation):
+        first = validation.result({KEY: 1.0}, 0)
+        folder = validation.folder / "fold-0"
+        before = list(folder.walk())
+        assert validation.result({KEY: 1.0}, 0) == first
+        assert list(folder.walk()) == before
+        validation.result({KEY: 5.0}, 0)
+        phase1 = [path for path, _ in folder.walk() if path.endswith("phase1.safetensors")]
+        assert len(phase1) == 1  # shared by both trials
+        assert 0 < first.error_rate < 1
+        assert first.num_pixels <= 180
+
+    def test_precision_of_chance_is_the_error_rate(self):
+        rng = np.random.default_rng(0)
+        wrong = rng.random(20_000) < 0.3
+        assert average_precision_score(wrong, rng.random(20_000)) == pytest.approx(0.3, abs=0.02)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("found", "message"),
+        [
+            ({"train.phase1.epochs": {"choice": [1]}}, "only keys of train.phase2"),
+            ({KEY: {"loguniform": [0, 1]}}, "low > 0"),
+            ({KEY: {"uniform": [2, 1]}}, "low < high"),
+            ({KEY: {"normal": [0, 1]}}, "expected one of uniform, loguniform, choice"),
+            ({KEY: 3}, "expected one of"),
+            ({}, "expected keys with ranges"),
+        ],
+    )
+    def test_spaces(self, tmp_path, found, message):
+        (tmp_path / "s.yaml").write_text(yaml.safe_dump(found))
+        with pytest.raises(ConfigError, match=message):
+            load_space(tmp_path / "s.yaml")
+
+    def test_unknown_key_before_anything_runs(self, tmp_path):
+        path = tmp_path / "s.yaml"
+        path.write_text(yaml.safe_dump({"train.phase2.learningrate": {"choice": [1.0]}}))
+        with pytest.raises(ConfigError, match="learningrate"):
+            api.tune(tiny_config(), space=path, out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_strategy_without_phase_2(self, tiny_run, tmp_path):
+        run = madbal_ray.run(
+            tiny_config(strategy={"name": "random"}, num_rounds=1),
+            run_dir=tmp_path / "random",
+            engine="local",
+        )
+        with pytest.raises(ConfigError, match="trains no phase II"):
+            CrossValidation(run, Folder(tmp_path), PublishedWeights("none", None), 2, "cpu")
+
+    def test_more_folds_than_images(self, tiny_run, tmp_path):
+        with pytest.raises(ConfigError, match="too few"):
+            CrossValidation(tiny_run, Folder(tmp_path), PublishedWeights("none", None), 4, "cpu")
+
+
+def test_search_on_ray_writes_a_configuration_that_runs(ray_session, space, tmp_path):
+    config = learning_config()
+    options = {"space": space, "num_samples": 2, "folds": 2, "out": tmp_path / "out"}
+    rows, written = api.tune(config, say=lambda line: None, **options)
+    assert [path.name for path in written][:2] == ["best.yaml", "trials.csv"]
+    assert len(pd.read_csv(tmp_path / "out" / "trials.csv")) == 2
+    assert rows[0]["objective"] >= rows[1]["objective"]
+    best = yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())
+    assert best["train"]["phase2"]["loss_weights"]["center"] == pytest.approx(rows[0][KEY])
+    run = madbal_ray.run(tmp_path / "out" / "best.yaml", run_dir=tmp_path / "best", engine="local")
+    assert run.num_rounds == 1
+
+
+@pytest.mark.kill
+def test_search_survives_a_kill_and_a_restart(tmp_path):
+    config, space = tmp_path / "tiny.json", tmp_path / "space.yaml"
+    config.write_text(json.dumps(learning_config()))
+    space.write_text(yaml.safe_dump(SPACE))
+    command = [sys.executable, "-m", "madbal_ray", "tune", config, "--space", space]
+    command += ["--num-samples", "6", "--folds", "2", "--out", tmp_path / "out"]
+    process = subprocess.Popen(command, start_new_session=True, cwd=tmp_path)
+    folds = tmp_path / "out" / "fold-0" / "trial"
+    while process.poll() is None and len(list(folds.glob("*/result.json"))) < 2:
+        pass
+    assert process.poll() is None, "it ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = {path: path.stat().st_mtime_ns for path in folds.glob("*/result.json")}
+    subprocess.run(command, check=True, cwd=tmp_path)
+    assert len(pd.read_csv(tmp_path / "out" / "trials.csv")) == 6
+    assert all(path.stat().st_mtime_ns == moment for path, moment in done.items())
+    assert len(list(folds.glob("*/result.json"))) == 6
+    best = tmp_path / "out" / "best.yaml"
+    subprocess.run(
+        [*command[:3], "run", best, "--engine", "local", "--run-dir", tmp_path / "best"],
+        check=True,
+        cwd=tmp_path,
+    )
