@@ -10,7 +10,12 @@ import ray
 from madbal_ray.config import Config, ResourcesConfig
 from madbal_ray.distributed.map_shards import map_with_ray_data
 from madbal_ray.distributed.selection_actor import SelectionActors
-from madbal_ray.distributed.session import cluster_device, cluster_resources, connect
+from madbal_ray.distributed.session import (
+    check_shared,
+    cluster_device,
+    cluster_resources,
+    connect,
+)
 from madbal_ray.distributed.train import train_with_ray
 from madbal_ray.errors import ResourceError
 from madbal_ray.loop.engine import CallJob, Listener, ShardJob, TrainingJob
@@ -60,6 +65,7 @@ class RayEngine:
         self.scoring_threads, self.training_threads = threads
         self.selection = SelectionActors(resources.scoring_workers)
         self.device = cluster_device(resources.device)
+        check_shared(scratch)
 
     def map_shards(self, job: ShardJob, shard_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
         """Light jobs go to the selection actors, the rest through Ray Data."""

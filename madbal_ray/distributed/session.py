@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from madbal_ray.errors import ResourceError
+from madbal_ray.storage import Folder
 
 DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -102,3 +105,35 @@ def cluster_device(asked: str) -> str:
     if asked == "auto":
         return "cuda" if gpus else "cpu"
     return asked
+
+
+def check_shared(folder: Folder) -> None:
+    """See that every node of a cluster reads what this one writes.
+
+    Raises:
+        ResourceError: the folder is on a disk of its own on some node; it is named.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if not folder.is_local or len(nodes) < 2:
+        return
+    name = f"_shared-{secrets.token_hex(6)}"
+    folder.write(name, b"")
+    try:
+        seen: dict[str, bool] = {}
+        for node in nodes:
+            affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+            options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": affinity}
+            look: Any = ray.remote(**options)(_sees)
+            seen[node["NodeManagerAddress"]] = ray.get(look.remote(folder, name))
+    finally:
+        folder.delete(name)
+    blind = sorted(address for address, sees in seen.items() if not sees)
+    if blind:
+        raise ResourceError(
+            f"{folder} is not shared: node {', '.join(blind)} does not see what this one writes; "
+            "put run and pool on storage that all nodes mount at one path, or on s3://, gs://"
+        )
+
+
+def _sees(folder: Folder, name: str) -> bool:
+    return folder.exists(name)

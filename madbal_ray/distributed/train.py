@@ -12,6 +12,7 @@ import ray.train
 import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -111,7 +112,9 @@ def train_with_ray(
         MadbalError: the job's own, as on the local engine.
         StageError: workers kept failing.
     """
-    mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
+    mailbox: Any = ray.remote(**options)(Mailbox).remote()  # it lives as long as the driver's node
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"job": job, "mailbox": mailbox},
