@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
-from ray.util import ActorPool
+from ray.exceptions import RayActorError
 
+from madbal_ray.errors import StageError
 from madbal_ray.loop.engine import CallJob, ShardJob
 from madbal_ray.loop.shard_runner import ShardWorker
+
+ATTEMPTS = 4
 
 
 class SelectionActor:
@@ -31,35 +35,74 @@ class SelectionActor:
 
 
 class SelectionActors:
-    """A few selection actors, started when first needed."""
+    """A few selection actors, started when first needed, replaced when they are lost."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.actors: list[Any] = []
 
     def start(self) -> None:
-        """Start the actors unless they are there."""
-        if not self.actors:
-            remote: Any = ray.remote(num_cpus=0, max_restarts=3, max_task_retries=3)(SelectionActor)
-            self.actors = [remote.remote() for _ in range(self.count)]
+        """Start the actors that are not there."""
+        remote: Any = ray.remote(num_cpus=0)(SelectionActor)
+        while len(self.actors) < self.count:
+            self.actors.append(remote.remote())
 
     def call(self, job: CallJob) -> None:
-        """Run a whole-pool job on the first actor."""
-        self.start()
-        ray.get(self.actors[0].call.remote(job))
+        """Run a whole-pool job on the first actor; another one where its node dies.
+
+        Raises:
+            StageError: actors kept dying.
+        """
+        attempt = 1
+        while True:
+            self.start()
+            try:
+                return ray.get(self.actors[0].call.remote(job))
+            except RayActorError as error:
+                self._drop(self.actors[0])
+                if attempt == ATTEMPTS:
+                    raise _kept_dying(job.output.stage, error) from None
+                attempt += 1
 
     def map(self, job: ShardJob, shard_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-        """Run the shards of a light job on all actors."""
-        self.start()
+        """Run the shards of a light job on all actors; a lost actor's shard runs again.
+
+        Raises:
+            StageError: a shard's actors kept dying.
+        """
         reference = ray.put(job)
-        pool = ActorPool(self.actors)
-        rows: Any = pool.map_unordered(
-            lambda actor, shard_id: actor.run_shard.remote(reference, shard_id), list(shard_ids)
-        )
-        yield from rows
+        pending = deque((shard_id, 1) for shard_id in shard_ids)
+        running: dict[Any, tuple[Any, int, int]] = {}
+        while pending or running:
+            self.start()
+            busy = {actor for actor, _, _ in running.values()}
+            for actor in [actor for actor in self.actors if actor not in busy][: len(pending)]:
+                shard_id, attempt = pending.popleft()
+                running[actor.run_shard.remote(reference, shard_id)] = (actor, shard_id, attempt)
+            ready, _ = ray.wait(list(running))
+            actor, shard_id, attempt = running.pop(ready[0])
+            try:
+                row = ray.get(ready[0])
+            except RayActorError as error:
+                if attempt == ATTEMPTS:
+                    raise _kept_dying(job.output.stage, error) from None
+                pending.append((shard_id, attempt + 1))
+                self._drop(actor)
+                continue
+            yield row
 
     def stop(self) -> None:
         """End the actors."""
-        for actor in self.actors:
-            ray.kill(actor)
-        self.actors = []
+        for actor in list(self.actors):
+            self._drop(actor)
+
+    def _drop(self, actor: Any) -> None:
+        self.actors.remove(actor)
+        ray.kill(actor)
+
+
+def _kept_dying(stage: str, error: RayActorError) -> StageError:
+    return StageError(
+        f"stage {stage}: {ATTEMPTS} selection actors in a row were lost, the last one: {error}; "
+        "look at the memory of the nodes, then start the same command again"
+    )

@@ -62,6 +62,48 @@ def pixel_scores(
     Source: MADBAL Eq. 4.
     """
     _check(logits, head_logits, maturity_weights, error_logits)
+    inputs = [logits, *head_logits, maturity_weights, error_logits]
+    given = [one for one in inputs if one is not None]
+    # The compiled kernel takes finite numbers; what is not finite must stay so, to be found.
+    if logits.device.type == "cpu" and all(bool(torch.isfinite(one).all()) for one in given):
+        from madbal_ray.scoring.fused_cpu import fused_scores
+
+        score, prediction = fused_scores(
+            logits=logits,
+            head_logits=head_logits,
+            maturity_weights=maturity_weights,
+            error_logits=error_logits,
+            is_boundary=is_boundary,
+            entropy_factor=1.0 / math.log(logits.shape[1]) if normalize_terms else 1.0,
+            disagreement_factor=1.0 / LN2 if normalize_terms else 1.0,
+            use_margin=uncertainty == "margin",
+        )
+        return PixelScores(score=score, prediction=prediction)
+    return torch_pixel_scores(
+        logits=logits,
+        head_logits=head_logits,
+        maturity_weights=maturity_weights,
+        error_logits=error_logits,
+        is_boundary=is_boundary,
+        normalize_terms=normalize_terms,
+        uncertainty=uncertainty,
+    )
+
+
+def torch_pixel_scores(
+    *,
+    logits: Tensor,
+    head_logits: tuple[Tensor, ...],
+    maturity_weights: Tensor | None,
+    error_logits: Tensor | None,
+    is_boundary: Tensor,
+    normalize_terms: bool = False,
+    uncertainty: Literal["entropy", "margin"] = "entropy",
+) -> PixelScores:
+    """Return what `pixel_scores` returns, in plain torch on any device.
+
+    What CUDA runs, and what the compiled kernel for CPUs is tested against.
+    """
     height, width = is_boundary.shape[-2:]
     full_logits = to_size(logits, height, width)
     log_probabilities = torch.log_softmax(full_logits, dim=1)

@@ -19,7 +19,6 @@ from madbal_ray.scoring.pixel_scores import (
     PixelScores,
     entropy,
     jensen_shannon_divergence,
-    margin,
     pixel_scores,
     to_size,
 )
@@ -87,8 +86,19 @@ def _full_log_probabilities(views: Views) -> Float32[Tensor, "B C H W"]:
 
 
 def _entropy(views: Views, options: ScoreOptions) -> PixelScores:
-    log_probabilities = _full_log_probabilities(views)
-    return PixelScores(entropy(log_probabilities), log_probabilities.argmax(dim=1))
+    return _unsupported(views, "entropy")
+
+
+def _unsupported(views: Views, uncertainty: Literal["entropy", "margin"]) -> PixelScores:
+    """Return a score of the main head alone: Eq. 4 without its other terms."""
+    return pixel_scores(
+        logits=views.logits,
+        head_logits=(),
+        maturity_weights=None,
+        error_logits=None,
+        is_boundary=views.is_boundary,
+        uncertainty=uncertainty,
+    )
 
 
 def _two_best(views: Views) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,8 +108,7 @@ def _two_best(views: Views) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _margin(views: Views, options: ScoreOptions) -> PixelScores:
-    log_probabilities = _full_log_probabilities(views)
-    return PixelScores(margin(log_probabilities), log_probabilities.argmax(dim=1))
+    return _unsupported(views, "margin")
 
 
 def _least_confidence(views: Views, options: ScoreOptions) -> PixelScores:

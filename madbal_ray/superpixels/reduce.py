@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64, Integer
 from torch import Tensor
 
 from madbal_ray.errors import ShapeError
+from madbal_ray.superpixels.reduce_cpu import reduce_on_cpu
 
 FIXED_POINT_BITS = 62
 
@@ -68,6 +69,47 @@ def reduce_scores(
     if top < 1:
         raise ShapeError(f"top = {top}; expected at least 1")
     width = score.shape[1]
+    if score.device.type == "cpu":
+        num_pixels, mean_score, dominant, top_pixel, top_score = map(
+            torch.from_numpy,
+            reduce_on_cpu(
+                score.detach().float().numpy(),
+                prediction.numpy(),
+                is_asked.numpy(),
+                superpixel_ids.numpy(),
+                num_superpixels=num_superpixels,
+                num_classes=num_classes,
+                top=top,
+                fixed_point_bits=FIXED_POINT_BITS,
+            ),
+        )
+        return _with_coordinates(num_pixels, mean_score, dominant, top_pixel, top_score, width)
+    return reduce_on_device(
+        score=score,
+        prediction=prediction,
+        is_asked=is_asked,
+        superpixel_ids=superpixel_ids,
+        num_superpixels=num_superpixels,
+        num_classes=num_classes,
+        top=top,
+    )
+
+
+def reduce_on_device(
+    *,
+    score: Tensor,
+    prediction: Tensor,
+    is_asked: Tensor,
+    superpixel_ids: Tensor,
+    num_superpixels: int,
+    num_classes: int,
+    top: int,
+) -> SuperpixelScores:
+    """Return what `reduce_scores` returns, by segment operations of torch on any device.
+
+    What CUDA runs, and what the compiled pass for CPUs is tested against, byte for byte.
+    """
+    width = score.shape[1]
     pixels = torch.nonzero(~is_asked.reshape(-1)).squeeze(1)
     ids = superpixel_ids.reshape(-1)[pixels].long()
     values = score.reshape(-1)[pixels].float()
@@ -79,6 +121,17 @@ def reduce_scores(
     dominant = _first_maximum(votes.reshape(num_superpixels, num_classes))
     dominant = torch.where(num_pixels > 0, dominant, -1)
     top_pixel, top_score = _top_pixels(values, ids, pixels, num_superpixels, top)
+    return _with_coordinates(num_pixels, mean_score, dominant, top_pixel, top_score, width)
+
+
+def _with_coordinates(
+    num_pixels: Tensor,
+    mean_score: Tensor,
+    dominant: Tensor,
+    top_pixel: Tensor,
+    top_score: Tensor,
+    width: int,
+) -> SuperpixelScores:
     missing = top_pixel < 0
     return SuperpixelScores(
         num_pixels=num_pixels,

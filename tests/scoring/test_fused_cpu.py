@@ -1,0 +1,150 @@
+"""The compiled kernels for CPUs against the plain torch code."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from madbal_ray.compiled import compiled, exp32, log32
+from madbal_ray.scoring import pixel_scores
+from madbal_ray.scoring.fused_cpu import fused_scores
+from madbal_ray.scoring.pixel_scores import LN2, torch_pixel_scores
+from madbal_ray.superpixels.reduce import reduce_on_device, reduce_scores
+
+
+@compiled()
+def _apply(values, exps, logs):
+    for i in range(len(values)):
+        exps[i] = exp32(-abs(values[i]))
+        logs[i] = log32(abs(values[i]))
+
+
+def test_exp_and_log_are_exact_to_float32():
+    values = np.concatenate([np.linspace(1e-6, 86, 200_001), np.logspace(-37, 30, 50_001)])
+    values = values.astype(np.float32)
+    exps, logs = np.empty_like(values), np.empty_like(values)
+    _apply(values, exps, logs)
+    inside = values < 87
+    exact = np.exp(-values.astype(np.float64))
+    np.testing.assert_allclose(exps[inside], exact[inside], rtol=3e-7)
+    assert (exps[~inside] < 2e-38).all()
+    np.testing.assert_allclose(logs, np.log(values.astype(np.float64)), rtol=3e-7, atol=1e-7)
+
+
+def maps(seed, batch, classes, sizes, scale, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape):
+        return (torch.randn(*shape, generator=generator) * scale).to(dtype)
+
+    (h, w), (hk, wk), (hw, ww), (height, width) = sizes
+    return {
+        "logits": random(batch, classes, h, w),
+        "head_logits": tuple(random(batch, classes, hk, wk) for _ in range(3)),
+        "maturity_weights": F.softmax(random(batch, 3, hw, ww).float(), dim=1).to(dtype),
+        "error_logits": random(batch, 2, hk, wk),
+        "is_boundary": torch.rand(batch, height, width, generator=generator) < 0.4,
+    }
+
+
+SIZE = st.tuples(st.integers(1, 9), st.integers(1, 9))
+
+
+@given(
+    st.integers(0, 2**31),
+    st.integers(2, 12),
+    st.tuples(SIZE, SIZE, SIZE, st.tuples(st.integers(1, 20), st.integers(1, 33))),
+    st.sampled_from([0.1, 3.0, 60.0, 1e4]),
+    st.sampled_from(["all", "no_heads", "no_errors", "nothing"]),
+    st.booleans(),
+    st.sampled_from(["entropy", "margin"]),
+)
+def test_equals_plain_torch(seed, classes, sizes, scale, absent, normalize, uncertainty):
+    inputs = maps(seed, 2, classes, sizes, scale)
+    if absent in ("no_heads", "nothing"):
+        inputs |= {"head_logits": (), "maturity_weights": None}
+    if absent in ("no_errors", "nothing"):
+        inputs |= {"error_logits": None}
+    options = {"normalize_terms": normalize, "uncertainty": uncertainty}
+    fast, plain = pixel_scores(**inputs, **options), torch_pixel_scores(**inputs, **options)
+    # logits of 1e4 are known to 1e-3 only: float32 interpolation, in either code
+    tolerance = 1e-5 if scale <= 60 else 2e-2
+    torch.testing.assert_close(fast.score, plain.score, rtol=tolerance, atol=tolerance)
+    differ = fast.prediction != plain.prediction
+    if differ.any():  # only where two classes are level to rounding
+        height, width = inputs["is_boundary"].shape[-2:]
+        full = F.interpolate(
+            inputs["logits"], (height, width), mode="bilinear", align_corners=False
+        )
+        best = full.topk(2, dim=1).values
+        assert ((best[:, 0] - best[:, 1])[differ] <= 1e-5 * max(1.0, scale)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_inputs(dtype):
+    inputs = maps(3, 1, 5, ((4, 6), (4, 6), (2, 3), (16, 24)), 3.0, dtype)
+    fast, plain = pixel_scores(**inputs), torch_pixel_scores(**inputs)
+    torch.testing.assert_close(fast.score, plain.score, rtol=1e-5, atol=1e-6)
+    assert torch.equal(fast.prediction, plain.prediction)
+
+
+def test_the_number_of_threads_changes_nothing():
+    inputs = maps(5, 2, 7, ((8, 8), (8, 8), (8, 8), (32, 40)), 3.0)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(pixel_scores(**inputs))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0].score, found[1].score)
+    assert torch.equal(found[0].prediction, found[1].prediction)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_so(bad):
+    inputs = maps(6, 1, 4, ((4, 4), (4, 4), (4, 4), (8, 8)), 1.0)
+    inputs["logits"][0, 1, 2, 2] = bad
+    assert not torch.isfinite(pixel_scores(**inputs).score).all()
+
+
+def test_bounds_at_the_extremes():
+    classes, size = 3, (2, 2)
+    one_hot = torch.full((1, classes, *size), -200.0)
+    one_hot[:, 0] = 200.0
+    other = one_hot.roll(1, dims=1)
+    score, _ = fused_scores(
+        logits=one_hot,
+        head_logits=(other, other, other),
+        maturity_weights=torch.full((1, 3, *size), 1 / 3),
+        error_logits=None,
+        is_boundary=torch.zeros(1, 5, 5, dtype=torch.bool),
+        entropy_factor=1.0,
+        disagreement_factor=1.0,
+        use_margin=False,
+    )
+    assert score.max() <= LN2 + 1e-6
+    torch.testing.assert_close(score, torch.full_like(score, LN2), rtol=1e-5, atol=1e-6)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 5), st.floats(0, 1))
+def test_reduction_equals_segment_operations_byte_for_byte(seed, superpixels, top, asked):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (7, 11)
+    inputs = {
+        "score": torch.rand(shape, generator=generator).mul(4).round(decimals=1),
+        "prediction": torch.randint(0, 4, shape, generator=generator),
+        "is_asked": torch.rand(shape, generator=generator) < asked,
+        "superpixel_ids": torch.randint(0, superpixels, shape, generator=generator).int(),
+        "num_superpixels": superpixels,
+        "num_classes": 4,
+        "top": top,
+    }
+    fast, plain = reduce_scores(**inputs), reduce_on_device(**inputs)
+    for name, value in vars(fast).items():
+        other = getattr(plain, name)
+        assert value.dtype == other.dtype, name
+        assert torch.equal(value, other), name
