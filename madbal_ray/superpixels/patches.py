@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from madbal_ray.arrays import LabelMap, RGBImage
+from madbal_ray.compiled import compiled
 
 CUBIC_A = -0.75
 """OpenCV's cubic kernel; a patch equals cv2.resize(..., INTER_CUBIC) of the filled crop."""
@@ -16,7 +17,7 @@ def crop_patches(
 ) -> Float32[np.ndarray, "S size size 3"]:
     """Cut every superpixel out: tight rectangle, rest filled with its mean colour, resized.
 
-    One gather for all superpixels instead of a loop over them.
+    Compiled: one pass over the image for boxes and means, one over the patches.
 
     Args:
         label_map: ids 0..S-1, each with at least one pixel.
@@ -25,55 +26,71 @@ def crop_patches(
     Returns:
         RGB patches on the scale of the image (cubic overshoot is clipped to 0..255).
     """
-    top, bottom, left, right = bounding_boxes(label_map, num_superpixels)
-    rows, row_weights = _cubic_taps(top, bottom, size)
-    columns, column_weights = _cubic_taps(left, right, size)
-    pixels = image.astype(np.float32)
-    mean = mean_colors(image, label_map, num_superpixels).astype(np.float32)
-    ids = np.arange(num_superpixels)[:, None, None]
-    patches = np.zeros((num_superpixels, size, size, 3), np.float32)
-    for row_tap in range(4):
-        across = np.zeros_like(patches)
-        y = rows[:, :, None, row_tap]
-        for column_tap in range(4):
-            x = columns[:, None, :, column_tap]
-            inside = label_map[y, x] == ids
-            value = np.where(inside[..., None], pixels[y, x], mean[:, None, None, :])
-            across += column_weights[:, None, :, column_tap, None] * value
-        patches += row_weights[:, :, None, row_tap, None] * across
-    return np.clip(patches, 0.0, 255.0, out=patches)
+    boxes = np.empty((num_superpixels, 4), np.int64)
+    mean = np.empty((num_superpixels, 3), np.float32)
+    _measure(image, label_map, boxes, mean)
+    rows, row_weights = _cubic_taps(boxes[:, 0], boxes[:, 1], size)
+    columns, column_weights = _cubic_taps(boxes[:, 2], boxes[:, 3], size)
+    patches = np.empty((num_superpixels, size, size, 3), np.float32)
+    _resize(image, label_map, mean, rows, row_weights, columns, column_weights, patches)
+    return patches
 
 
-def bounding_boxes(
-    label_map: LabelMap, num_superpixels: int
-) -> tuple[
-    Int64[np.ndarray, "S"], Int64[np.ndarray, "S"], Int64[np.ndarray, "S"], Int64[np.ndarray, "S"]
-]:
-    """Return first and last row, first and last column of every superpixel."""
-    ids = label_map.ravel().astype(np.int64)
-    y, x = np.divmod(np.arange(ids.size), label_map.shape[1])
-    order = np.argsort(ids, kind="stable")
-    starts = np.searchsorted(ids[order], np.arange(num_superpixels))
-    columns = x[order]
-    rows = y[order]
-    ends = np.append(starts[1:], ids.size) - 1
-    return (
-        rows[starts],  # stable order keeps rows rising within a superpixel
-        rows[ends],
-        np.minimum.reduceat(columns, starts),
-        np.maximum.reduceat(columns, starts),
-    )
+def _boxes_and_means(image, label_map, boxes, mean):
+    """Write first and last row, first and last column, and the mean colour of each id."""
+    height, width = label_map.shape
+    sums = np.zeros((boxes.shape[0], 4), np.int64)
+    boxes[:, 0] = height
+    boxes[:, 1] = -1
+    boxes[:, 2] = width
+    boxes[:, 3] = -1
+    for y in range(height):
+        for x in range(width):
+            s = label_map[y, x]
+            boxes[s, 0] = min(boxes[s, 0], y)
+            boxes[s, 1] = max(boxes[s, 1], y)
+            boxes[s, 2] = min(boxes[s, 2], x)
+            boxes[s, 3] = max(boxes[s, 3], x)
+            sums[s, 3] += 1
+            for channel in range(3):
+                sums[s, channel] += image[y, x, channel]
+    for s in range(boxes.shape[0]):
+        for channel in range(3):
+            mean[s, channel] = sums[s, channel] / sums[s, 3]
 
 
-def mean_colors(image: RGBImage, label_map: LabelMap, num_superpixels: int) -> np.ndarray:
-    """Return the mean colour of every superpixel, float64 [S, 3]."""
-    ids = label_map.ravel()
-    count = np.bincount(ids, minlength=num_superpixels)
-    sums = [
-        np.bincount(ids, weights=image[..., channel].ravel(), minlength=num_superpixels)
-        for channel in range(3)
-    ]
-    return np.stack(sums, axis=1) / count[:, None]
+_measure = compiled()(_boxes_and_means)
+
+
+def _resize_patches(
+    image, label_map, mean, rows, row_weights, columns, column_weights, patches
+):  # fmt: skip
+    size = patches.shape[1]
+    for s in range(patches.shape[0]):
+        for i in range(size):
+            for j in range(size):
+                red = np.float32(0.0)
+                green = np.float32(0.0)
+                blue = np.float32(0.0)
+                for row_tap in range(4):
+                    y = rows[s, i, row_tap]
+                    for column_tap in range(4):
+                        x = columns[s, j, column_tap]
+                        weight = row_weights[s, i, row_tap] * column_weights[s, j, column_tap]
+                        if label_map[y, x] == s:
+                            red += weight * np.float32(image[y, x, 0])
+                            green += weight * np.float32(image[y, x, 1])
+                            blue += weight * np.float32(image[y, x, 2])
+                        else:
+                            red += weight * mean[s, 0]
+                            green += weight * mean[s, 1]
+                            blue += weight * mean[s, 2]
+                patches[s, i, j, 0] = min(max(red, np.float32(0.0)), np.float32(255.0))
+                patches[s, i, j, 1] = min(max(green, np.float32(0.0)), np.float32(255.0))
+                patches[s, i, j, 2] = min(max(blue, np.float32(0.0)), np.float32(255.0))
+
+
+_resize = compiled()(_resize_patches)
 
 
 def _cubic_taps(
