@@ -16,6 +16,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+# Numba's OpenMP layer would set the number of threads of torch's OpenMP too: torch would then
+# add in another order after the first kernel than before it, and results would depend on history.
+numba.config.THREADING_LAYER = "workqueue"  # pyright: ignore
+
 LOG2E = np.float32(1.44269504)
 LN2_HIGH = np.float32(0.693359375)
 LN2_LOW = np.float32(-2.12194440e-4)

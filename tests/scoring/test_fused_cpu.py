@@ -1,5 +1,8 @@
 """The compiled kernels for CPUs against the plain torch code."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +105,39 @@ def test_the_number_of_threads_changes_nothing():
         torch.set_num_threads(before)
     assert torch.equal(found[0].score, found[1].score)
     assert torch.equal(found[0].prediction, found[1].prediction)
+
+
+HISTORY = """
+import torch
+torch.set_num_threads(1)
+from madbal_ray.config import ModelConfig
+from madbal_ray.models import build_network
+from madbal_ray.scoring import pixel_scores
+model = ModelConfig(backbone="mobilenet_v2", head="lraspp")
+network = build_network(model, 5, weights=None, seed=0, supports="full")
+network.set_phase("eval")
+image = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+
+def once():
+    with torch.inference_mode():
+        output = network(image, supports=True)
+        return output.logits, pixel_scores(
+            logits=output.logits,
+            head_logits=output.head_logits,
+            maturity_weights=output.maturity_weights,
+            error_logits=output.error_logits,
+            is_boundary=torch.zeros(2, 96, 128, dtype=torch.bool),
+        ).score
+
+first, later = once(), once()
+assert torch.get_num_threads() == 1, torch.get_num_threads()
+assert all(torch.equal(a, b) for a, b in zip(first, later)), "results depend on history"
+"""
+
+
+def test_the_first_image_of_a_process_is_scored_like_any_other():
+    """Numba's OpenMP layer once changed torch's threads behind its back."""
+    subprocess.run([sys.executable, "-c", HISTORY], check=True)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
