@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import kernels, selection
+from benchmarks import kernels, selection, stages
 from benchmarks.measure import Row, machine
 
 BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
@@ -19,6 +19,9 @@ BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "point_loss": kernels.point_loss,
     "patches": kernels.patches,
     "selection": selection.selection,
+    "scoring": stages.scoring,
+    "preparation": stages.preparation,
+    "overhead": stages.overhead,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 COLUMNS = ("what", "ours", "plain way", "figure", "target", "met")

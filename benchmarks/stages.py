@@ -1,0 +1,152 @@
+"""Whole stages through Ray against the bare work, and what a round costs beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.measure import Row, milliseconds
+from madbal_ray import api
+from madbal_ray.config import StrategyConfig
+from madbal_ray.config_file import load_config
+from madbal_ray.loop.pool_reader import read_images, read_label_maps
+from madbal_ray.loop.run_view import Run
+from madbal_ray.loop.score_job import load_network
+from madbal_ray.loop.stage_runner import StopRequested
+from madbal_ray.stages.score_images import ScoreImages, ScoringPlan
+
+EXPERIMENT = Path(__file__).parents[1] / "experiments" / "quickstart.yaml"
+IMAGES = 1024
+
+
+def _run(folder: Path, changes: list[str], **options: Any) -> Run:
+    with contextlib.suppress(StopRequested):
+        api.run(EXPERIMENT, run_dir=folder / "run", overrides=changes, **options)
+    return api.open_run(folder / "run")
+
+
+def _seconds(run: Run, *stages: str) -> float:
+    table = run.table("timings").to_pandas()
+    return float(table[table["stage"].isin(stages)]["seconds"].sum())
+
+
+def scoring(device: str) -> Iterator[Row]:
+    """The scoring stage through Ray Data against a bare loop with a perfect loader."""
+    size = ["data.synthetic.height=128", "data.synthetic.width=256"]
+    changes = [f"data.synthetic.num_train={IMAGES}", "data.synthetic.num_val=2", *size]
+    changes += ["train.phase1.epochs=0", "train.phase2.epochs=0", "superpixels.pixels=256"]
+    changes += ["resources.scoring_workers=2", "num_rounds=2"]
+    with tempfile.TemporaryDirectory() as folder:
+        run = _run(Path(folder), changes, stop_after=("score", 1))
+        files = sorted(
+            path.stat().st_mtime
+            for path in run.stage("score", 1).folder.local_path.rglob("*_scores/*")
+        )
+        shard = run.config.pool.shard_images
+        start, end = files[1], files[-1]  # both actors have warmed up
+        through_ray = (len(files) - 2) * shard / (end - start)
+        bare = _bare_loop(run, device)
+    yield Row(
+        f"scoring {IMAGES} images of 128 x 256 through Ray Data, 2 actors",
+        f"{through_ray:.1f} images/s",
+        f"{bare:.1f} images/s",
+        f"{through_ray / bare:.2f} of the bare loop",
+        ">= 0.85 (GPU: 0.9)",
+        through_ray / bare >= (0.9 if device == "cuda" else 0.85),
+    )
+
+
+def _bare_loop(run: Run, device: str) -> float:
+    """Return images/s of forward + uncertainty + reduction, everything decoded before."""
+    config, shard_id = run.config, 0
+    network = load_network(
+        config.model, len(run.class_names), run.stage("phase1", 0), run.stage("phase2", 0), "full"
+    ).to(device)
+    network.set_phase("eval")
+    plan = ScoringPlan(
+        "madbal", "superpixels", "top", len(run.class_names), config.budget.pixels_per_image,
+        False, StrategyConfig(), config.seed, 1,
+    )  # fmt: skip
+    stage = ScoreImages(network, plan, use_bf16=False, device=torch.device(device))
+    reader = run.reader()
+    images = read_images(run.stage("images"), shard_id)
+    label_maps = read_label_maps(run.stage("superpixels"), shard_id, images)
+    decoded = [reader.on_both_grids(image) for image in images]
+    batches, size = [], config.score.batch_size
+    for first in range(0, len(images), size):
+        part = images[first : first + size]
+        pictures = decoded[first : first + size]
+        maps = [label_maps[image.image_id] for image in part]
+        batches.append(
+            {
+                "image_id": [image.image_id for image in part],
+                "input_image": np.stack([one for one, _ in pictures]),
+                "work_image": [one for _, one in pictures],
+                "label_map": maps,
+                "cluster_id": [np.zeros(int(one.max()) + 1, np.int32) for one in maps],
+                "is_asked": [np.zeros(one.shape, bool) for one in maps],
+            }
+        )
+    stage(**batches[0])
+    rounds = 4
+    started = time.perf_counter()
+    for _ in range(rounds):
+        for batch in batches:
+            stage(**batch)
+    return rounds * len(images) / (time.perf_counter() - started)
+
+
+def preparation(device: str) -> Iterator[Row]:
+    """Superpixels and features with two processes against one."""
+    changes = ["data.synthetic.num_train=256", "data.synthetic.num_val=2"]
+    changes += ["data.synthetic.height=240", "data.synthetic.width=320", "pool.shard_images=16"]
+    changes += ["features.extractor=mobilenet_v2", "resources.decode_threads=1"]
+    seconds = []
+    for workers in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            run = _run(
+                Path(folder),
+                [*changes, f"resources.scoring_workers={workers}"],
+                stop_after=("superpixel_features", None),
+            )
+            seconds.append(_seconds(run, "superpixels", "superpixel_features"))
+    one, two = seconds
+    yield Row(
+        "superpixels + features of 256 images, 2 processes against 1 (start-up included)",
+        milliseconds(two),
+        milliseconds(one),
+        f"{one / two:.2f} x",
+        ">= 1.6 x",
+        one / two >= 1.6,
+    )
+
+
+def overhead(device: str) -> Iterator[Row]:
+    """What a round of the demo costs beyond training and scoring."""
+    limits = {"ray": 30.0, "local": 2.0}
+    for engine, limit in limits.items():
+        with tempfile.TemporaryDirectory() as folder:
+            _run(Path(folder), [], engine=engine)
+            run = api.open_run(Path(folder) / "run")
+            events = run.run_dir.events()
+        ends = [event["time"] for event in events if event["event"] == "round_finished"]
+        table = run.table("timings").to_pandas()
+        work = table[table["stage"].isin(["train", "score"])].groupby("round")["seconds"].sum()
+        rounds = load_config(EXPERIMENT).num_rounds
+        beyond = [ends[i] - ends[i - 1] - float(work[i]) for i in range(1, rounds)]
+        worst = max(beyond)
+        yield Row(
+            f"a round of the demo beyond training and scoring, engine {engine}",
+            milliseconds(worst),
+            "–",
+            f"{worst:.2f} s",
+            f"<= {limit:g} s",
+            worst <= limit,
+        )
