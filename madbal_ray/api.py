@@ -13,6 +13,7 @@ from madbal_ray.config_file import changed_keys, load_config
 from madbal_ray.errors import ConfigError
 from madbal_ray.loop.cross_validation import CrossValidation
 from madbal_ray.loop.engine import Engine
+from madbal_ray.loop.forecast import forecast
 from madbal_ray.loop.model_file import import_model, of_run
 from madbal_ray.loop.progress import Progress
 from madbal_ray.loop.run_report import open_runs, report_runs
@@ -168,7 +169,7 @@ def is_finished(config: Config, *, run_dir: str | os.PathLike[str]) -> bool:
 
 
 def plan(config: Config, *, run_dir: str | os.PathLike[str]) -> list[str]:
-    """Return what a run would do, as lines; writes nothing."""
+    """Return what a run would do and cost, as lines; probes a few images, writes nothing."""
     folder = RunDir(run_dir)
     if folder.exists and (changes := changed_keys(folder.config(), config)):
         raise ConfigError(f"{folder} was started with other settings: {'; '.join(changes)}")
@@ -183,7 +184,7 @@ def plan(config: Config, *, run_dir: str | os.PathLike[str]) -> list[str]:
     for index in range(config.num_rounds):
         done = [name for name in ROUND_STAGES if folder.exists and folder.find(name, index)]
         lines.append(f"round {index}  done: {', '.join(done) or 'nothing'}")
-    return lines
+    return lines + forecast(config, device=local_device(config.resources.device)).lines()
 
 
 def default_run_dir(config: Config) -> Path:

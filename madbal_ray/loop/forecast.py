@@ -1,0 +1,236 @@
+"""What a run will cost, from a probe of a few images on this machine."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from madbal_ray.config import Config
+from madbal_ray.data import Dataset, data_root, open_dataset
+from madbal_ray.data.members import read_image_bytes
+from madbal_ray.errors import BadImageError, PoolError
+from madbal_ray.loop.shard_runner import peak_memory
+from madbal_ray.loop.status import format_seconds
+from madbal_ray.models import SegmentationNetwork, build_network
+from madbal_ray.stages.embed_superpixels import EmbedSuperpixels
+from madbal_ray.stages.score_images import ScoreImages, ScoringPlan
+from madbal_ray.stages.segment_images import SegmentImages
+from madbal_ray.storage import Folder
+from madbal_ray.strategies import resolve
+from madbal_ray.vision.decode import decode_image, resize_image
+from madbal_ray.vision.grids import grid_shape
+
+PROBED = 4
+TRIED = 20
+"""Images looked at, at most, to find `PROBED` good ones."""
+
+SCORE_ROW_BYTES = 40
+"""Of a row of `superpixel_scores` on disk, ids and compression included."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    """One stage of a run.
+
+    Attributes:
+        seconds: of all its rounds, on as many workers as the configuration asks for.
+        num_bytes: written.
+    """
+
+    stage: str
+    seconds: float
+    num_bytes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Stages of a whole run; nothing is known of what other runs have done already."""
+
+    stages: list[StageForecast]
+    num_images: int
+    device: str
+    memory: int
+
+    def lines(self) -> list[str]:
+        """Return the forecast in words, a line per stage."""
+        lines = [
+            f"forecast from {PROBED} of {self.num_images} pool images on this machine's "
+            f"{self.device}; start-ups and stages that are done already not counted"
+        ]
+        for one in self.stages:
+            size = f", {one.num_bytes / 2**20:.1f} MiB" if one.num_bytes else ""
+            lines.append(f"  {one.stage:<20} {format_seconds(one.seconds)}{size}")
+        seconds = sum(one.seconds for one in self.stages)
+        size = sum(one.num_bytes for one in self.stages)
+        lines.append(
+            f"  {'together':<20} {format_seconds(seconds)}, {size / 2**20:.1f} MiB; the probe took "
+            f"{self.memory / 2**30:.1f} GiB of memory"
+        )
+        return lines
+
+
+def forecast(config: Config, *, device: str) -> Forecast:
+    """Do every step of a run on a few images and multiply.
+
+    Raises:
+        DataError, PoolError: the data set cannot be read, or holds no good image.
+    """
+    before = torch.get_num_threads()
+    try:
+        with tempfile.TemporaryDirectory() as folder:  # synthetic scenes are drawn into it
+            return _Probe(config, Folder(folder), torch.device(device)).forecast()
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Probe:
+    def __init__(self, config: Config, folder: Folder, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.dataset: Dataset = open_dataset(config.data, folder)
+        self.root = data_root(config.data, folder)
+        self.pool = self.dataset.of_split(config.data.pool_split)
+        wanted = config.evaluation.splits
+        splits = wanted or [s for s in self.dataset.splits if s != config.data.pool_split]
+        self.num_evaluated = sum(len(self.dataset.of_split(split)) for split in splits)
+
+    def forecast(self) -> Forecast:
+        config, total = self.config, len(self.pool)
+        workers, rounds = config.resources.scoring_workers, config.num_rounds
+        strategy = resolve(config.strategy)
+        decode, pictures = self._decode()
+        inputs, works = self._resize(pictures)
+        segment, maps = _timed(
+            lambda: [SegmentImages(config.superpixels).segment(w) for w in works]
+        )
+        embedder = EmbedSuperpixels(config.features, weights=None, device=self.device)
+        embed, features = _timed(
+            lambda: [embedder.embed(w, m) for w, m in zip(works, maps, strict=True)]
+        )
+        superpixels = float(np.mean([int(one.max()) + 1 for one in maps]))
+        # each stage that needs pixels decodes again
+        stages = [
+            StageForecast("images", total * decode / workers / config.resources.decode_threads),
+            StageForecast("superpixels", total * (decode + segment) / workers,
+                          total * float(np.mean([one.nbytes / 8 for one in maps]))),
+            StageForecast("superpixel_features", total * (decode + embed) / workers,
+                          total * float(np.mean([one.nbytes for one in features]))),
+        ]  # fmt: skip
+        network = build_network(
+            config.model, self.dataset.num_classes, weights=None, seed=0, supports=strategy.supports
+        ).to(self.device)
+        stages.append(StageForecast("train phase I", rounds * self._train(network, "phase1")))
+        if strategy.has_phase2:
+            stages.append(StageForecast("train phase II", rounds * self._train(network, "phase2")))
+        network.set_phase("eval")
+        torch.set_num_threads(config.train.threads_per_worker)
+        forward, _ = _timed(lambda: [self._forward(network, one) for one in inputs])
+        stages.append(StageForecast("evaluate", rounds * self.num_evaluated * (decode + forward)))
+        if strategy.scores_pool and rounds > 1:
+            score = self._score(network, inputs, works, maps)
+            size = (rounds - 1) * total * superpixels * SCORE_ROW_BYTES
+            seconds = (rounds - 1) * total * max(decode, score) / workers
+            stages.append(StageForecast("score", seconds, size))
+        return Forecast(stages, total, self.device.type, peak_memory())
+
+    def _decode(self) -> tuple[float, list[np.ndarray]]:
+        """Return seconds per image and some decoded images, bad ones left out."""
+        step = max(1, len(self.pool) // TRIED)
+        found: list[np.ndarray] = []
+        started = time.perf_counter()
+        for record in self.pool[::step]:
+            try:
+                data = read_image_bytes(self.root, record.image_uri)
+                found.append(decode_image(data, max_pixels=self.config.data.max_pixels))
+            except (OSError, BadImageError):
+                continue
+            if len(found) == PROBED:
+                break
+        if not found:
+            raise PoolError(f"none of {TRIED} images of the pool could be decoded for the forecast")
+        return (time.perf_counter() - started) / len(found), found
+
+    def _resize(self, pictures: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        grids = self.config.grids
+        inputs, works = (
+            [resize_image(one, *grid_shape(grid, *one.shape[:2])) for one in pictures]
+            for grid in (grids.input, grids.working)
+        )
+        return inputs, works
+
+    def _train(self, network: SegmentationNetwork, phase: Any) -> float:
+        """Return seconds of one round's phase: a step on noise, times the number of steps."""
+        train = self.config.train
+        settings = getattr(train, phase)
+        network.set_phase(phase)
+        torch.set_num_threads(train.threads_per_worker)
+        batch = settings.batch_size // train.num_workers
+        size = train.crop or grid_shape(self.config.grids.input, *self._usual_size())
+        noise = torch.rand(batch, 3, *size, device=self.device)
+
+        def step() -> None:
+            output = network(noise, supports=phase == "phase2")
+            parts = [output.logits] if phase == "phase1" else list(output.head_logits)
+            if phase == "phase2" and output.error_logits is not None:
+                parts.append(output.error_logits)
+            torch.stack([one.mean() for one in parts]).sum().backward()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+
+        step()
+        seconds, _ = _timed(lambda: [step()])
+        return seconds * settings.epochs * math.ceil(len(self.pool) / settings.batch_size)
+
+    def _usual_size(self) -> tuple[int, int]:
+        _, pictures = self._decode()
+        return pictures[0].shape[0], pictures[0].shape[1]
+
+    def _forward(self, network: SegmentationNetwork, image: np.ndarray) -> Any:
+        with torch.inference_mode():
+            tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float().to(self.device)
+            return network(tensor, supports=False).logits.cpu()
+
+    def _score(
+        self,
+        network: SegmentationNetwork,
+        inputs: list[np.ndarray],
+        works: list[np.ndarray],
+        maps: list[np.ndarray],
+    ) -> float:
+        config, strategy = self.config, resolve(self.config.strategy)
+        torch.set_num_threads(config.score.threads_per_worker)
+        assert strategy.pixel_score is not None
+        plan = ScoringPlan(
+            strategy.pixel_score, "superpixels", "top", self.dataset.num_classes,
+            config.budget.pixels_per_image, False, config.strategy, config.seed, 1,
+        )  # fmt: skip
+        use_bf16 = config.score.precision == "bf16"
+        stage = ScoreImages(network, plan, use_bf16=use_bf16, device=self.device)
+
+        def score_one(index: int) -> Any:
+            return stage(
+                image_id=["probe"],
+                input_image=inputs[index][None],
+                work_image=[works[index]],
+                label_map=[maps[index]],
+                cluster_id=[np.zeros(int(maps[index].max()) + 1, np.int32)],
+                is_asked=[np.zeros(works[index].shape[:2], bool)],
+            )
+
+        score_one(0)
+        return _timed(lambda: [score_one(index) for index in range(len(inputs))])[0]
+
+
+def _timed(work: Callable[[], list[Result]]) -> tuple[float, list[Result]]:
+    """Return seconds per result, and the results."""
+    started = time.perf_counter()
+    found = work()
+    return (time.perf_counter() - started) / len(found), found
