@@ -11,6 +11,7 @@ from typing import Any, Literal
 from madbal_ray.config import Config
 from madbal_ray.config_file import changed_keys, load_config
 from madbal_ray.errors import ConfigError
+from madbal_ray.loop import status
 from madbal_ray.loop.cross_validation import CrossValidation
 from madbal_ray.loop.engine import Engine
 from madbal_ray.loop.forecast import forecast
@@ -35,7 +36,6 @@ from madbal_ray.report.search import write_search
 from madbal_ray.run_dir import RunDir
 from madbal_ray.search_space import load_space
 from madbal_ray.storage import Folder
-from madbal_ray.strategies import resolve
 from madbal_ray.suite_config import load_suite
 
 EngineName = Literal["ray", "local"]
@@ -159,13 +159,7 @@ def score(
 
 def is_finished(config: Config, *, run_dir: str | os.PathLike[str]) -> bool:
     """Tell whether a run with these settings is complete in this folder."""
-    folder = RunDir(run_dir)
-    if not folder.exists or changed_keys(folder.config(), config):
-        return False
-    if folder.stopped() is not None and folder.config().stop == config.stop:
-        return True
-    has_phase2 = resolve(config.strategy).has_phase2
-    return folder.finished_rounds(config, has_phase2=has_phase2) == config.num_rounds
+    return status.is_finished(config, RunDir(run_dir))
 
 
 def plan(config: Config, *, run_dir: str | os.PathLike[str]) -> list[str]:
@@ -223,7 +217,7 @@ def run_suite(
         return root.uri, SuiteRunner(suite, root, OneAfterAnother(), say).run()
     from madbal_ray.distributed.suite import RayTaskPool
 
-    pool = RayTaskPool(suite.runs[0].config, address)
+    pool = RayTaskPool(suite.runs[0].config, root, address)
     try:
         return root.uri, SuiteRunner(suite, root, pool, say).run()
     finally:
@@ -333,7 +327,8 @@ def report(
     return report_runs(
         runs,
         Path(out),
-        baseline=baseline if baseline is not None else known,
+        baseline=baseline,
+        suite_baseline=known,
         title=title,
         device=local_device("auto"),
         warn=warn,

@@ -14,10 +14,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from madbal_ray.errors import LockedError
+from madbal_ray.errors import LockedError, RunDirError
 from madbal_ray.storage import Folder
 
 LOCK_NAME = "_lock"
@@ -90,8 +90,11 @@ def _lease(folder: Folder, *, take_over: bool) -> Iterator[None]:
 
     def keep() -> None:
         while not ended.wait(RENEW_SECONDS):
-            if _is_ours(folder, mine):  # somebody took over otherwise: let them have it
-                renew()
+            try:
+                if _is_ours(folder, mine):  # somebody took over otherwise: let them have it
+                    renew()
+            except RunDirError:  # the store hiccups; three more tries before the lease ends
+                continue
 
     renew()
     time.sleep(RACE_SECONDS)
@@ -104,8 +107,9 @@ def _lease(folder: Folder, *, take_over: bool) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        if _is_ours(folder, mine):
-            folder.delete(LEASE_NAME)
+        with suppress(RunDirError):  # it runs out by itself
+            if _is_ours(folder, mine):
+                folder.delete(LEASE_NAME)
 
 
 def _owner() -> dict[str, Any]:

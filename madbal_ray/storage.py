@@ -63,6 +63,10 @@ class Folder:
         """Return the address of a file in this folder; an absolute `name` stays itself."""
         return name if name.startswith("/") or "://" in name else f"{self.uri}/{name}"
 
+    def _is_here(self, name: str) -> bool:
+        """Tell whether a file lies on this machine's disks; an address may point elsewhere."""
+        return "://" not in name if self.is_local else name.startswith("/")
+
     def _remote(self, name: str = "") -> tuple[pafs.FileSystem, str]:
         scheme, _, rest = (self.file_uri(name) if name else self.uri).partition("://")
         return _filesystem(scheme, rest.partition("/")[0]), rest
@@ -83,7 +87,7 @@ class Folder:
 
     def exists(self, name: str) -> bool:
         """Tell whether the file `name` is there."""
-        if self.is_local:
+        if self._is_here(name):
             return Path(self.file_uri(name)).is_file()
         with self._told("asked for", name):
             filesystem, path = self._remote(name)
@@ -91,7 +95,7 @@ class Folder:
 
     def size(self, name: str) -> int | None:
         """Return the bytes of a file, None where there is none."""
-        if self.is_local:
+        if self._is_here(name):
             try:
                 return Path(self.file_uri(name)).stat().st_size
             except OSError:
@@ -103,14 +107,14 @@ class Folder:
 
     def open(self, name: str) -> Any:
         """Open a file for random reading (a `pyarrow.NativeFile`); errors are the store's own."""
-        if self.is_local:
+        if self._is_here(name):
             return pa.OSFile(self.file_uri(name), "rb")
         filesystem, path = self._remote(name)
         return filesystem.open_input_file(path)
 
     def read(self, name: str) -> bytes:
         """Return the whole content of a file; FileNotFoundError where there is none."""
-        if self.is_local:
+        if self._is_here(name):
             return Path(self.file_uri(name)).read_bytes()
         with self._told("read", name), self.open(name) as handle:
             return handle.read()

@@ -107,7 +107,9 @@ def load_suite(path: str | Path, overrides: tuple[str, ...] = ()) -> Suite:
             runs.append(SuiteRun(member, seed, config))
     if spec.baseline not in spec.members:
         problems.append(f"baseline {spec.baseline!r} is no member: {', '.join(spec.members)}")
-    problems += protocol_differences({run.member: run.config for run in runs})
+    by_member = {run.member: run.config for run in runs}
+    if by_member:
+        problems += protocol_differences(by_member) + paths_differences(by_member)
     problems += _other_lengths(runs)
     if problems:
         raise ConfigError(f"{path} cannot be used:\n  " + "\n  ".join(problems))
@@ -128,6 +130,27 @@ def _all_members(spec: SuiteFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def is_reference(config: Config) -> bool:
     """Tell whether a run is the fully supervised one."""
     return config.budget.initial_pixels_per_image == "all"
+
+
+def paths_differences(configs: Mapping[str, Config]) -> list[str]:
+    """Return where members of one suite name other data, weights or stop rules.
+
+    These may change at a resume, or name the same bytes on another machine, so they are no
+    result settings; within a suite they must agree.
+    """
+    names = list(configs)
+    first = configs[names[0]]
+    found = []
+    for name in names[1:]:
+        other = configs[name]
+        for key, here, there in (
+            ("data.root", first.data.root, other.data.root),
+            ("model.weights", first.model.weights, other.model.weights),
+            ("stop", first.stop, other.stop),
+        ):
+            if here != there:
+                found.append(f"{name} is not comparable with {names[0]}: {key}: {here} -> {there}")
+    return found
 
 
 def protocol_differences(configs: Mapping[str, Config]) -> list[str]:

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from madbal_ray.cli.run import ENGINES
+from madbal_ray.errors import RunDirError
 
 
 @click.command("suite")
@@ -45,10 +46,15 @@ def command(
         address=address,
         say=say,
     )
-    results, written = api.report([root], warn=say)
-    print_results(console, results)
-    say(f"wrote {written[0]}, {len(written) - 1} tables and charts beside it")
     for result in failed:
         say(f"failed: {result.task.run.name}: {result.error}")
+    try:
+        results, written = api.report([root], warn=say)
+    except RunDirError as error:  # no run has a finished round
+        say(f"no report: {error}")
+        sys.exit(1)
+    print_results(console, results)
+    say(f"wrote {written[0]}, {len(written) - 1} tables and charts beside it")
     if failed:
+        say(f"{len(failed)} runs failed, see above; the same command tries them again")
         sys.exit(1)

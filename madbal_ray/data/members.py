@@ -9,11 +9,11 @@ ranged read, a Parquet row one read of its row group (the last one is kept).
 from __future__ import annotations
 
 import functools
+import re
 import tarfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import parse_qs
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +24,12 @@ from madbal_ray.storage import Folder
 BYTES_COLUMNS = ("image", "bytes", "image_bytes")
 URI_COLUMNS = ("image_uri", "uri", "url", "path")
 ID_COLUMN = "image_id"
+PLACE = re.compile(
+    r"(?P<path>.+)#(?:offset=(?P<offset>\d+)&length=(?P<length>\d+)|group=(?P<group>\d+)&row=(?P<row>\d+))",
+    re.DOTALL,
+)
+"""An address inside a file; any other ``#`` belongs to the file's name."""
+
 KEPT_ROW_GROUPS = 2
 """Row groups kept in memory per process: reading on in order, and the one before."""
 
@@ -36,7 +42,8 @@ class Member:
 
     Attributes:
         uri: with a fragment, or of a file of its own (Parquet with URIs).
-        num_bytes: of the encoded image; None: not known without reading it.
+        num_bytes: of the encoded image, or of the whole Parquet file: what tells a change;
+            None: not known without a look at the file.
     """
 
     image_id: str
@@ -50,11 +57,12 @@ def read_image_bytes(root: Folder, uri: str) -> bytes:
     Raises:
         OSError: the file cannot be read, or is shorter than its index says.
     """
-    path, separator, fragment = uri.partition("#")
-    if not separator:
+    found = PLACE.fullmatch(uri)
+    if found is None:
         with root.open(uri) as handle:  # the store's own errors, so that one image is retried
             return handle.read()
-    place = {key: int(values[0]) for key, values in parse_qs(fragment).items()}
+    path = found["path"]
+    place = {key: int(value) for key, value in found.groupdict().items() if value and key != "path"}
     if "offset" in place:
         with root.open(path) as handle:
             handle.seek(place["offset"])
@@ -74,7 +82,7 @@ def read_image_bytes(root: Folder, uri: str) -> bytes:
 def _image_column(root: Folder, path: str, group: int) -> pa.ChunkedArray:
     with root.open(path) as handle:
         file = pq.ParquetFile(handle)
-        name = _first(BYTES_COLUMNS, file.schema_arrow)
+        name = _bytes_column(file.schema_arrow)
         assert name is not None
         column = file.read_row_group(group, columns=[name])[name]
     if pa.types.is_struct(column.type):
@@ -119,11 +127,12 @@ def list_parquet(root: Folder, path: str) -> Iterator[Member]:
     """Yield the images of a Parquet file: bytes, or URIs of files.
 
     Bytes: a binary column ``image``, ``bytes`` or ``image_bytes``, or a struct of that name
-    with a field ``bytes``. Ids: column ``image_id``, else ``<file>/<row>``.
+    with a field ``bytes``. Ids: column ``image_id``, else ``<file>/<row, nine digits>``.
 
     Raises:
         DataError: no Parquet, or none of the columns.
     """
+    size = root.size(path)
     try:
         with root.open(path) as handle:
             file = pq.ParquetFile(handle)
@@ -143,11 +152,11 @@ def list_parquet(root: Folder, path: str) -> Iterator[Member]:
                 count = file.metadata.row_group(group).num_rows
                 table = file.read_row_group(group, columns=wanted) if wanted else None
                 for row in range(count):
-                    image_id = f"{path}/{start + row}"
+                    image_id = f"{path}/{start + row:09d}"
                     if table is not None and ID_COLUMN in wanted:
                         image_id = str(table[ID_COLUMN][row].as_py())
                     if bytes_name is not None:
-                        yield Member(image_id, f"{path}#group={group}&row={row}", None)
+                        yield Member(image_id, f"{path}#group={group}&row={row}", size)
                     else:
                         assert table is not None
                         yield Member(image_id, str(table[uri_name][row].as_py()), None)
@@ -160,13 +169,16 @@ def list_parquet(root: Folder, path: str) -> Iterator[Member]:
 
 
 def _bytes_column(schema: pa.Schema) -> str | None:
-    name = _first(BYTES_COLUMNS, schema)
-    if name is None:
-        return None
-    dtype = schema.field(name).type
-    if pa.types.is_struct(dtype):
-        return name if dtype.get_field_index("bytes") >= 0 else None
-    return name if pa.types.is_binary(dtype) or pa.types.is_large_binary(dtype) else None
+    """Return the first of `BYTES_COLUMNS` that holds bytes."""
+    for name in BYTES_COLUMNS:
+        if name not in schema.names:
+            continue
+        dtype = schema.field(name).type
+        if pa.types.is_struct(dtype) and dtype.get_field_index("bytes") >= 0:
+            return name
+        if pa.types.is_binary(dtype) or pa.types.is_large_binary(dtype):
+            return name
+    return None
 
 
 def _first(names: tuple[str, ...], schema: pa.Schema) -> str | None:

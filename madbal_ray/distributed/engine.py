@@ -33,6 +33,7 @@ def make_ray_engine(config: Config, run_dir: RunDir, address: str | None) -> Ray
         scratch=run_dir.folder / "_ray",
         threads=(config.score.threads_per_worker, config.train.threads_per_worker),
         address=address,
+        shared=[run_dir.pool_folder(config)],
     )
 
 
@@ -43,6 +44,7 @@ class RayEngine:
         scratch: folder for Ray Train's own files, reachable from every node.
         threads: (scoring, training) threads of a worker; what it reserves as CPUs, as far
             as the cluster has them.
+        shared: further folders that every node must see.
         address: see `madbal_ray.distributed.session.connect`.
 
     Raises:
@@ -58,6 +60,7 @@ class RayEngine:
         scratch: Folder,
         threads: tuple[int, int],
         address: str | None,
+        shared: Sequence[Folder] = (),
     ) -> None:
         self._is_ours = connect(address)
         self.resources = resources
@@ -65,7 +68,8 @@ class RayEngine:
         self.scoring_threads, self.training_threads = threads
         self.selection = SelectionActors(resources.scoring_workers)
         self.device = cluster_device(resources.device)
-        check_shared(scratch)
+        for folder in (scratch, *shared):
+            check_shared(folder)
 
     def map_shards(self, job: ShardJob, shard_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
         """Light jobs go to the selection actors, the rest through Ray Data."""

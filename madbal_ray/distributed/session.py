@@ -121,7 +121,7 @@ def check_shared(folder: Folder) -> None:
     try:
         seen: dict[str, bool] = {}
         for node in nodes:
-            affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+            affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": affinity}
             look: Any = ray.remote(**options)(_sees)
             seen[node["NodeManagerAddress"]] = ray.get(look.remote(folder, name))

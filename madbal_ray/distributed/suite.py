@@ -10,9 +10,15 @@ from ray.exceptions import RayError
 
 from madbal_ray.config import Config
 from madbal_ray.distributed.engine import make_ray_engine
-from madbal_ray.distributed.session import cluster_device, cluster_resources, connect
+from madbal_ray.distributed.session import (
+    check_shared,
+    cluster_device,
+    cluster_resources,
+    connect,
+)
 from madbal_ray.loop.suite_runner import RunTask, TaskResult
 from madbal_ray.loop.whole_run import perform, perform_locally
+from madbal_ray.storage import Folder
 
 
 def perform_on_ray(task: RunTask) -> TaskResult:
@@ -28,11 +34,15 @@ class RayTaskPool:
 
     Args:
         config: of any run of the suite; all agree on resources.
+        folder: of the suite; every node must see it.
         address: see `madbal_ray.distributed.session.connect`.
     """
 
-    def __init__(self, config: Config, address: str | None) -> None:
+    def __init__(self, config: Config, folder: Folder, address: str | None) -> None:
         self._is_ours = connect(address)
+        check_shared(folder)
+        if config.pool.dir is not None:
+            check_shared(Folder(config.pool.dir))
         self.device = cluster_device(config.resources.device)
         self.needs_engine = config.train.num_workers > 1
         cpus, gpus = cluster_resources()

@@ -11,7 +11,12 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from madbal_ray import errors
-from madbal_ray.distributed.session import cluster_device, cluster_resources, connect
+from madbal_ray.distributed.session import (
+    check_shared,
+    cluster_device,
+    cluster_resources,
+    connect,
+)
 from madbal_ray.errors import ConfigError, MadbalError
 from madbal_ray.loop.cross_validation import CrossValidation
 from madbal_ray.search_space import Range
@@ -19,6 +24,9 @@ from madbal_ray.storage import Folder
 
 Algorithm = Literal["random", "optuna"]
 METRIC = "objective"
+PARTS = ("score_precision", "error_precision", "chance")
+FAILED = -1.0
+"""Objective of a trial that ended in an error; average precision is never negative."""
 
 
 def search(
@@ -41,13 +49,15 @@ def search(
         storage: for Ray Tune's own files.
 
     Returns:
-        Settings by key, objective, its parts, and the folds done; best first.
+        Settings by key, objective, its parts, the folds done and the error of a trial that
+        failed (it stands last); best first.
 
     Raises:
         MadbalError: a trial's own; StageError where workers were lost.
     """
     is_ours = connect(address)
     try:
+        check_shared(storage)
         config = validation.run.config
         device = cluster_device(config.resources.device)
         validation.device = device
@@ -79,6 +89,8 @@ def search(
                 "same command again to go on with the others done"
             )
         rows = [_row(result.config or {}, result.metrics or {}) for result in results]
+        if all(row["error"] for row in rows):
+            raise errors.StageError(f"every trial failed; the first: {rows[0]['error']}")
         return sorted(rows, key=lambda row: (-row["folds"], -row[METRIC]))
     finally:
         if is_ours:
@@ -105,7 +117,12 @@ def _trial(config: dict[str, Any], validation: CrossValidation) -> None:
     """Report the means over the folds done so far, fold by fold."""
     found = []
     for fold in range(validation.num_folds):
-        found.append(validation.result(config, fold))
+        try:
+            found.append(validation.result(config, fold))
+        except MadbalError as error:  # it diverged, say: a bad trial, not the end of the search
+            nothing = dict.fromkeys(PARTS, 0.0)
+            tune.report({METRIC: FAILED, **nothing, "folds": 0, "error": str(error)})
+            return
         count = len(found)
         tune.report(
             {
@@ -114,12 +131,13 @@ def _trial(config: dict[str, Any], validation: CrossValidation) -> None:
                 "error_precision": sum(one.error_precision for one in found) / count,
                 "chance": sum(one.error_rate for one in found) / count,
                 "folds": count,
+                "error": "",
             }
         )
 
 
 def _row(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
-    names = (METRIC, "score_precision", "error_precision", "chance", "folds")
+    names = (METRIC, *PARTS, "folds", "error")
     return {**settings, **{name: metrics[name] for name in names}}
 
 

@@ -116,9 +116,9 @@ class _Inspector:
         )
 
     def _insight(self, pictures: list[QueryPicture]) -> RunInsight:
-        if not self._errors:
+        errors = np.concatenate([np.zeros(0, bool), *self._errors])
+        if not errors.any() or errors.all():  # no mask, nothing left to measure, or no contrast
             return RunInsight(self.round_index, pictures)
-        errors = np.concatenate(self._errors)
         rate = float(errors.mean())
         rows = []
         for name, parts in self._signals.items():

@@ -52,6 +52,7 @@ def report_runs(
     out: Path,
     *,
     baseline: str | None,
+    suite_baseline: str | None,
     title: str,
     device: str,
     warn: Callable[[str], None],
@@ -59,14 +60,18 @@ def report_runs(
     """Write the report of some runs on one axis.
 
     Args:
-        baseline: member that the others are compared with; None: the first one.
+        baseline: member that the others are compared with, as the user named it; None: the
+            suite's where it is there, else the first one.
         warn: told what could not be shown, and why.
 
     Raises:
         ConfigError: the runs are of different data sets or protocols, or the baseline is
             none of them.
     """
-    results = compare(runs, baseline=baseline)
+    is_known = baseline is None and suite_baseline is not None
+    results = compare(runs, baseline=baseline or suite_baseline, is_known=is_known)
+    if not results.splits:
+        raise RunDirError("nothing was measured (evaluation.splits is empty), so nothing to report")
     insights = {}
     for member in results.members:
         first = results.of(member)[0]
@@ -86,13 +91,18 @@ def report_runs(
     return results, write_report(results, insights, galleries, out, title=title)
 
 
-def compare(runs: Sequence[Run], *, baseline: str | None = None) -> Results:
+def compare(runs: Sequence[Run], *, baseline: str | None = None, is_known: bool = False) -> Results:
     """Return runs on one axis.
+
+    Args:
+        is_known: the baseline is a suite's and not the user's; where it is none of the
+            runs, the first member stands in for it.
 
     Raises:
         ConfigError: see `report_runs`.
     """
     problems = protocol_differences({str(run.run_dir): run.config for run in runs})
+    problems += _other_bytes(runs)
     if problems:
         raise ConfigError(
             "these runs cannot be put on one axis:\n  "
@@ -103,13 +113,28 @@ def compare(runs: Sequence[Run], *, baseline: str | None = None) -> Results:
     results = Results(
         [_result(run, label) for run, label in zip(runs, labels, strict=True)], baseline
     )
-    if baseline is not None and baseline not in results.members:
+    if baseline is not None and baseline not in results.members and not is_known:
         raise ConfigError(
             f"baseline {baseline!r} is none of the runs: {', '.join(results.members)}"
         )
-    if baseline is None and len(results.members) > 1:
+    if results.baseline not in results.members and len(results.members) > 1:
         results = Results(results.runs, results.members[0])
     return results
+
+
+def _other_bytes(runs: Sequence[Run]) -> list[str]:
+    """Return where runs saw other images or began with other pretrained weights.
+
+    Their paths may differ from machine to machine; what counts is what the run recorded.
+    """
+    found = []
+    first = runs[0]
+    for run in runs[1:]:
+        if run.stage("index").key != first.stage("index").key:
+            found.append(f"{run.run_dir} has other images or masks than {first.run_dir}")
+        if run.weights_identity() != first.weights_identity():
+            found.append(f"{run.run_dir} began with other pretrained weights than {first.run_dir}")
+    return found
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
@@ -123,7 +148,11 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         settings.setdefault(run.config.name, set()).add(json.dumps(alike, sort_keys=True))
     if max(seen.values()) == 1 and all(len(found) == 1 for found in settings.values()):
         return [run.config.name for run in runs]
-    return [str(run.run_dir).rstrip("/").rpartition("/")[2] for run in runs]
+    parts = [str(run.run_dir).rstrip("/").split("/") for run in runs]
+    depth = 1
+    while len({tuple(one[-depth:]) for one in parts}) < len({tuple(one) for one in parts}):
+        depth += 1
+    return ["/".join(one[-depth:]) for one in parts]
 
 
 def _result(run: Run, member: str) -> RunResult:

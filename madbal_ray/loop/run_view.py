@@ -133,6 +133,10 @@ class Run:
         }
         return describe_protocol(self.config, split_sizes=sizes, num_classes=len(self.class_names))
 
+    def weights_identity(self) -> str:
+        """Return what stands for the pretrained weights: ``none``, a name, or a sha256."""
+        return str(self.stage("phase1", 0).marker().settings["weights"])
+
     def versions(self) -> dict[str, str]:
         """Return the package versions that the run was last started with."""
         started = [event for event in self.run_dir.events() if event["event"] == "run_started"]

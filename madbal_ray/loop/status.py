@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from madbal_ray.config import Config
+from madbal_ray.config_file import changed_keys
 from madbal_ray.run_dir import RunDir
 from madbal_ray.strategies import resolve
 
@@ -63,6 +65,16 @@ def format_seconds(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min" if minutes else f"{round(seconds)} s"
+
+
+def is_finished(config: Config, run_dir: RunDir) -> bool:
+    """Tell whether a run with these settings is complete in this folder."""
+    if not run_dir.exists or changed_keys(run_dir.config(), config):
+        return False
+    if run_dir.stopped() is not None and run_dir.config().stop == config.stop:
+        return True
+    has_phase2 = resolve(config.strategy).has_phase2
+    return run_dir.finished_rounds(config, has_phase2=has_phase2) == config.num_rounds
 
 
 def read_status(run_dir: RunDir) -> Status:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from madbal_ray.loop.status import format_seconds
+from madbal_ray.config_file import changed_keys
+from madbal_ray.errors import ConfigError
+from madbal_ray.loop.status import format_seconds, is_finished
 from madbal_ray.run_dir import RunDir
 from madbal_ray.storage import Folder
 from madbal_ray.suite_config import SUITE_NAME, Suite, SuiteRun
@@ -65,7 +67,12 @@ class SuiteRunner:
     failed: list[TaskResult] = field(default_factory=list)
 
     def run(self) -> list[TaskResult]:
-        """Run everything; return the runs that failed."""
+        """Run everything; return the runs that failed.
+
+        Raises:
+            ConfigError: the folder holds runs with other settings.
+        """
+        self._check_settings()
         listing = {
             "name": self.suite.name,
             "baseline": self.suite.baseline,
@@ -85,11 +92,22 @@ class SuiteRunner:
         return (self.folder / run.name).uri
 
     def _is_finished(self, run: SuiteRun) -> bool:
-        state = RunDir(self.run_dir(run))
-        if not state.exists:
-            return False
-        last = state.find("metrics", run.config.num_rounds - 1)
-        return state.stopped() is not None or last is not None
+        run_dir = RunDir(self.run_dir(run))
+        return run_dir.exists and is_finished(run.config, run_dir)
+
+    def _check_settings(self) -> None:
+        """Refuse a folder whose runs were made with other settings, before anything runs."""
+        problems = []
+        for run in self.suite.runs:
+            state = RunDir(self.run_dir(run))
+            if state.exists and (changes := changed_keys(state.config(), run.config)):
+                problems.append(f"{run.name}: {'; '.join(changes)}")
+        if problems:
+            raise ConfigError(
+                f"{self.folder} holds runs with other settings:\n  "
+                + "\n  ".join(problems)
+                + "\nrestore the suite's YAML, or choose another --folder"
+            )
 
     def _share(self, missing: Sequence[SuiteRun]) -> None:
         """Prepare the pool once, then round 0 once per seed."""

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from madbal_ray.config import Config
-from madbal_ray.errors import MadbalError, ResourceError
+from madbal_ray.errors import LockedError, MadbalError, ResourceError
+from madbal_ray.lock import LEASE_SECONDS
 from madbal_ray.loop.active_loop import ActiveLoop
 from madbal_ray.loop.engine import Engine
 from madbal_ray.loop.local_engine import LocalEngine
@@ -100,8 +101,18 @@ def perform(task: RunTask, make_engine: Callable[[Config, RunDir], Engine]) -> T
     started = time.perf_counter()
     error = None
     config, run_dir = task.run.config, RunDir(task.run_dir)
-    try:
+
+    def work() -> None:
         run_whole(config, run_dir, lambda: make_engine(config, run_dir), stop_after=task.stop_after)
+
+    try:
+        try:
+            work()
+        except LockedError:
+            if run_dir.folder.is_local:
+                raise
+            time.sleep(LEASE_SECONDS)  # the lease of a worker that died with its node
+            work()
     except StopRequested:
         pass
     except MadbalError as failure:

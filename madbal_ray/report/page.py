@@ -142,6 +142,8 @@ class _Writer:
     def _asked_charts(self) -> list[Chart]:
         charts = []
         classes = self.results.asked_class_shares()
+        if not len(classes):
+            return charts
         charts.append(
             self._chart(
                 "asked_classes",
@@ -152,7 +154,7 @@ class _Writer:
         )
         self._csv("asked_classes", classes.rename_axis("member").reset_index())
         clusters = self.results.asked_cluster_shares()
-        if len(clusters):
+        if clusters.size:
             figure = figures.share_figure(
                 clusters, title="Clusters of the pixels that were asked", x_label="cluster"
             )

@@ -118,23 +118,41 @@ class Results:
                         "seeds": interval.count,
                     }
                 )
-        return pd.DataFrame(rows)
+        columns = ["member", "clicks_per_image", "mean", "low", "high", "seeds"]
+        return pd.DataFrame(rows, columns=columns)
 
-    def areas(self, split: str) -> dict[str, dict[int, float]]:
-        """Return member -> seed -> area under the budget curve; whole curves only.
+    def shared_clicks(self, members: Sequence[str], split: str) -> list[float]:
+        """Return the clicks per image at which every run of some members was measured."""
+        seen = [
+            set(run.curve(split)["clicks_per_image"]) for name in members for run in self.of(name)
+        ]
+        return sorted(set.intersection(*seen)) if seen else []
 
-        A run that has not reached the clicks of the longest one of its member is left out.
+    def areas(self, members: Sequence[str], split: str) -> dict[str, dict[int, float]]:
+        """Return member -> seed -> area under its curve, over the clicks that all of them share.
+
+        Empty where they share fewer than two points: pixels and whole images have no range
+        in common to compare.
         """
+        shared = self.shared_clicks(members, split)
+        if len(shared) < 2:
+            return {}
         found: dict[str, dict[int, float]] = {}
-        for member in self.members:
-            curves = {run.seed: run.curve(split) for run in self.of(member)}
-            longest = max((len(curve) for curve in curves.values()), default=0)
-            found[member] = {
-                seed: area_under_curve(curve["clicks_per_image"].tolist(), curve["miou"].tolist())
-                for seed, curve in curves.items()
-                if len(curve) == longest and longest
-            }
+        for name in members:
+            for run in self.of(name):
+                miou = run.curve(split).set_index("clicks_per_image")["miou"]
+                area = area_under_curve(shared, [float(miou[clicks]) for clicks in shared])
+                found.setdefault(name, {})[run.seed] = area
         return found
+
+    def on_one_range(self, split: str) -> list[str]:
+        """Return the members that share at least two points with the first one."""
+        first = self.members[:1]
+        return [
+            name
+            for name in self.members
+            if len(self.shared_clicks([*first, name], split)) > 1 or name in first
+        ]
 
     def summary_table(self, split: str) -> pd.DataFrame:
         """Return one row per member: final mIoU, area, share of full supervision, labels needed.
@@ -144,26 +162,22 @@ class Results:
         """
         full = self.full_supervision(split)
         mean_full = sum(full.values()) / len(full) if full else math.nan
-        areas, curves = self.areas(split), self.curve_table(split)
+        areas, curves = self.areas(self.on_one_range(split), split), self.curve_table(split)
         rows = []
         for member in self.members:
             curve = curves[curves["member"] == member]
-            if not len(areas[member]):
-                continue
-            last = curve.iloc[-1]
-            area = bootstrap_interval(list(areas[member].values()))
+            ends = [run.curve(split).iloc[-1] for run in self.of(member)]
+            last = bootstrap_interval([float(end["miou"]) for end in ends])
             row: dict[str, Any] = {
                 "member": member,
-                "seeds": int(last["seeds"]),
-                "clicks_per_image": last["clicks_per_image"],
-                "miou": last["mean"],
-                "miou_low": last["low"],
-                "miou_high": last["high"],
-                "area": area.mean,
-                "area_low": area.low,
-                "area_high": area.high,
-                "share_of_full": last["mean"] / mean_full,
+                "seeds": len(ends),
+                "clicks_per_image": sum(float(end["clicks_per_image"]) for end in ends) / len(ends),
+                "miou": last.mean,
+                "miou_low": last.low,
+                "miou_high": last.high,
             }
+            row |= _area_columns(areas.get(member))
+            row["share_of_full"] = last.mean / mean_full
             for share in SHARES:
                 needed = clicks_to_reach(
                     curve["clicks_per_image"].tolist(), curve["mean"].tolist(), share * mean_full
@@ -173,14 +187,25 @@ class Results:
         return pd.DataFrame(rows)
 
     def comparisons(self, split: str) -> list[Comparison]:
-        """Compare every member with the baseline, on areas paired by seed."""
+        """Compare every member with the baseline, on areas paired by seed.
+
+        Members that share no range of clicks with it are left out.
+        """
         if self.baseline is None or self.baseline not in self.members:
             return []
-        return compare_with(self.areas(split), self.baseline)
+        pairs = {
+            name: self.areas([name, self.baseline], split)
+            for name in self.members
+            if name != self.baseline
+        }
+        return compare_with(
+            {name: (areas[name], areas[self.baseline]) for name, areas in pairs.items() if areas},
+            self.baseline,
+        )
 
     def wins(self, split: str) -> pd.DataFrame:
         """Return in how many seeds the row's area beats the column's."""
-        return win_matrix(self.areas(split))
+        return win_matrix(self.areas(self.on_one_range(split), split))
 
     def verdict(self, split: str) -> list[str]:
         """Return what may be concluded, in sentences."""
@@ -238,6 +263,8 @@ class Results:
         rows, names = {}, {**dict(enumerate(self.class_names)), -1: "void"}
         starts = [run.asked_classes.query("round == 0") for run in self.runs]
         starts = [part for run, part in zip(self.runs, starts, strict=True) if not run.is_reference]
+        if not starts:
+            return pd.DataFrame(columns=list(names.values()))
         rows["random start"] = _shares(starts, "class_id")
         for member in self.members:
             later = [run.asked_classes.query("round > 0") for run in self.of(member)]
@@ -289,6 +316,13 @@ class Results:
         )
         means["peak_gib"] = means.pop("peak_memory") / 2**30
         return means.reset_index()
+
+
+def _area_columns(areas: dict[int, float] | None) -> dict[str, float]:
+    if areas is None:
+        return dict.fromkeys(("area", "area_low", "area_high"), math.nan)
+    interval = bootstrap_interval(list(areas.values()))
+    return {"area": interval.mean, "area_low": interval.low, "area_high": interval.high}
 
 
 def _shares(parts: list[pd.DataFrame], key: str) -> pd.Series:

@@ -103,20 +103,20 @@ class Comparison:
     smallest_visible: float
 
 
-def compare_with(areas: Mapping[str, Mapping[int, float]], baseline: str) -> list[Comparison]:
-    """Compare every member with the baseline on one value per seed.
+def compare_with(
+    pairs: Mapping[str, tuple[Mapping[int, float], Mapping[int, float]]], baseline: str
+) -> list[Comparison]:
+    """Compare members with the baseline on one value per seed.
 
     Args:
-        areas: member -> seed -> area under its curve; only seeds that both have count.
+        pairs: member -> its values by seed, and the baseline's; only seeds of both count.
     """
     found, p_values = [], []
-    for member in areas:
-        if member == baseline:
-            continue
-        seeds = sorted(areas[member].keys() & areas[baseline].keys())
+    for member, (own, other) in pairs.items():
+        seeds = sorted(own.keys() & other.keys())
         if not seeds:
             continue
-        differences = np.array([areas[member][s] - areas[baseline][s] for s in seeds])
+        differences = np.array([own[seed] - other[seed] for seed in seeds])
         p_values.append(_paired_p_value(differences))
         found.append(
             Comparison(

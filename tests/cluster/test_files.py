@@ -63,7 +63,7 @@ def test_kuberay_objects_use_fields_that_exist(path):
     assert spec["authOptions"] == {"mode": "token"}
     head = spec["headGroupSpec"]
     assert set(head) <= GROUP_FIELDS
-    assert head["rayStartParams"] == {"num-cpus": "0", "dashboard-host": "127.0.0.1"}
+    assert head["rayStartParams"] == {"num-cpus": "0"}
     for group in [head, *spec["workerGroupSpecs"]]:
         assert set(group) <= WORKER_FIELDS
         pod = group["template"]["spec"]

@@ -123,6 +123,28 @@ def test_ray_scores_like_the_local_engine(ray_session, scored, tiny_run, pools, 
     assert found.table("queries", 0).equals(scored.table("queries", 0))
 
 
+def test_a_hash_in_a_name_is_a_name(tiny_run, pools, tmp_path):
+    (tmp_path / "pool").mkdir()
+    for index, path in enumerate(sorted((pools / "folder" / "a").iterdir())[:3]):
+        (tmp_path / "pool" / f"photo #{index}.png").write_bytes(path.read_bytes())
+    out = tmp_path / "out"
+    api.score(tmp_path / "pool", checkpoint=tiny_run.run_dir.folder.uri, out=out, engine="local")
+    found = madbal_ray.open_run(out)
+    assert found.table("images").num_rows == 3
+    assert found.table("quarantine").num_rows == 0
+
+
+def test_bytes_are_found_beside_a_text_column(tiny_run, pools, tmp_path):
+    (tmp_path / "pool").mkdir()
+    files = sorted((pools / "folder" / "a").iterdir())[:3]
+    table = {"image": [path.name for path in files], "bytes": [path.read_bytes() for path in files]}
+    pq.write_table(pa.table(table), tmp_path / "pool" / "p.parquet")
+    out = tmp_path / "out"
+    api.score(tmp_path / "pool", checkpoint=tiny_run.run_dir.folder.uri, out=out, engine="local")
+    ids = madbal_ray.open_run(out).table("images")["image_id"].to_pylist()
+    assert ids == [f"p.parquet/{row:09d}" for row in range(3)]
+
+
 class TestBadInput:
     def score(self, tiny_run, pool, out, **options):
         options = {"checkpoint": tiny_run.run_dir.folder.uri} | options

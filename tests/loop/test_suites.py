@@ -36,6 +36,10 @@ class TestRefusals:
                 ["oracle.skip_void"],
             ),
             ({"members": {"a": {"num_rounds": 3}, "random": {}}}, ["member random has 2 rounds"]),
+            (
+                {"members": {"a": {"model": {"weights": "x.safetensors"}}, "random": {}}},
+                ["model.weights: x.safetensors -> none"],
+            ),
             ({"baseline": "nobody"}, ["baseline 'nobody' is no member: madbal, random"]),
             ({"seed": [1]}, ["seed", "Extra inputs"]),
             ({"seeds": []}, ["seeds"]),
@@ -92,6 +96,30 @@ def test_a_finished_suite_runs_nothing(tiny_suite, tmp_path):
     _, failed = api.run_suite(path, folder=tiny_suite, engine="local", say=lines.append)
     assert lines == ["6 runs, 6 finished"]
     assert failed == []
+
+
+def test_an_edited_suite_does_not_report_old_runs(tiny_suite, tmp_path):
+    members = {"madbal": {"strategy": {"name": "madbal", "pixel_share": 0.5}}, "random": {}}
+    members["random"] = {"strategy": {"name": "random"}}
+    path = write(tmp_path / "suite.yaml", members=members)
+    with pytest.raises(ConfigError, match=r"madbal-seed-0: strategy.pixel_share: null -> 0.5"):
+        api.run_suite(path, folder=tiny_suite, engine="local")
+
+
+def test_a_run_without_its_phase_2_is_not_finished(tiny_suite, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(tiny_suite, folder)
+    (folder / "madbal-seed-0" / "rounds" / "001" / "phase2" / "_CURRENT.json").unlink()
+    lines: list[str] = []
+    api.run_suite(write(tmp_path / "suite.yaml"), folder=folder, engine="local", say=lines.append)
+    assert lines[0] == "6 runs, 5 finished"
+
+
+def test_two_suites_in_one_report_keep_their_runs_apart(tiny_suite, tmp_path):
+    shutil.copytree(tiny_suite, tmp_path / "other")
+    results, _ = api.report([tiny_suite, tmp_path / "other"], out=tmp_path / "out", warn=print)
+    assert len(results.members) == 8
+    assert all(len(results.of(member)) == 1 for member in results.members)
 
 
 def test_a_failed_run_is_listed_and_tried_again(tiny_suite, tmp_path):

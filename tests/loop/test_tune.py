@@ -135,6 +135,17 @@ def test_search_on_ray_writes_a_configuration_that_runs(ray_session, space, tmp_
     assert run.num_rounds == 1
 
 
+def test_a_trial_that_diverges_stands_last(ray_session, tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump({"train.phase2.learning_rate": {"choice": [0.01, 1e30]}}))
+    options = {"space": path, "num_samples": 4, "folds": 2, "out": tmp_path / "out"}
+    rows, _ = api.tune(learning_config(), say=lambda line: None, **options)
+    by_rate = {row["train.phase2.learning_rate"]: row for row in rows}
+    assert set(by_rate) == {0.01, 1e30}
+    assert rows[0]["train.phase2.learning_rate"] == 0.01
+    assert "loss is" in by_rate[1e30]["error"]
+
+
 @pytest.mark.kill
 def test_search_survives_a_kill_and_a_restart(tmp_path):
     config, space = tmp_path / "tiny.json", tmp_path / "space.yaml"

@@ -1,0 +1,79 @@
+"""Runs on one axis: shared ranges, ends of their own, and runs of unusual shape."""
+
+import pandas as pd
+import pytest
+
+from madbal_ray import api
+from madbal_ray.errors import RunDirError
+from madbal_ray.report.results import Results, RunResult
+from tests.conftest import tiny_config
+
+
+def run(member, seed, clicks, miou, **options):
+    rows = {
+        "round": range(len(clicks)),
+        "split": "test",
+        "clicks_per_image": [float(one) for one in clicks],
+        "miou": miou,
+    }
+    return RunResult(member, seed, f"{member}-{seed}", False, pd.DataFrame(rows), **options)
+
+
+def test_areas_are_compared_over_shared_clicks_only():
+    long = [run("long", s, [10, 20, 30], [0.3, 0.4, 0.6 + s / 100]) for s in range(3)]
+    short = [run("short", s, [10, 20], [0.31, 0.41 + s / 100]) for s in range(3)]
+    results = Results([*long, *short], baseline="long")
+    (one,) = results.comparisons("test")
+    assert one.difference.mean == pytest.approx((0.01 + 0.02) / 2)  # not the 0.3 of the third round
+    areas = results.areas(["long", "short"], "test")
+    assert areas["long"] == {seed: pytest.approx(0.35) for seed in range(3)}
+
+
+def test_members_without_a_shared_range_are_not_compared():
+    pixels = [run("pixels", s, [10, 20, 30], [0.3, 0.4, 0.5]) for s in range(6)]
+    images = [run("images", s, [10, 17_000], [0.3, 0.6]) for s in range(6)]
+    results = Results([*pixels, *images], baseline="pixels")
+    assert results.comparisons("test") == []
+    assert results.verdict("test") == []
+    summary = results.summary_table("test").set_index("member")
+    assert pd.isna(summary.loc["images", "area"])
+    assert summary.loc["images", "miou"] == pytest.approx(0.6)
+    assert summary.loc["pixels", "area"] == pytest.approx(0.4)
+
+
+def test_each_seed_ends_where_it_ended():
+    runs = [
+        run("a", 0, [10, 20], [0.2, 0.4]),
+        run("a", 1, [10, 20, 30], [0.2, 0.4, 0.52]),
+        run("a", 2, [10, 20], [0.2, 0.43]),
+    ]
+    row = Results(runs).summary_table("test").iloc[0]
+    assert row["seeds"] == 3
+    assert row["miou"] == pytest.approx((0.4 + 0.52 + 0.43) / 3)
+    assert row["miou_low"] < row["miou_high"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"budget": {"initial_pixels_per_image": "all"}, "num_rounds": 1},
+        {"strategy": {"name": "core_set"}, "budget": {"images_per_round": 2}},
+        {"strategy": {"name": "class_balanced_superpixel"}},
+    ],
+    ids=["full supervision", "images", "superpixels"],
+)
+def test_every_kind_of_run_has_a_report(tmp_path, changes):
+    config = tiny_config(**changes)
+    config["budget"] = {"pixels_per_image": 5, "initial_pixels_per_image": 5} | config["budget"]
+    api.run(config, run_dir=tmp_path / "run", engine="local")
+    warnings: list[str] = []
+    _, written = api.report([tmp_path / "run"], warn=warnings.append)
+    assert written[0].stat().st_size > 1000
+    assert warnings == []
+
+
+def test_nothing_measured_is_said(tmp_path):
+    config = tiny_config(num_rounds=1, evaluation={"splits": []})
+    api.run(config, run_dir=tmp_path / "run", engine="local")
+    with pytest.raises(RunDirError, match="nothing was measured"):
+        api.report([tmp_path / "run"])
