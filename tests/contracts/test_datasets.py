@@ -19,8 +19,10 @@ SIZES = {
     "cityscapes": {"train": 1, "val": 1},
     "synthetic": {"train": 5, "val": 3},
     "folder": {"train": 2, "val": 1},
+    "images": {"train": 3},
 }
-CLASSES = {"camvid": 11, "voc2012": 21, "cityscapes": 19, "synthetic": 9, "folder": 3}
+WITHOUT_MASKS = {"images"}
+CLASSES = {"camvid": 11, "voc2012": 21, "cityscapes": 19, "synthetic": 9, "folder": 3, "images": 3}
 
 
 def make_folder(root, *, splits=True, masks=True, classes="road\nsky\ncar\n"):
@@ -42,7 +44,8 @@ def config_of(name, root):
         return DataConfig.model_validate(
             {"name": name, "synthetic": {"num_train": 5, "num_val": 3, "height": 32, "width": 40}}
         )
-    return DataConfig.model_validate({"name": name, "root": str(root)})
+    options = {"folder": {"classes": ["road", "sky", "car"]}} if name == "images" else {}
+    return DataConfig.model_validate({"name": name, "root": str(root)} | options)
 
 
 @pytest.mark.parametrize("name", list(REGISTRY))
@@ -50,6 +53,8 @@ def test_contract(name, request, tmp_path):
     root = tmp_path
     if name == "folder":
         make_folder(root)
+    elif name == "images":
+        make_folder(root, splits=False, masks=False)
     elif name != "synthetic":
         root = request.getfixturevalue("data_folder") / name
     config, pool = config_of(name, root), Folder(tmp_path / "pool")
@@ -64,6 +69,9 @@ def test_contract(name, request, tmp_path):
         record = records[0]
         assert not Path(record.image_uri).is_absolute()
         image = decode_image(where.read(record.image_uri), max_pixels=10**8)
+        if name in WITHOUT_MASKS:
+            assert record.mask_uri is None
+            continue
         assert record.mask_uri is not None
         mask = decode_mask(where.read(record.mask_uri), lookup, max_pixels=10**8)
         assert mask.shape == image.shape[:2]
