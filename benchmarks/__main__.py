@@ -43,8 +43,10 @@ def main() -> None:
     for row in rows:
         table.add_row(*_cells(row))
     Console(width=150).print(table)
-    if options.only == list(BENCHMARKS):
-        _write(rows, options.device)
+    command = "make bench" if options.device == "cpu" else "make bench-gpu"
+    if options.only != list(BENCHMARKS):
+        command = f"python -m benchmarks --device {options.device} --only {' '.join(options.only)}"
+    _write(rows, command, options.device)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -52,9 +54,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     return row.what, row.ours, row.plain, row.figure, row.target or "", met
 
 
-def _write(rows: list[Row], device: str) -> None:
-    """Replace this device's section of the results."""
-    command = "make bench" if device == "cpu" else "make bench-gpu"
+def _write(rows: list[Row], command: str, device: str) -> None:
+    """Replace this command's section of the results."""
     heading = f"## {command}"
     lines = [heading, "", f"{date.today().isoformat()}; {machine(device)}; `{command}`.", ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]

@@ -57,33 +57,41 @@ def generate(folder: Path, num_images: int) -> StageDir:
 
 def select(score: StageDir, folder: Path, workers: int) -> tuple[float, int, int]:
     """Allocate and query; return seconds, asked pixels and peak bytes of any process."""
-    started = time.perf_counter()
     strategy = StrategyConfig()
     budgets = StageDir.plan(Folder(folder), "allocate", {}, {})
     config = BudgetConfig(pixels_per_image=20)
-    AllocateBudgets(budgets, score, 1, CLUSTERS, CLASSES, config, strategy).run()
     output = StageDir.plan(Folder(folder), "select", {}, {})
     job = QueryShard(output, score, budgets, 1, "pixel", strategy)
     shard_ids = [int(name) for name in score.marker().summary["shards"]]
     asked, peak = 0, peak_memory()
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_setup, initargs=(job,)
-    ) as pool:
-        for found, memory in pool.map(_query, shard_ids, chunksize=8):
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_wake, range(4 * workers)))  # selection actors live as long as the run
+        started = time.perf_counter()
+        AllocateBudgets(budgets, score, 1, CLUSTERS, CLASSES, config, strategy).run()
+        parts = [(job, part) for part in _cut(shard_ids, 16 * workers)]
+        for found, memory in pool.map(_query, parts):
             asked += found
             peak = max(peak, memory)
-    return time.perf_counter() - started, asked, max(peak, peak_memory())
+        seconds = time.perf_counter() - started
+    return seconds, asked, max(peak, peak_memory())
 
 
-def _setup(job: QueryShard) -> None:
-    global _worker
-    _worker = ShardWorker(job)
+def _wake(_: int) -> None:
+    time.sleep(0.05)
 
 
-def _query(shard_id: int) -> tuple[int, int]:
-    row = _worker.run(shard_id)
-    assert "error" not in row, row["error"]
-    return row["counts"]["asked"], row["peak_memory"]
+def _cut(items: list[int], count: int) -> list[list[int]]:
+    return [part for i in range(count) if (part := items[i::count])]
+
+
+def _query(task: tuple[QueryShard, list[int]]) -> tuple[int, int]:
+    job, shard_ids = task
+    worker, asked = ShardWorker(job), 0
+    for shard_id in shard_ids:
+        row = worker.run(shard_id)
+        assert "error" not in row, row["error"]
+        asked += row["counts"]["asked"]
+    return asked, peak_memory()
 
 
 def selection(device: str, *, images: int = 3000, workers: int = 2) -> Iterator[Row]:
