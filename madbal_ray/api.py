@@ -1,4 +1,8 @@
-"""What a notebook calls: run an experiment, open a run and read its tables."""
+"""What a notebook calls: run an experiment, open a run and read its tables.
+
+Longer than others, and one thing: the list of what may be called, each function the hand-over
+from its arguments to the room that does the work.
+"""
 
 from __future__ import annotations
 
