@@ -26,8 +26,8 @@ test: setup  ## all tests that a machine without a GPU can run in minutes
 
 check: lint test  ## what CI runs
 
-test-kill: setup  ## kill a run on Ray at ten random moments; same queries in the end
-	$(BIN)/pytest -m kill -s tests/resume
+test-kill: setup  ## kill runs and searches, take nodes away; same results in the end
+	$(BIN)/pytest -m kill -s
 
 test-gpu: setup  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu -rs
