@@ -25,8 +25,11 @@ NUM_PATCHES = 14
 PATCH_SIZE = 32
 
 
-def look_inside(run: Run, *, device: str) -> RunInsight | None:
-    """Run the network that asked last over some images of the pool.
+def look_inside(run: Run, *, device: str, round_index: int | None = None) -> RunInsight | None:
+    """Run a network that asked over some images of the pool.
+
+    Args:
+        round_index: of the network; None: the one that asked last.
 
     Returns:
         None for a run of one round: nothing was asked by a network.
@@ -34,8 +37,9 @@ def look_inside(run: Run, *, device: str) -> RunInsight | None:
     Raises:
         DataError: the data set is no longer where the run found it.
     """
-    round_index = run.num_rounds - 2
-    if round_index < 0:
+    last = run.num_rounds - 2
+    round_index = last if round_index is None else round_index
+    if not 0 <= round_index <= last:
         return None
     return _Inspector(run, round_index, torch.device(device)).look()
 

@@ -14,7 +14,8 @@ from madbal_ray.errors import ConfigError, DataError, RunDirError
 from madbal_ray.loop.run_insight import cluster_galleries, look_inside
 from madbal_ray.loop.run_view import Run, open_run
 from madbal_ray.report.page import write_report
-from madbal_ray.report.results import Results, RunResult
+from madbal_ray.report.results import Results
+from madbal_ray.report.run_result import RunResult
 from madbal_ray.storage import Folder
 from madbal_ray.suite_config import SUITE_NAME, is_reference, protocol_differences
 

@@ -5,7 +5,8 @@ import pytest
 
 from madbal_ray import api
 from madbal_ray.errors import RunDirError
-from madbal_ray.report.results import Results, RunResult
+from madbal_ray.report.results import Results
+from madbal_ray.report.run_result import RunResult
 from tests.conftest import tiny_config
 
 

@@ -1,0 +1,42 @@
+"""What a report needs to know of one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a report needs to know of one run.
+
+    Attributes:
+        member: name of what is compared; its seeds are averaged.
+        is_reference: fully supervised; no curve of its own.
+        metrics: one row per round and split, as `Run.metrics` returns.
+        asked_classes: round, class_id (-1: void), count of answers.
+        asked_clusters: round, cluster_id, count of queries.
+        cluster_budgets: table `cluster_budgets` of all rounds; empty without breakdown.
+        timings: table `timings`.
+        protocol: lines of `describe_protocol`.
+        versions: package -> version, as recorded when the run was started.
+    """
+
+    member: str
+    seed: int
+    folder: str
+    is_reference: bool
+    metrics: pd.DataFrame
+    class_names: tuple[str, ...] = ()
+    asked_classes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    asked_clusters: pd.DataFrame = field(default_factory=pd.DataFrame)
+    cluster_budgets: pd.DataFrame = field(default_factory=pd.DataFrame)
+    timings: pd.DataFrame = field(default_factory=pd.DataFrame)
+    protocol: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def curve(self, split: str) -> pd.DataFrame:
+        """Return round, clicks_per_image and miou on one split."""
+        rows = self.metrics[self.metrics["split"] == split].sort_values("round")
+        return rows[["round", "clicks_per_image", "miou"]].reset_index(drop=True)
