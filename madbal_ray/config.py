@@ -325,12 +325,38 @@ class BudgetConfig(Section):
         default=20, description="B0, at random, round 0; all: full supervision"
     )
     pixels_per_image: Positive = Field(default=20, description="B, every later round")
+    scope: Literal["image", "pool"] = Field(
+        default="image",
+        description="image: B pixels in every image (the paper's); pool: N times B over the "
+        "pool, the best superpixels of each cluster wherever they are",
+    )
+    max_per_image: Positive | None = Field(
+        default=None, description="scope pool: pixels in one image at most; null: no limit"
+    )
     rounding: Literal["largest_remainder", "ceil"] = Field(
         default="largest_remainder", description="of Eq. 8; ceil is the paper's"
     )
     images_per_round: Positive = Field(
         default=10, description="whole images a round, for image-level strategies"
     )
+
+    @model_validator(mode="after")
+    def _cap_fits(self) -> BudgetConfig:
+        if self.max_per_image is None:
+            return self
+        if self.scope == "image":
+            raise ValueError("budget.max_per_image is for budget.scope = pool")
+        if self.max_per_image < self.pixels_per_image:
+            raise ValueError(
+                f"budget.max_per_image = {self.max_per_image} is below budget.pixels_per_image = "
+                f"{self.pixels_per_image}, so the budget could never be spent"
+            )
+        return self
+
+    @property
+    def most_per_image(self) -> int:
+        """Return how many pixels an image must be able to offer."""
+        return self.max_per_image or self.pixels_per_image
 
 
 class NoiseConfig(Section):
@@ -409,6 +435,7 @@ StrategyName = Literal[
 ]
 
 BREAKDOWN = ("madbal", "averaging", "no_maturity", "vanilla", "random_clusters")
+REGIONS = ("class_balanced_superpixel",)
 PIXEL_SCORED = (
     "no_breakdown",
     "entropy",
@@ -550,6 +577,11 @@ def _combinations(config: Config) -> Iterator[str]:
             "fixed grids.input"
         )
     has_dropout = config.model.dropout or config.model.head != "lraspp"
+    if config.budget.scope == "pool" and config.strategy.name not in (*BREAKDOWN, *REGIONS):
+        yield (
+            f"budget.scope = pool is for {', '.join((*BREAKDOWN, *REGIONS))}, not for "
+            f"{config.strategy.name}, which asks image by image"
+        )
     if config.strategy.name == "bald" and not has_dropout:
         yield "strategy bald needs dropout: set model.dropout (0.5 is usual)"
     if config.budget.initial_pixels_per_image == "all" and config.num_rounds > 1:

@@ -213,6 +213,11 @@ def digests(*inputs: StageDir) -> dict[str, str]:
     return {stage.stage: stage.marker().digest for stage in inputs}
 
 
+def total_of(stage: StageDir, name: str) -> int:
+    """Add up what the shards of a finished stage counted."""
+    return sum(counts[name] for counts in stage.marker().summary["shards"].values())
+
+
 def table_path(name: str, shard_id: int) -> str:
     """Return the path of a table's shard inside a stage folder."""
     return f"{name}/{shard_id:05d}.parquet"

@@ -21,6 +21,8 @@ FREE = (
     "superpixels",
     "train.phase2",
     "budget.images_per_round",
+    "budget.scope",
+    "budget.max_per_image",
 )
 """What members of a suite may differ in; everything else is the protocol."""
 

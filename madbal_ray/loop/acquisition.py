@@ -8,11 +8,12 @@ from madbal_ray.config import Config
 from madbal_ray.loop.cluster_jobs import AssignRandomClusters
 from madbal_ray.loop.image_jobs import SelectImages
 from madbal_ray.loop.pool import Pool
+from madbal_ray.loop.pool_query_jobs import OfferPixels, QueryPool, query_pool
 from madbal_ray.loop.random_jobs import AskWholeImages, DrawRandomPixels
 from madbal_ray.loop.score_job import ScorePool
-from madbal_ray.loop.select_jobs import AllocateBudgets, QueryCandidates, QueryShard
+from madbal_ray.loop.select_jobs import AllocateBudgets, QueryCandidates, QueryShard, total_budget
 from madbal_ray.loop.stage_runner import StageRunner
-from madbal_ray.stage_dir import StageDir, digests
+from madbal_ray.stage_dir import StageDir, digests, total_of
 from madbal_ray.stages.score_images import Rows, ScoringPlan
 from madbal_ray.storage import Folder
 from madbal_ray.strategies import Strategy
@@ -126,7 +127,7 @@ class Acquisition:
             rows=ROWS[strategy.selector],
             candidate_rule=strategy.candidate_rule,
             num_classes=pool.num_classes,
-            budget=config.budget.pixels_per_image,
+            budget=config.budget.most_per_image,
             asks_regions=strategy.unit == "superpixel",
             options=config.strategy,
             seed=config.seed,
@@ -144,7 +145,7 @@ class Acquisition:
                 "model": config.model.result_settings(),
                 "score": config.score.result_settings(),
                 "strategy": config.strategy.result_settings(),
-                "budget": config.budget.pixels_per_image,
+                "budget": config.budget.most_per_image,
                 "num_clusters": self._num_clusters,
                 "skip_void": config.oracle.skip_void,
                 "seed": config.seed,
@@ -202,6 +203,7 @@ class Acquisition:
                 round_index,
                 self._num_clusters,
                 pool.num_classes,
+                total_budget(config.budget, pool.num_images),
                 config.budget,
                 config.strategy,
             )
@@ -211,11 +213,32 @@ class Acquisition:
             self.runner.progress.say(
                 f"round {round_index}: Eq. 8's ceilings gave {excess} pixels back"
             )
+        if config.budget.scope == "pool":
+            return self._query_pool(folder, round_index, score, budgets)
         output = StageDir.plan(folder, "select", {}, digests(score, budgets))
         job = QueryShard(output, score, budgets, round_index, self.strategy.unit, config.strategy)
         self.runner.map(job, pool.shard_ids, total=pool.num_images)
         self._report_missing(output, config.budget.pixels_per_image)
         return output
+
+    def _query_pool(
+        self, folder: Folder, round_index: int, score: StageDir, budgets: StageDir
+    ) -> StageDir:
+        """Cut every cluster at its budget over the pool, then query shard by shard."""
+        config, pool = self.config, self.pool
+        queries = query_pool(
+            OfferPixels(score, budgets, config.budget, config.strategy),
+            folder,
+            pool.shard_ids,
+            round_index,
+            self.strategy.unit,
+            map_shards=lambda job: self.runner.map(
+                job, pool.shard_ids, total=pool.num_images if isinstance(job, QueryPool) else None
+            ),
+            call=self.runner.call,
+        )
+        self._report_missing(queries, config.budget.pixels_per_image)
+        return queries
 
     def _report_missing(self, queries: StageDir, wanted: int) -> None:
         missing = wanted * self.pool.num_images - total_of(queries, "asked")
@@ -232,8 +255,3 @@ def label_digests(labels: tuple[StageDir, ...]) -> dict[str, str]:
         f"labels_{round_index:03d}": stage.marker().digest
         for round_index, stage in enumerate(labels)
     }
-
-
-def total_of(stage: StageDir, name: str) -> int:
-    """Add up what the shards of a finished stage counted."""
-    return sum(counts[name] for counts in stage.marker().summary["shards"].values())

@@ -12,7 +12,7 @@ from madbal_ray.config import Config
 from madbal_ray.errors import ConfigError
 from madbal_ray.labels import Ledger
 from madbal_ray.labels.ledger import Cost
-from madbal_ray.loop.acquisition import Acquisition, Phases, label_digests, total_of
+from madbal_ray.loop.acquisition import Acquisition, Phases, label_digests
 from madbal_ray.loop.engine import Engine
 from madbal_ray.loop.evaluation import EvaluateSplits
 from madbal_ray.loop.label_jobs import SimulateAnswers, annotator_noise
@@ -25,7 +25,7 @@ from madbal_ray.loop.train_job import FEW_LABELS, TrainRound
 from madbal_ray.loop.versions import package_versions
 from madbal_ray.models.weights import publish_weights
 from madbal_ray.run_dir import RunDir
-from madbal_ray.stage_dir import StageDir, digests
+from madbal_ray.stage_dir import StageDir, digests, total_of
 from madbal_ray.storage import Folder
 from madbal_ray.strategies import resolve
 

@@ -63,6 +63,19 @@ def check_exact(image_id: str, chosen: int, budget: int, available: int) -> None
         )
 
 
+def check_pool_exact(chosen: int, budget: int) -> None:
+    """Assert that the pool got exactly what its clusters were cut to.
+
+    Raises:
+        LabelError: it did not.
+    """
+    if chosen != budget:
+        raise LabelError(
+            f"{chosen} queries were chosen in the pool, expected {budget}; this is a defect, "
+            "please report it"
+        )
+
+
 def nothing_left(round_index: int) -> PoolError:
     """Return the error of a pool in which everything was asked."""
     return PoolError(

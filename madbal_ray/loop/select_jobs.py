@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +16,10 @@ from madbal_ray.allocation import (
     allocate_cluster_budget,
     ceil_excess,
     score_clusters,
-    score_superpixels,
 )
 from madbal_ray.config import BudgetConfig, StrategyConfig
-from madbal_ray.loop.pool_reader import split_by_image
 from madbal_ray.loop.query_rows import check_exact, count_asked, nothing_left, query_rows
-from madbal_ray.query import query_image
+from madbal_ray.loop.scored_shard import ClusterBudgets, ScoredShard, cluster_weights
 from madbal_ray.stage_dir import StageDir
 from madbal_ray.strategies.strategy import Unit
 
@@ -42,13 +40,18 @@ def merge_statistics(score: StageDir, num_clusters: int, num_classes: int) -> Cl
 
 @dataclass
 class AllocateBudgets:
-    """Cluster shares, scores and budgets of one round (Eq. 5, 7, 8)."""
+    """Cluster shares, scores and budgets of one round (Eq. 5, 7, 8).
+
+    Attributes:
+        total: pixels to share out: B, or N times B over the whole pool.
+    """
 
     output: StageDir
     score: StageDir
     round_index: int
     num_clusters: int
     num_classes: int
+    total: int
     config: BudgetConfig
     options: StrategyConfig
 
@@ -61,7 +64,7 @@ class AllocateBudgets:
         if self.config.rounding == "ceil":
             excess = ceil_excess(
                 cluster_score=cluster_weights(table, self.options),
-                budget=self.config.pixels_per_image,
+                budget=self.total,
             )
         self.output.commit([record], {"ceil_excess": excess})
 
@@ -87,7 +90,7 @@ class AllocateBudgets:
         weights = cluster_weights(columns, self.options)
         columns["budget"] = allocate_cluster_budget(
             cluster_score=weights,
-            budget=self.config.pixels_per_image,
+            budget=self.total,
             rounding=self.config.rounding,
             has_superpixels=size > 0,
         )
@@ -96,12 +99,9 @@ class AllocateBudgets:
         return tables.from_columns("cluster_budgets", columns)
 
 
-def cluster_weights(columns: Any, options: StrategyConfig) -> np.ndarray:
-    """Return what budgets are proportional to: u(cl_k), times n_k^alpha as an option."""
-    score, size = np.asarray(columns["score"]), np.asarray(columns["num_superpixels"])
-    if not options.cluster_size_exponent:
-        return score
-    return score * size.astype(np.float64) ** options.cluster_size_exponent
+def total_budget(config: BudgetConfig, num_images: int) -> int:
+    """Return the pixels that clusters share: B in each image, or N times B in the pool."""
+    return config.pixels_per_image * (num_images if config.scope == "pool" else 1)
 
 
 @dataclass
@@ -120,10 +120,7 @@ class QueryShard:
 
     def setup(self) -> None:
         """Load the cluster budgets."""
-        table = self.budgets.read_table("cluster_budgets")
-        self._budget = table["budget"].to_numpy()
-        self._weights = cluster_weights(table, self.options)
-        self._class_share = np.array(table["class_share"].to_pylist(), np.float64)
+        self._budgets = ClusterBudgets.read(self.budgets, self.options)
 
     def run(self, shard_id: int) -> dict[str, pa.Table]:
         """Return the queries of one shard.
@@ -131,34 +128,15 @@ class QueryShard:
         Raises:
             LabelError: an image did not get exactly its budget, or all it has.
         """
-        table = self.score.read_table("superpixel_scores", [shard_id])
-        cluster = table["cluster_id"].to_numpy()
-        superpixel = table["superpixel_id"].to_numpy()
-        score = score_superpixels(
-            mean_score=table["mean_score"].to_numpy(),
-            dominant_class=table["dominant_class"].to_numpy(),
-            cluster_id=cluster,
-            cluster_class_share=self._class_share,
-            balance_exponent=self.options.balance_exponent,
-        )
-        top = {
-            name: cast(pa.ListArray, table[name].combine_chunks())
-            for name in ("top_y", "top_x", "top_score")
-        }
-        unasked = table["num_pixels"].to_numpy()
+        budgets = self._budgets
+        shard = ScoredShard.read(self.score, shard_id, budgets, self.options)
+        unasked = shard.num_pixels
         if self.unit == "superpixel":
             unasked = (unasked > 0).astype(np.int64)
-        budget = int(self._budget.sum())
+        budget = int(budgets.budget.sum())
         parts = []
-        for image_id, rows in split_by_image(table).items():
-            chosen = query_image(
-                superpixel_id=superpixel[rows],
-                cluster_id=cluster[rows],
-                score=score[rows],
-                **{name: _rectangle(column, rows) for name, column in top.items()},
-                cluster_budget=self._budget,
-                cluster_score=self._weights,
-            )
+        for image_id, rows in shard.rows_of.items():
+            chosen = shard.query(rows, budgets.budget, budgets.weights)
             check_exact(image_id, len(chosen), budget, int(unasked[rows].sum()))
             parts.append(
                 query_rows(
@@ -204,9 +182,3 @@ class QueryCandidates:
         }
         names = tables.schema("queries").names
         return {"queries": pa.table({name: columns[name] for name in names})}
-
-
-def _rectangle(column: pa.ListArray, rows: slice) -> np.ndarray:
-    """Return the lists of one image's rows as an array; they are equally long."""
-    part = column.slice(rows.start, rows.stop - rows.start)
-    return part.flatten().to_numpy(zero_copy_only=False).reshape(len(part), -1)

@@ -49,13 +49,13 @@ class StageRunner:
         job: ShardJob,
         shard_ids: Sequence[int],
         *,
-        total: int,
+        total: int | None,
         on_row: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         """Complete a shard-wise stage.
 
         Args:
-            total: images ahead, for the progress view.
+            total: images ahead, for the progress view; None: not counted in images.
             on_row: hears each finished shard's manifest row; may raise to stop the stage.
         """
         if not job.output.is_done:

@@ -9,13 +9,16 @@ import pyarrow as pa
 from madbal_ray.config import Config
 from madbal_ray.errors import IntegrityError
 from madbal_ray.labels.ledger import Cost, check_answers, check_disjoint, cost_of
+from madbal_ray.loop.pool_query_jobs import CountDigits, CutClusters, OfferPixels, QueryPool
 from madbal_ray.loop.score_job import shard_statistics
 from madbal_ray.loop.select_jobs import (
     AllocateBudgets,
     QueryCandidates,
     QueryShard,
     merge_statistics,
+    total_budget,
 )
+from madbal_ray.query.pool_cut import SHIFTS
 from madbal_ray.run_dir import RunDir
 from madbal_ray.stage_dir import StageDir
 from madbal_ray.strategies import Strategy, resolve
@@ -32,6 +35,7 @@ ROUND_STAGES = (
     "random_clusters",
     "score",
     "allocate",
+    *(f"{stage}_{level}" for level in range(len(SHIFTS)) for stage in ("digits", "cuts")),
     "select",
     "labels",
     "phase1",
@@ -127,10 +131,14 @@ def _verify_selection(
     if strategy.selector not in ("breakdown", "candidates"):
         return f"round {round_index}: strategy {strategy.name} has nothing to replay"
     score = _stage(run_dir, "score", round_index)
-    replay: QueryShard | QueryCandidates = QueryCandidates(queries, score, round_index)
+    replay: QueryShard | QueryCandidates | QueryPool = QueryCandidates(queries, score, round_index)
     if strategy.selector == "breakdown":
         budgets = _verify_budgets(run_dir, config, strategy, round_index, score, shard_ids)
         replay = QueryShard(queries, score, budgets, round_index, strategy.unit, config.strategy)
+        if config.budget.scope == "pool":
+            offers = OfferPixels(score, budgets, config.budget, config.strategy)
+            cuts = _verify_cuts(run_dir, offers, round_index, shard_ids)
+            replay = QueryPool(queries, offers, cuts, round_index, strategy.unit)
     replay.setup()
     for shard_id in shard_ids:
         _compare(
@@ -151,8 +159,11 @@ def _verify_budgets(
 ) -> StageDir:
     budgets = _stage(run_dir, "allocate", round_index)
     num_clusters = 1 if strategy.clusters == "one" else config.clustering.num_clusters
+    images = _stage(run_dir, "images", None)
     num_classes = len(_stage(run_dir, "index", None).marker().summary["class_names"])
+    num_images = 0
     for shard_id in shard_ids:
+        num_images += images.marker().summary["shards"][str(shard_id)]["images"]
         stored = score.read_table("cluster_statistics", [shard_id])
         scores = score.read_table("superpixel_scores", [shard_id])
         _compare(
@@ -161,7 +172,14 @@ def _verify_budgets(
             f"round {round_index}, shard {shard_id}: cluster_statistics",
         )
     allocate = AllocateBudgets(
-        budgets, score, round_index, num_clusters, num_classes, config.budget, config.strategy
+        budgets,
+        score,
+        round_index,
+        num_clusters,
+        num_classes,
+        total_budget(config.budget, num_images),
+        config.budget,
+        config.strategy,
     )
     statistics = merge_statistics(score, num_clusters, num_classes)
     _compare(
@@ -170,6 +188,34 @@ def _verify_budgets(
         f"round {round_index}: cluster_budgets",
     )
     return budgets
+
+
+def _verify_cuts(
+    run_dir: RunDir, offers: OfferPixels, round_index: int, shard_ids: list[int]
+) -> StageDir:
+    """Count and cut again, pass by pass; return the last cuts."""
+    cuts: StageDir | None = None
+    for level in range(len(SHIFTS)):
+        digits = _stage(run_dir, f"digits_{level}", round_index)
+        count = CountDigits(digits, offers, cuts, level)
+        count.setup()
+        for shard_id in shard_ids:
+            _compare(
+                digits.read_table("score_digits", [shard_id]),
+                count.run(shard_id)["score_digits"],
+                f"round {round_index}, shard {shard_id}: score_digits of pass {level}",
+            )
+        after = _stage(run_dir, f"cuts_{level}", round_index)
+        _compare(
+            after.read_table("pool_cuts"),
+            CutClusters(after, digits, offers, cuts, shard_ids, round_index, level).cut(),
+            f"round {round_index}: pool_cuts of pass {level}",
+        )
+        cuts = after
+        if not cuts.marker().summary["open"]:
+            break
+    assert cuts is not None
+    return cuts
 
 
 def _compare(stored: pa.Table, replayed: pa.Table, what: str) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from numpy.typing import ArrayLike
 
-from madbal_ray.apportionment import exact_weights, largest_remainder
+from madbal_ray.apportionment import exact_weights
 from madbal_ray.errors import NumericalError, ShapeError
+from madbal_ray.query.laps import share_lap
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Queries:
         y, x: working grid.
         superpixel_id, cluster_id: where the pixel lies.
         score: u(x) of the pixel.
+        row: place of the superpixel in the arguments.
+        lap: which pixel of its superpixel this is, from 0.
     """
 
     y: Int64[np.ndarray, "Q"]
@@ -27,6 +30,8 @@ class Queries:
     superpixel_id: Int64[np.ndarray, "Q"]
     cluster_id: Int64[np.ndarray, "Q"]
     score: Float32[np.ndarray, "Q"]
+    row: Int64[np.ndarray, "Q"]
+    lap: Int64[np.ndarray, "Q"]
 
     def __len__(self) -> int:
         return len(self.y)
@@ -89,7 +94,7 @@ def query_image(
             break
         candidates = by_cluster[rows[by_cluster, lap] >= 0]
         available = np.bincount(cluster[candidates], minlength=len(budget))
-        take = _share_lap(available, planned, left, weights)
+        take = share_lap(available, planned, left, weights)
         place = np.arange(len(candidates)) - np.repeat(np.cumsum(available) - available, available)
         taken = candidates[place < take[cluster[candidates]]]
         chosen.append(taken[np.lexsort((ids[taken], -value[taken]))])
@@ -104,23 +109,9 @@ def query_image(
         superpixel_id=ids[picked],
         cluster_id=cluster[picked],
         score=pixel_score[picked, lap_of],
+        row=picked,
+        lap=lap_of,
     )
-
-
-def _share_lap(
-    available: np.ndarray, planned: np.ndarray, units: int, weights: list[int]
-) -> np.ndarray:
-    """Return how many superpixels each cluster gives in one lap."""
-    take = np.minimum(planned, available)
-    left = units - int(take.sum())
-    while left > 0 and (take < available).any():
-        is_open = (take < available).tolist()
-        shares = [w if o else 0 for w, o in zip(weights, is_open, strict=True)]
-        if not any(shares):
-            shares = [int(o) for o in is_open]
-        take = np.minimum(take + np.array(largest_remainder(shares, left)), available)
-        left = units - int(take.sum())
-    return take
 
 
 def _check(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from madbal_ray.arrays import IGNORE_INDEX
-from madbal_ray.config import Config, GridSize, LongSide
+from madbal_ray.config import BudgetConfig, Config, GridSize, LongSide
 
 
 def describe_protocol(
@@ -34,10 +34,18 @@ def describe_protocol(
         f"network     {config.model.backbone} + {config.model.head}, output stride "
         f"{config.model.output_stride}; {epochs}, the last epoch is measured and asks",
         f"budget      {config.budget.initial_pixels_per_image} random pixels an image, then "
-        f"{config.budget.pixels_per_image} a round by {config.strategy.name}; {void}",
+        f"{config.budget.pixels_per_image} a round{_scope(config.budget)} by "
+        f"{config.strategy.name}; {void}",
         "measure     mIoU over classes that occur in prediction or truth, from one confusion "
         "matrix a split",
     ]
+
+
+def _scope(budget: BudgetConfig) -> str:
+    if budget.scope == "image":
+        return ""
+    limit = f", {budget.max_per_image} in one image at most" if budget.max_per_image else ""
+    return f" and image on average, wherever they are in the pool{limit},"
 
 
 def _size(size: GridSize) -> str:

@@ -5,6 +5,7 @@ import pytest
 
 import madbal_ray
 from madbal_ray.errors import ConfigError
+from madbal_ray.loop.verify import verify_run
 from madbal_ray.strategies import REGISTRY
 from tests.conftest import tiny_config
 
@@ -179,6 +180,36 @@ def test_every_option_of_madbal_changes_what_is_asked(options, folder, runs):
     )
     assert not queries_of(run).equals(queries_of(runs("madbal")))
     assert (queries_of(run).to_pandas().groupby("image_id").size() == BUDGET).all()
+
+
+@pytest.mark.parametrize("name", ["madbal", "class_balanced_superpixel"])
+def test_scope_pool_spends_the_same_budget_where_it_is_worth_most(name, folder, runs):
+    config = strategy_config(name)
+    config["budget"]["scope"] = "pool"
+    run = madbal_ray.run(config, run_dir=folder / f"{name}-pool", engine="local")
+    per_image = queries_of(run).to_pandas().groupby("image_id").size()
+    images = len(run.table("images").to_pandas().query("split == 'train'"))
+    assert per_image.sum() == BUDGET * images
+    assert per_image.max() > BUDGET  # images differ, so their shares do
+    assert (
+        run.table("cluster_budgets")
+        .to_pandas()
+        .groupby("round")["budget"]
+        .sum()
+        .eq(BUDGET * images)
+        .all()
+    )
+    assert any("replayed" in line for line in verify_run(run.run_dir))
+    assert not queries_of(run).equals(queries_of(runs(name)))
+
+
+def test_scope_pool_with_a_cap_of_b_is_scope_image(folder, runs):
+    config = strategy_config("madbal")
+    config["budget"] |= {"scope": "pool", "max_per_image": BUDGET}
+    run = madbal_ray.run(config, run_dir=folder / "madbal-capped", engine="local")
+    pixels = ["image_id", "y", "x", "cluster_id"]
+    capped, plain = (queries_of(one).to_pandas()[pixels] for one in (run, runs("madbal")))
+    assert set(capped.itertuples(index=False)) == set(plain.itertuples(index=False))
 
 
 def test_full_supervision_trains_on_every_pixel_that_is_not_void(folder):

@@ -49,6 +49,12 @@ def test_all_findings_are_listed_at_once_with_key_given_and_allowed():
         ({"evaluation": {"splits": ["train"]}}, "measured on pixels that it may have been trained"),
         ({"train": {"augment": {"scale": [2, 1]}}}, "must rise"),
         ({"seed": float("nan")}, "seed"),
+        ({"budget": {"max_per_image": 30}}, "max_per_image is for budget.scope = pool"),
+        ({"budget": {"scope": "pool", "max_per_image": 3}}, "could never be spent"),
+        (
+            {"budget": {"scope": "pool"}, "strategy": "margin"},
+            "not for margin, which asks image by image",
+        ),
     ],
 )
 def test_impossible_combinations(values, message):
