@@ -6,6 +6,7 @@ from its arguments to the room that does the work.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from madbal_ray.loop.run_report import open_runs, report_runs
 from madbal_ray.loop.run_view import Run, open_run
 from madbal_ray.loop.score_pool import PoolScorer, scoring_config
 from madbal_ray.loop.stage_runner import StopRequested
+from madbal_ray.loop.status import Step
 from madbal_ray.loop.suite_runner import SuiteRunner, TaskResult
 from madbal_ray.loop.verify import ROUND_STAGES
 from madbal_ray.loop.whole_run import (
@@ -44,7 +46,18 @@ from madbal_ray.suite_config import load_suite
 
 EngineName = Literal["ray", "local"]
 
-__all__ = ["Run", "is_finished", "open_run", "plan", "report", "run", "run_suite", "score", "tune"]
+__all__ = [
+    "Run",
+    "is_finished",
+    "open_run",
+    "plan",
+    "report",
+    "run",
+    "run_suite",
+    "score",
+    "step",
+    "tune",
+]
 
 
 def run(
@@ -85,6 +98,44 @@ def run(
         take_over=take_over,
     )
     return Run(folder.folder.uri)
+
+
+def step(
+    name: Step,
+    config: Config | Mapping[str, Any] | str | Path,
+    *,
+    run_dir: str | os.PathLike[str] | None = None,
+    engine: EngineName = "ray",
+    overrides: Sequence[str] = (),
+    address: str | None = None,
+    progress: Progress | None = None,
+    take_over: bool = False,
+) -> Run:
+    """Do one step of a run, with what is missing before it; `run` carries on from there.
+
+    Args:
+        name: ``prepare``: the pool, down to clusters of superpixels; ``select``: the queries of
+            the next round; ``train``: the network of the next round, labelled and measured.
+        config, run_dir, engine, overrides, address, take_over: as for `run`.
+
+    Raises:
+        ConfigError: as `run`; or all rounds are trained.
+        LockedError: another process holds the run folder.
+    """
+    resolved = load_config(config, overrides)
+    folder = run_dir if run_dir is not None else default_run_dir(resolved)
+    stop_after = status.end_of_step(name, resolved, RunDir(folder))
+    with contextlib.suppress(StopRequested):
+        run(
+            resolved,
+            run_dir=folder,
+            engine=engine,
+            address=address,
+            progress=progress,
+            stop_after=stop_after,
+            take_over=take_over,
+        )
+    return Run(folder)
 
 
 def _engine_maker(

@@ -33,11 +33,12 @@ def main() -> None:
 
 
 def _register() -> None:
-    from madbal_ray.cli import report, run, score, status, suite, tune, verify
+    from madbal_ray.cli import report, run, score, status, steps, suite, tune, verify
 
     for module in (run, suite, score, tune, status, report, verify):
         main.add_command(module.command)
-    main.add_command(score.export)
+    for one in (score.export, *steps.COMMANDS):
+        main.add_command(one)
 
 
 _register()

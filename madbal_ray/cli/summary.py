@@ -54,3 +54,20 @@ def print_results(console: Console, results: Results) -> None:
             console.print(f"every pixel labelled: {sum(full) / len(full):.4f}", highlight=False)
     for line in results.verdict(results.splits[-1]):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_step(console: Console, run: Run, step: str) -> None:
+    """Print what a step left behind, and where."""
+    if step == "train":
+        print_metrics(console, run)
+        return
+    if step == "prepare":
+        images, bad = (run.table(name).num_rows for name in ("images", "quarantine"))
+        text = f"{images} images, {bad} quarantined; pool {run.run_dir.pool_folder(run.config)}"
+    else:
+        found = [i for i in range(run.config.num_rounds) if run.run_dir.find("select", i)]
+        round_index = max(found)
+        stage = run.stage("select", round_index)
+        asked = stage.read_table("queries").num_rows
+        text = f"round {round_index}: {asked} queries in {stage.folder.uri}"
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -85,12 +85,16 @@ class StageRunner:
                 self.engine.train(job, self)
         for output in outputs:
             self.point(output)
+        self._stop_after("train")
 
     def point(self, stage: StageDir) -> None:
         """Point the run to a finished stage, and stop here when the user asked for it."""
         self.run_dir.point(stage, self.round_index)
-        if self.stop_after == (stage.stage, self.round_index):
-            raise StopRequested(f"stopped after {self._title(stage.stage)}, as asked")
+        self._stop_after(stage.stage)
+
+    def _stop_after(self, name: str) -> None:
+        if self.stop_after == (name, self.round_index):
+            raise StopRequested(f"stopped after {self._title(name)}, as asked")
 
     def on_training(self, progress: dict[str, Any]) -> None:
         """Pass an epoch on to the view and the trackers, and now and then to the events."""

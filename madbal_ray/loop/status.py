@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from madbal_ray.config import Config
 from madbal_ray.config_file import changed_keys
+from madbal_ray.errors import ConfigError
 from madbal_ray.run_dir import RunDir
 from madbal_ray.strategies import resolve
+
+Step = Literal["prepare", "select", "train"]
+LAST_POOL_STAGE = "superpixel_clusters"
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,24 @@ def is_finished(config: Config, run_dir: RunDir) -> bool:
         return True
     has_phase2 = resolve(config.strategy).has_phase2
     return run_dir.finished_rounds(config, has_phase2=has_phase2) == config.num_rounds
+
+
+def end_of_step(step: Step, config: Config, run_dir: RunDir) -> tuple[str, int | None]:
+    """Return the stage and round after which a step of a run is done.
+
+    Raises:
+        ConfigError: all rounds are trained, so there is nothing to select or train.
+    """
+    if step == "prepare":
+        return LAST_POOL_STAGE, None
+    has_phase2 = resolve(config.strategy).has_phase2
+    done = run_dir.finished_rounds(config, has_phase2=has_phase2) if run_dir.exists else 0
+    if done >= config.num_rounds:
+        raise ConfigError(
+            f"{run_dir}: all {done} rounds are trained, nothing is left to {step}; for one more "
+            f"say --set num_rounds={done + 1}"
+        )
+    return step, done
 
 
 def read_status(run_dir: RunDir) -> Status:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import madbal_ray
 from madbal_ray.cli import main
 from madbal_ray.run_dir import RunDir
 from tests.conftest import tiny_config
@@ -53,6 +54,30 @@ def test_run_stops_resumes_finishes_and_says_so(config_path, tmp_path):
     assert "state    finished" in invoke("status", run_dir).output
 
 
+def test_a_run_step_by_step_is_the_same_run(config_path, tmp_path, tiny_run):
+    run_dir = tmp_path / "runs" / "run"
+    rest = [config_path, "--run-dir", run_dir, "--engine", "local"]
+    prepared = invoke("prepare", *rest)
+    assert prepared.exit_code == 0, prepared.output
+    assert "9 images, 0 quarantined" in prepared.output
+    assert not (run_dir / "rounds").exists()
+    for round_index in range(2):
+        selected = invoke("select", *rest)
+        assert selected.exit_code == 0, selected.output
+        assert f"round {round_index}: 30 queries in" in selected.output
+        trained = invoke("train", *rest)
+        assert trained.exit_code == 0, trained.output
+        assert f"rounds   {round_index + 1} of 2 finished" in invoke("status", run_dir).output
+    assert "labels per image" in trained.output
+    nothing = invoke("select", *rest)
+    assert nothing.exit_code == 2
+    assert "all 2 rounds are trained" in nothing.output
+    assert "--set num_rounds=3" in nothing.output
+    assert "is finished: 2 rounds" in invoke("run", *rest).output
+    queries = madbal_ray.open_run(run_dir).table("queries")
+    assert queries.equals(tiny_run.table("queries"))
+
+
 def test_more_rounds_may_be_added(copied_run, config_path):
     more = invoke(
         "run", config_path, "--run-dir", copied_run, "--engine", "local", "--set", "num_rounds=3"
@@ -62,8 +87,6 @@ def test_more_rounds_may_be_added(copied_run, config_path):
 
 
 def test_a_stored_configuration_repeats_the_run(copied_run, tiny_run, tmp_path):
-    import madbal_ray
-
     result = invoke(
         "run",
         copied_run / "config.json",
