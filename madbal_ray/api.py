@@ -17,7 +17,7 @@ from madbal_ray.config import Config
 from madbal_ray.config_file import changed_keys, load_config
 from madbal_ray.errors import ConfigError
 from madbal_ray.loop import status
-from madbal_ray.loop.cross_validation import CrossValidation
+from madbal_ray.loop.cross_validation import CrossValidation, Objective
 from madbal_ray.loop.engine import Engine
 from madbal_ray.loop.forecast import forecast
 from madbal_ray.loop.model_file import import_model, of_run
@@ -287,6 +287,7 @@ def tune(
     folds: int = 3,
     algorithm: Literal["random", "optuna"] = "random",
     use_asha: bool = False,
+    objective: Objective = "precision",
     out: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
     address: str | None = None,
@@ -299,6 +300,8 @@ def tune(
         space: YAML of keys and ranges (`madbal_ray.search_space`).
         num_samples: trials.
         folds: of the pool's images.
+        objective: ``precision``: how well held-out wrong pixels are found; ``miou``: on
+            held-out images after one more round.
         out: folder; None: ``runs/tune/<config name>``.
         say: takes lines for people.
 
@@ -332,7 +335,7 @@ def tune(
         base.pool_folder(resolved),
         option="model.weights",
     )
-    validation = CrossValidation(opened, root, weights, folds, device="cpu")
+    validation = CrossValidation(opened, root, weights, folds, device="cpu", objective=objective)
     rows = search(
         validation,
         ranges,

@@ -21,6 +21,13 @@ SHOWN = 10
     "--algorithm", type=click.Choice(("random", "optuna")), default="random", show_default=True
 )
 @click.option("--asha", is_flag=True, help="Give up early on trials that are behind.")
+@click.option(
+    "--objective",
+    type=click.Choice(("precision", "miou")),
+    default="precision",
+    show_default=True,
+    help="Finding wrong pixels, or mIoU after one more round (trains phase I for every trial).",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="[default: runs/tune/<name>]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one option.")
 @click.option("--address", help="Ray cluster.  [default: $RAY_ADDRESS, else a private local one]")
@@ -31,6 +38,7 @@ def command(
     folds: int,
     algorithm: str,
     asha: bool,
+    objective: str,
     out: Path | None,
     overrides: tuple[str, ...],
     address: str | None,
@@ -51,6 +59,7 @@ def command(
         folds=folds,
         algorithm="optuna" if algorithm == "optuna" else "random",
         use_asha=asha,
+        objective="miou" if objective == "miou" else "precision",
         out=out,
         overrides=overrides,
         address=address,

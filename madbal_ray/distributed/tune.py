@@ -24,7 +24,7 @@ from madbal_ray.storage import Folder
 
 Algorithm = Literal["random", "optuna"]
 METRIC = "objective"
-PARTS = ("score_precision", "error_precision", "chance")
+PARTS = ("score_precision", "error_precision", "chance", "miou")
 FAILED = -1.0
 """Objective of a trial that ended in an error; average precision is never negative."""
 
@@ -58,7 +58,7 @@ def search(
     is_ours = connect(address)
     try:
         check_shared(storage)
-        config = validation.run.config
+        config = validation.config
         device = cluster_device(config.resources.device)
         validation.device = device
         cpus, _ = cluster_resources()
@@ -88,7 +88,8 @@ def search(
                 f"{len(failed)} of {len(results)} trials failed; the first: {failed[0]}; start the "
                 "same command again to go on with the others done"
             )
-        rows = [_row(result.config or {}, result.metrics or {}) for result in results]
+        with_miou = validation.objective == "miou"
+        rows = [_row(r.config or {}, r.metrics or {}, with_miou=with_miou) for r in results]
         if all(row["error"] for row in rows):
             raise errors.StageError(f"every trial failed; the first: {rows[0]['error']}")
         return sorted(rows, key=lambda row: (-row["folds"], -row[METRIC]))
@@ -130,14 +131,19 @@ def _trial(config: dict[str, Any], validation: CrossValidation) -> None:
                 "score_precision": sum(one.score_precision for one in found) / count,
                 "error_precision": sum(one.error_precision for one in found) / count,
                 "chance": sum(one.error_rate for one in found) / count,
+                "miou": sum(one.miou or 0.0 for one in found) / count,
                 "folds": count,
                 "error": "",
             }
         )
 
 
-def _row(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
-    names = (METRIC, *PARTS, "folds", "error")
+def _row(
+    settings: Mapping[str, Any], metrics: Mapping[str, Any], *, with_miou: bool
+) -> dict[str, Any]:
+    names = [METRIC, *PARTS, "folds", "error"]
+    if not with_miou:
+        names.remove("miou")
     return {**settings, **{name: metrics[name] for name in names}}
 
 
@@ -158,4 +164,6 @@ def _algorithm(name: Algorithm, space: Mapping[str, Range], seed: int) -> Any:
 
         return OptunaSearch(_domains(space), metric=METRIC, mode="max", seed=seed)
     except (ImportError, AssertionError):
-        raise ConfigError("--algorithm optuna needs Optuna: pip install optuna") from None
+        raise ConfigError(
+            "--algorithm optuna needs Optuna: pip install 'madbal_ray[tune]'"
+        ) from None

@@ -12,7 +12,7 @@ from madbal_ray.loop.pool_query_jobs import OfferPixels, QueryPool, query_pool
 from madbal_ray.loop.random_jobs import AskWholeImages, DrawRandomPixels
 from madbal_ray.loop.score_job import ScorePool
 from madbal_ray.loop.select_jobs import AllocateBudgets, QueryCandidates, QueryShard, total_budget
-from madbal_ray.loop.stage_runner import StageRunner
+from madbal_ray.loop.stage_runner import JobRunner
 from madbal_ray.stage_dir import StageDir, digests, total_of
 from madbal_ray.stages.score_images import Rows, ScoringPlan
 from madbal_ray.storage import Folder
@@ -35,7 +35,7 @@ class Acquisition:
     config: Config
     strategy: Strategy
     pool: Pool
-    runner: StageRunner
+    runner: JobRunner
     device: str
 
     def initial(self, folder: Folder) -> StageDir:

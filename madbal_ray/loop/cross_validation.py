@@ -9,8 +9,8 @@ the network gets wrong.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.compute as pc
@@ -23,6 +23,7 @@ from madbal_ray.config_file import load_config
 from madbal_ray.errors import ConfigError, LabelError
 from madbal_ray.labels import Ledger
 from madbal_ray.loop.evaluation import EvaluateSplits
+from madbal_ray.loop.next_round import NextRound
 from madbal_ray.loop.pool_reader import read_images
 from madbal_ray.loop.run_view import Run
 from madbal_ray.loop.score_job import load_network
@@ -35,6 +36,7 @@ from madbal_ray.stages.explain_image import explain_image
 from madbal_ray.storage import Folder
 from madbal_ray.strategies import resolve
 
+Objective = Literal["precision", "miou"]
 RESULT_NAME = "result.json"
 
 
@@ -46,16 +48,20 @@ class FoldResult:
         score_precision, error_precision: average precision of u(x) and of the predicted
             error at finding wrongly predicted labelled pixels.
         error_rate: share of wrong pixels; what chance scores.
+        miou: on the held-out images after one more round; None: not asked for.
     """
 
     score_precision: float
     error_precision: float
     error_rate: float
     num_pixels: int
+    miou: float | None = None
 
     @property
     def objective(self) -> float:
-        """Return the mean of the two precisions: what a search maximises."""
+        """Return what a search maximises: the mIoU, or else the mean of the two precisions."""
+        if self.miou is not None:
+            return self.miou
         return (self.score_precision + self.error_precision) / 2
 
 
@@ -71,6 +77,8 @@ class CrossValidation:
         run: with a labelled round 0.
         folder: where folds and trials are kept.
         weights: pretrained, published in the pool.
+        objective: ``precision`` of u(x) and the loss prediction on held-out labels, or ``miou``
+            on held-out images after one more round, which trains phase I once more per trial.
     """
 
     run: Run
@@ -78,6 +86,7 @@ class CrossValidation:
     weights: PublishedWeights
     num_folds: int
     device: str
+    objective: Objective = "precision"
     _fold_of: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,9 +108,16 @@ class CrossValidation:
         self._fold_of = {names[i]: rank % self.num_folds for rank, i in enumerate(order)}
         self._shard_ids = sorted(set(images["shard_id"].to_pylist()))
 
+    @property
+    def config(self) -> Config:
+        """Return the run's settings; the last epoch counts, since the fold measures none."""
+        config = self.run.config
+        train = config.train.model_copy(update={"select": "last"})
+        return config.model_copy(update={"train": train})
+
     def prepare(self, fold: int) -> None:
         """Train phase I of one fold, if it is not trained yet."""
-        self._training(self.run.config, fold, None).run(self._context)
+        self._training(self.config, fold, None).run(self._context)
 
     def result(self, overrides: dict[str, Any], fold: int) -> FoldResult:
         """Return how phase II does under some settings on one fold; computed once.
@@ -110,7 +126,7 @@ class CrossValidation:
             overrides: keys of ``train.phase2`` -> values.
         """
         config = load_config(
-            self.run.config, [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+            self.config, [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
         )
         phase1 = self._phase1(fold, self._labels(fold))
         if not phase1.is_done:
@@ -119,6 +135,11 @@ class CrossValidation:
             "phase2": config.train.phase2.result_settings(),
             "strategy": config.strategy.result_settings(),
         }
+        if self.objective == "miou":
+            settings["next_round"] = {
+                name: getattr(config, name).result_settings()
+                for name in ("budget", "score", "oracle", "evaluation")
+            }
         output = StageDir.plan(
             self.folder / f"fold-{fold}", "trial", settings, {"phase1": phase1.marker().digest}
         )
@@ -128,8 +149,21 @@ class CrossValidation:
             )
             self._training(config, fold, phase2).run(self._context)
             found = self._measure(config, fold, phase1, phase2)
+            if self.objective == "miou":
+                found = replace(found, miou=self._next_miou(config, fold, phase1, phase2))
             output.commit([output.write_file(RESULT_NAME, json.dumps(vars(found)).encode())], {})
         return FoldResult(**json.loads(output.folder.read(RESULT_NAME)))
+
+    def _next_miou(self, config: Config, fold: int, phase1: StageDir, phase2: StageDir) -> float:
+        following = NextRound(
+            self.run,
+            self.folder / f"fold-{fold}",
+            self.weights,
+            self._shard_ids,
+            lambda image_id: self._fold_of[image_id] == fold,
+            self.device,
+        )
+        return following.miou(config, self._labels(fold), phase1, phase2)
 
     @property
     def _context(self) -> SingleWorker:
@@ -150,7 +184,7 @@ class CrossValidation:
         return output
 
     def _phase1(self, fold: int, labels: StageDir) -> StageDir:
-        config = self.run.config
+        config = self.config
         train = config.train.result_settings()
         train.pop("phase2")
         settings = {

@@ -150,6 +150,7 @@ def read_label_maps(
     return {
         row["image_id"]: unpack_label_map(row["label_map"], *sizes[row["image_id"]])
         for row in table.to_pylist()
+        if row["image_id"] in sizes  # a fold holds a part of a shard
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from madbal_ray.loop.engine import CallJob, Engine, ShardJob, TrainingJob
 from madbal_ray.loop.progress import Progress
@@ -15,6 +15,22 @@ from madbal_ray.run_dir import RunDir
 from madbal_ray.stage_dir import StageDir
 
 EPOCH_EVENT_SECONDS = 5.0
+
+
+@runtime_checkable
+class JobRunner(Protocol):
+    """Completes the stages of a round."""
+
+    progress: Progress
+    round_index: int | None
+
+    def map(self, job: ShardJob, shard_ids: Sequence[int], *, total: int | None) -> None:
+        """Complete a shard-wise stage."""
+        ...
+
+    def call(self, job: CallJob) -> None:
+        """Complete a whole-pool stage."""
+        ...
 
 
 class StopRequested(Exception):  # noqa: N818  (not an error: --stop-after was reached)

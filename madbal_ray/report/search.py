@@ -49,5 +49,5 @@ def _figure(table: pd.DataFrame, keys: Sequence[str]) -> Figure:
                 axes.set_xscale("log" if wide else "linear")
             axes.set_xlabel(key.removeprefix("train.phase2."), fontsize=8)
             if index == 0:
-                axes.set_ylabel("average precision")
+                axes.set_ylabel("mIoU after a round" if "miou" in table else "average precision")
     return figure

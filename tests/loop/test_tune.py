@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from sklearn.metrics import average_precision_score
@@ -78,6 +79,28 @@ class TestFolds:
         assert 0 < first.error_rate < 1
         assert first.num_pixels <= 180
 
+    def test_miou_after_one_more_round(self, labelled_run, tmp_path):
+        weights = PublishedWeights("none", None)
+        validation = CrossValidation(
+            labelled_run, Folder(tmp_path), weights, 2, "cpu", objective="miou"
+        )
+        first = validation.result({KEY: 1.0}, 0)
+        assert first.miou is not None
+        assert 0 < first.miou < 1
+        assert first.objective == first.miou
+        fold = tmp_path / "fold-0"
+        held_out = {name for name, number in validation._fold_of.items() if number == 0}
+        asked = pq.read_table(next(fold.glob("select/*/queries"))).to_pandas()
+        assert len(held_out) == 3
+        assert (asked.groupby("image_id").size() == 5).all()
+        assert set(asked["image_id"]) == set(validation._fold_of) - held_out
+        measured = pq.read_table(next(fold.glob("next_metrics/*/metrics"))).to_pandas()
+        assert measured["num_images"].tolist() == [3]
+        other = validation.result({KEY: 8.0}, 0)
+        assert len(list(fold.glob("next_metrics/*"))) == 2
+        assert other.miou is not None
+        assert len(list(fold.glob("images_asked/*"))) == 1
+
     def test_precision_of_chance_is_the_error_rate(self):
         rng = np.random.default_rng(0)
         wrong = rng.random(20_000) < 0.3
@@ -133,6 +156,19 @@ def test_search_on_ray_writes_a_configuration_that_runs(ray_session, space, tmp_
     assert best["train"]["phase2"]["loss_weights"]["center"] == pytest.approx(rows[0][KEY])
     run = madbal_ray.run(tmp_path / "out" / "best.yaml", run_dir=tmp_path / "best", engine="local")
     assert run.num_rounds == 1
+
+
+def test_optuna_proposes_and_miou_decides(ray_session, space, tmp_path):
+    config = learning_config()
+    options = {"space": space, "num_samples": 3, "folds": 2, "out": tmp_path / "out"}
+    rows, written = api.tune(
+        config, algorithm="optuna", objective="miou", say=lambda line: None, **options
+    )
+    assert len(rows) == 3
+    assert [row["miou"] for row in rows] == sorted((row["miou"] for row in rows), reverse=True)
+    assert all(row["objective"] == row["miou"] for row in rows)
+    assert all(0.1 <= row[KEY] <= 10 for row in rows)
+    assert all(path.exists() for path in written)
 
 
 def test_a_trial_that_diverges_stands_last(ray_session, tmp_path):
