@@ -162,6 +162,11 @@ class SuperpixelsConfig(Section):
     pixels: Annotated[int, Field(ge=4)] = Field(
         default=256, description="mean pixels of a superpixel asked for (16 x 16 squares)"
     )
+    seeds_levels: Annotated[int, Field(ge=1, le=5)] = Field(
+        default=4,
+        description="levels of SEEDS at most; a level more costs three times as much "
+        "(docs/performance.md)",
+    )
 
 
 class FeaturesConfig(Section):

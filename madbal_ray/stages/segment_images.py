@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from madbal_ray.arrays import MAX_SUPERPIXELS, LabelMap, RGBImage
@@ -11,8 +11,6 @@ from madbal_ray.errors import PoolError
 from madbal_ray.superpixels.label_map import pack_label_map
 from madbal_ray.superpixels.seeds import segment_seeds
 from madbal_ray.superpixels.slic import segment_slic
-
-METHODS: Mapping[str, Callable[..., LabelMap]] = {"seeds": segment_seeds, "slic": segment_slic}
 
 
 class SegmentImages:
@@ -42,4 +40,6 @@ class SegmentImages:
                 f"superpixels.pixels = {self.config.pixels} asks for {wanted} superpixels in an "
                 f"image of {height} x {width}; at most {MAX_SUPERPIXELS} fit a label map: raise it"
             )
-        return METHODS[self.config.method](image, num_superpixels=wanted)
+        if self.config.method == "slic":
+            return segment_slic(image, num_superpixels=wanted)
+        return segment_seeds(image, num_superpixels=wanted, max_levels=self.config.seeds_levels)

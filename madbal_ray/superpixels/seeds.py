@@ -10,7 +10,6 @@ import numpy as np
 from madbal_ray.arrays import LabelMap, RGBImage
 from madbal_ray.superpixels.label_map import without_gaps
 
-NUM_LEVELS = range(1, 6)
 NUM_BINS = 10
 PRIOR = 3
 NUM_ITERATIONS = 10
@@ -18,12 +17,13 @@ HUE_RANGE = 360.0
 """OpenCV's float HSV holds hue in degrees; SEEDS bins floats in 0..1."""
 
 
-def segment_seeds(image: RGBImage, *, num_superpixels: int) -> LabelMap:
+def segment_seeds(image: RGBImage, *, num_superpixels: int, max_levels: int = 4) -> LabelMap:
     """Split an image into about `num_superpixels` superpixels.
 
     Histogram-equalised brightness, HSV float32, prior 3, 10 bins, double step, 10
-    iterations. OpenCV finds counts of its own; the level whose count comes closest is
-    taken (ties: more levels). Ids are 0..S-1 without gaps; S is the number found.
+    iterations. OpenCV finds counts of its own; the number of levels, at most `max_levels`,
+    whose count comes closest is taken (ties: more levels). Ids are 0..S-1 without gaps; S is
+    the number found.
 
     Source: paper section 4; parameters as in the reference code.
     """
@@ -32,20 +32,21 @@ def segment_seeds(image: RGBImage, *, num_superpixels: int) -> LabelMap:
     hsv[..., 0] /= HUE_RANGE
     value = np.rint(hsv[..., 2] * 255.0).astype(np.uint8)
     hsv[..., 2] = cv2.equalizeHist(value).astype(np.float32) / 255.0
-    seeds = _create(height, width, num_superpixels, closest_level(height, width, num_superpixels))
+    level = closest_level(height, width, num_superpixels, max_levels)
+    seeds = _create(height, width, num_superpixels, level)
     seeds.iterate(hsv, NUM_ITERATIONS)
     return without_gaps(seeds.getLabels())
 
 
 @functools.lru_cache(maxsize=1024)
-def closest_level(height: int, width: int, num_superpixels: int) -> int:
-    """Return the SEEDS level whose number of superpixels comes closest to the one asked."""
+def closest_level(height: int, width: int, num_superpixels: int, max_levels: int) -> int:
+    """Return the number of levels with which SEEDS finds closest to the superpixels asked."""
 
     def distance(level: int) -> tuple[int, int]:
         found = _create(height, width, num_superpixels, level).getNumberOfSuperpixels()
         return abs(found - num_superpixels), -level
 
-    return min(NUM_LEVELS, key=distance)
+    return min(range(1, max_levels + 1), key=distance)
 
 
 def _create(
