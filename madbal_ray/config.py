@@ -514,7 +514,12 @@ class ResourcesConfig(Section):
     image_cache_gib: Annotated[float, Field(ge=0)] = Field(
         default=4.0,
         json_schema_extra=RUNTIME,
-        description="decoded training images kept per worker",
+        description="decoded training images kept in memory, per worker",
+    )
+    image_cache_disk_gib: Annotated[float, Field(ge=0)] = Field(
+        default=16.0,
+        json_schema_extra=RUNTIME,
+        description="and, when that is full, in a scratch file in $TMPDIR, per worker",
     )
     checkpoint_seconds: Annotated[float, Field(ge=0)] = Field(
         default=60.0,

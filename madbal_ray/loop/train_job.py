@@ -20,13 +20,14 @@ from madbal_ray import rng, tables
 from madbal_ray.config import Config, Supports
 from madbal_ray.loop.checkpoint import BestEpoch, Checkpoint
 from madbal_ray.loop.evaluation import EvaluateSplits
+from madbal_ray.loop.image_cache import ImageCache
 from madbal_ray.loop.labeled_points import LabeledPoints, read_labeled_points
 from madbal_ray.loop.phase_trainer import PhaseTrainer
 from madbal_ray.loop.point_records import record_points
 from madbal_ray.loop.pool_reader import ImageReader
 from madbal_ray.loop.score_job import PHASE1_WEIGHTS, PHASE2_WEIGHTS
 from madbal_ray.loop.train_context import TrainContext
-from madbal_ray.loop.training_set import BatchMaker, ImageCache
+from madbal_ray.loop.training_set import BatchMaker
 from madbal_ray.models import SegmentationNetwork, build_network
 from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.stage_dir import FileRecord, StageDir
@@ -108,7 +109,11 @@ class TrainRound:
         resources = self.config.resources
         return BatchMaker(
             points,
-            ImageCache(self.reader, resources.image_cache_gib),
+            ImageCache(
+                self.reader,
+                memory_gib=resources.image_cache_gib,
+                disk_gib=resources.image_cache_disk_gib,
+            ),
             self.config.train,
             self.config.seed,
             self.round_index,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,35 +13,12 @@ from torch import Tensor
 from madbal_ray import rng
 from madbal_ray.arrays import RGBImage
 from madbal_ray.config import TrainConfig
+from madbal_ray.loop.image_cache import ImageCache
 from madbal_ray.loop.labeled_points import LabeledPoints
-from madbal_ray.loop.pool_reader import ImageReader, PoolImage, map_ahead
+from madbal_ray.loop.pool_reader import map_ahead
 from madbal_ray.training.augment import Augmentation, draw_augmentation
 from madbal_ray.vision.geometry import inside, transform_points
 from madbal_ray.vision.grids import move_points
-
-GIBIBYTE = 2**30
-
-
-class ImageCache:
-    """Decoded training images on the input grid, up to a limit of memory."""
-
-    def __init__(self, reader: ImageReader, limit_gib: float) -> None:
-        self.reader = reader
-        self.left = int(limit_gib * GIBIBYTE)
-        self.kept: dict[str, RGBImage] = {}
-        self.lock = threading.Lock()
-
-    def get(self, image: PoolImage) -> RGBImage:
-        """Return an image on the input grid."""
-        found = self.kept.get(image.image_id)
-        if found is not None:
-            return found
-        decoded = self.reader.on_input_grid(image)
-        with self.lock:
-            if decoded.nbytes <= self.left and image.image_id not in self.kept:
-                self.kept[image.image_id] = decoded
-                self.left -= decoded.nbytes
-        return decoded
 
 
 @dataclass
