@@ -48,8 +48,8 @@ def fused_scores(
     """Return u(x) float32 [B, H, W] and the predicted class int64 [B, H, W].
 
     u = (entropy_factor H + disagreement_factor sum W JS) exp(predicted error), with the
-    margin in place of the first term where `use_margin`. Where a logit is not finite, u is
-    not finite either.
+    margin in place of the first term where `use_margin`. u is not finite wherever plain
+    torch's is not: bad logits are found.
 
     Args:
         logits, head_logits, maturity_weights, error_logits, is_boundary: as in
