@@ -70,6 +70,7 @@ def cases():
         "nearly certain": draw(13, grid=(8, 12), **full, scale=10.0),
         "nearly even": draw(14, grid=(8, 12), **full, scale=0.01),
         "extreme": extreme(1e4, torch.float32),
+        "extreme margin, level classes": extreme(1e4, torch.float32) | {"use_margin": True},
         "extreme bfloat16": extreme(6e4, torch.bfloat16),
     }
     inputs["bfloat16"] = converted(
