@@ -16,6 +16,7 @@ from benchmarks.measure import Row, machine
 
 BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "uncertainty": kernels.uncertainty,
+    "fused_kernel": kernels.fused_kernel,
     "point_loss": kernels.point_loss,
     "patches": kernels.patches,
     "selection": selection.selection,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,30 +26,33 @@ def _grid_superpixels(height: int, width: int, side: int) -> np.ndarray:
     return (rows * (width // side) + np.arange(width)[None] // side).astype(np.int32)
 
 
-def uncertainty(device: str) -> Iterator[Row]:
-    """Uncertainty and reduction of one image, against the plain way and the forward pass."""
+def _maps(device: str, batch: int, height: int, width: int) -> dict[str, Any]:
+    """Return what `pixel_scores` takes: four heads, all at a quarter of the size."""
     generator = torch.Generator().manual_seed(0)
 
-    def random(*shape: int, scale: float = 3.0) -> torch.Tensor:
-        return (torch.randn(*shape, generator=generator) * scale).to(device)
+    def random(channels: int) -> torch.Tensor:
+        maps = torch.randn(batch, channels, height // 4, width // 4, generator=generator)
+        return (maps * 3.0).to(device)
 
-    logits = random(1, CLASSES, HEIGHT // 4, WIDTH // 4)
-    heads = tuple(random(1, CLASSES, HEIGHT // 4, WIDTH // 4) for _ in range(3))
-    weights = F.softmax(random(1, 3, HEIGHT // 4, WIDTH // 4), dim=1)
-    errors = random(1, 2, HEIGHT // 4, WIDTH // 4)
-    is_boundary = torch.rand(1, HEIGHT, WIDTH, generator=generator).to(device) < 0.3
+    return {
+        "logits": random(CLASSES),
+        "head_logits": tuple(random(CLASSES) for _ in range(3)),
+        "maturity_weights": F.softmax(random(3), dim=1),
+        "error_logits": random(2),
+        "is_boundary": torch.rand(batch, height, width, generator=generator).to(device) < 0.3,
+    }
+
+
+def uncertainty(device: str) -> Iterator[Row]:
+    """Uncertainty and reduction of one image, against the plain way and the forward pass."""
+    maps = _maps(device, 1, HEIGHT, WIDTH)
+    generator = torch.Generator().manual_seed(1)
     is_asked = torch.rand(HEIGHT, WIDTH, generator=generator).to(device) < 1e-4
     ids = torch.from_numpy(_grid_superpixels(HEIGHT, WIDTH, 16)).to(device)
 
     def ours():
         with torch.inference_mode():
-            scores = pixel_scores(
-                logits=logits,
-                head_logits=heads,
-                maturity_weights=weights,
-                error_logits=errors,
-                is_boundary=is_boundary,
-            )
+            scores = pixel_scores(**maps)
             return scores, reduce_scores(
                 score=scores.score[0],
                 prediction=scores.prediction[0],
@@ -61,7 +65,7 @@ def uncertainty(device: str) -> Iterator[Row]:
 
     def simple():
         with torch.inference_mode():
-            score, prediction = plain.uncertainty(logits, heads, weights, errors, is_boundary)
+            score, prediction = plain.uncertainty(**maps)
             return score, plain.reduce_by_masks(
                 score[0], prediction[0], is_asked, ids, SUPERPIXELS, CLASSES
             )
@@ -82,7 +86,7 @@ def uncertainty(device: str) -> Iterator[Row]:
         ">= 6 x",
         slow / fast >= 6,
     )
-    picture = random(1, 3, HEIGHT, WIDTH, scale=1.0)
+    picture = torch.randn(1, 3, HEIGHT, WIDTH, generator=generator).to(device)
     for head, on_cpu in (("deeplabv3plus", 0.25), ("lraspp", 0.8)):
         model = ModelConfig.model_validate({"backbone": "mobilenet_v2", "head": head})
         network = build_network(model, CLASSES, weights=None, seed=0, supports="full").to(device)
@@ -101,6 +105,49 @@ def uncertainty(device: str) -> Iterator[Row]:
             f"{mine / passed:.2f} of the forward pass",
             f"<= {limit}",
             mine / passed <= limit,
+        )
+
+
+def fused_kernel(device: str) -> Iterator[Row]:
+    """Eq. 4 on CUDA: what the kernel reads and writes by its time, against a copy on the card."""
+    if device == "cuda":
+        yield from _bandwidth(device, batch=16, height=512, width=1024, calls=20)
+
+
+def _bandwidth(device: str, *, batch: int, height: int, width: int, calls: int) -> Iterator[Row]:
+    """Time many calls at once, so that the device and not the launching host is measured."""
+    from madbal_ray.scoring.fused_cuda import fused_scores
+
+    maps = _maps(device, batch, height, width)
+    options = {"entropy_factor": 1.0, "disagreement_factor": 1.0, "use_margin": False}
+    for layout in (torch.contiguous_format, torch.channels_last):  # networks give the second
+        maps["logits"] = maps["logits"].contiguous(memory_format=layout)
+        maps["head_logits"] = tuple(
+            head.contiguous(memory_format=layout) for head in maps["head_logits"]
+        )
+        given = [maps["logits"], *maps["head_logits"]]
+        given += [maps["maturity_weights"], maps["error_logits"], maps["is_boundary"]]
+        moved = sum(one.nbytes for one in (*given, *fused_scores(**maps, **options)))
+        source = torch.zeros(moved // 2, dtype=torch.uint8, device=device)  # read, then written
+        target = torch.empty_like(source)
+
+        def ours():
+            for _ in range(calls):
+                fused_scores(**maps, **options)
+
+        def copy(source=source, target=target):
+            for _ in range(calls):
+                target.copy_(source)
+
+        kernel, copied = (
+            seconds / calls for seconds in side_by_side(ours, copy, device=device, repeats=9)
+        )
+        name = "channels last" if layout is torch.channels_last else "channels first"
+        yield Row(
+            f"fused kernel, {batch} x {height} x {width}, {CLASSES} classes, 4 heads, {name}",
+            f"{1000 * kernel:.3f} ms, {moved / kernel / 1e9:.0f} GB/s",
+            f"copy: {moved / copied / 1e9:.0f} GB/s",
+            f"{copied / kernel:.2f} of the copy's bandwidth",
         )
 
 

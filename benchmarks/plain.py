@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 
-def uncertainty(logits, head_logits, weights, error_logits, is_boundary):
+def uncertainty(logits, head_logits, maturity_weights, error_logits, is_boundary):
     """Return u(x) and prediction from full-resolution softmax maps of every head."""
     size = is_boundary.shape[-2:]
 
@@ -23,7 +23,7 @@ def uncertainty(logits, head_logits, weights, error_logits, is_boundary):
 
     main = F.softmax(full(logits), dim=1)
     total = entropy(main)
-    resized = full(weights)
+    resized = full(maturity_weights)
     for index, head in enumerate(head_logits):
         other = F.softmax(full(head), dim=1)
         mixture = (main + other) / 2

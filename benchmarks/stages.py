@@ -42,7 +42,9 @@ def scoring(device: str) -> Iterator[Row]:
     size = ["data.synthetic.height=128", "data.synthetic.width=256"]
     changes = [f"data.synthetic.num_train={IMAGES}", "data.synthetic.num_val=2", *size]
     changes += ["train.phase1.epochs=0", "train.phase2.epochs=0", "superpixels.pixels=256"]
-    changes += ["resources.scoring_workers=2", "num_rounds=2"]
+    workers = 1 if device == "cuda" else 2  # the bare loop has one GPU too
+    changes += [f"resources.scoring_workers={workers}", f"resources.device={device}"]
+    changes += ["num_rounds=2"]
     with tempfile.TemporaryDirectory() as folder:
         run = _run(Path(folder), changes, stop_after=("score", 1))
         files = sorted(
@@ -50,11 +52,11 @@ def scoring(device: str) -> Iterator[Row]:
             for path in run.stage("score", 1).folder.local_path.rglob("*_scores/*")
         )
         shard = run.config.pool.shard_images
-        start, end = files[1], files[-1]  # both actors have warmed up
+        start, end = files[1], files[-1]  # the actors have warmed up
         through_ray = (len(files) - 2) * shard / (end - start)
         bare = _bare_loop(run, device)
     yield Row(
-        f"scoring {IMAGES} images of 128 x 256 through Ray Data, 2 actors",
+        f"scoring {IMAGES} images of 128 x 256 through Ray Data, actors: {workers}",
         f"{through_ray:.1f} images/s",
         f"{bare:.1f} images/s",
         f"{through_ray / bare:.2f} of the bare loop",
@@ -104,8 +106,9 @@ def _bare_loop(run: Run, device: str) -> float:
 
 
 def preparation(device: str) -> Iterator[Row]:
-    """Superpixels and features with two processes against one."""
-    changes = ["data.synthetic.num_train=256", "data.synthetic.num_val=2"]
+    """Superpixels and features with two processes against one; always on the CPU."""
+    changes = ["resources.device=cpu"]
+    changes += ["data.synthetic.num_train=256", "data.synthetic.num_val=2"]
     changes += ["data.synthetic.height=240", "data.synthetic.width=320", "pool.shard_images=16"]
     changes += ["features.extractor=mobilenet_v2", "resources.decode_threads=1"]
     seconds = []
@@ -133,7 +136,7 @@ def overhead(device: str) -> Iterator[Row]:
     limits = {"ray": 30.0, "local": 2.0}
     for engine, limit in limits.items():
         with tempfile.TemporaryDirectory() as folder:
-            _run(Path(folder), [], engine=engine)
+            _run(Path(folder), [f"resources.device={device}"], engine=engine)
             run = api.open_run(Path(folder) / "run")
             events = run.run_dir.events()
         ends = [event["time"] for event in events if event["event"] == "round_finished"]

@@ -41,6 +41,12 @@ settings.register_profile(
 settings.load_profile("madbal")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked `gpu` where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device: torch.cuda.is_available() is False here")
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The real data sets, or a skip with the reason."""

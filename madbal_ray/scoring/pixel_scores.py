@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -62,13 +66,15 @@ def pixel_scores(
     Source: MADBAL Eq. 4.
     """
     _check(logits, head_logits, maturity_weights, error_logits)
-    inputs = [logits, *head_logits, maturity_weights, error_logits]
-    given = [one for one in inputs if one is not None]
-    # The compiled kernel takes finite numbers; what is not finite must stay so, to be found.
-    if logits.device.type == "cpu" and all(bool(torch.isfinite(one).all()) for one in given):
-        from madbal_ray.scoring.fused_cpu import fused_scores
-
-        score, prediction = fused_scores(
+    kernel = _kernel_of(logits.device)
+    if logits.device.type == "cpu":
+        inputs = [logits, *head_logits, maturity_weights, error_logits]
+        given = [one for one in inputs if one is not None]
+        # This kernel takes finite numbers; what is not finite must stay so, to be found.
+        if not all(bool(torch.isfinite(one).all()) for one in given):
+            kernel = None
+    if kernel is not None:
+        score, prediction = kernel(
             logits=logits,
             head_logits=head_logits,
             maturity_weights=maturity_weights,
@@ -90,6 +96,33 @@ def pixel_scores(
     )
 
 
+def _kernel_of(device: torch.device) -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """Return the fused kernel for a device; None: plain torch has to do."""
+    if device.type == "cpu":
+        from madbal_ray.scoring.fused_cpu import fused_scores
+
+        return fused_scores
+    if device.type == "cuda" and _has_triton():
+        from madbal_ray.scoring.fused_cuda import fused_scores
+
+        return fused_scores
+    return None
+
+
+@cache
+def _has_triton() -> bool:
+    if importlib.util.find_spec("triton") is not None:
+        return True
+    warnings.warn(
+        "Triton is not installed beside this CUDA build of torch; expected, since torch's own "
+        "wheels for Linux bring it: pixel scores are computed in plain torch, with the same "
+        "results, more memory and more time; install torch from its wheels to get the kernel",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return False
+
+
 def torch_pixel_scores(
     *,
     logits: Tensor,
@@ -102,7 +135,7 @@ def torch_pixel_scores(
 ) -> PixelScores:
     """Return what `pixel_scores` returns, in plain torch on any device.
 
-    What CUDA runs, and what the compiled kernel for CPUs is tested against.
+    What the fused kernels are tested against, and what runs on a device that has none.
     """
     height, width = is_boundary.shape[-2:]
     full_logits = to_size(logits, height, width)

@@ -108,20 +108,30 @@ def reduce_on_device(
     """Return what `reduce_scores` returns, by segment operations of torch on any device.
 
     What CUDA runs, and what the compiled pass for CPUs is tested against, byte for byte.
+    Asked pixels go to a segment of their own, cut off in the end: picking out the others
+    would make the host wait for their number.
     """
     width = score.shape[1]
-    pixels = torch.nonzero(~is_asked.reshape(-1)).squeeze(1)
-    ids = superpixel_ids.reshape(-1)[pixels].long()
-    values = score.reshape(-1)[pixels].float()
+    segments = num_superpixels + 1
+    asked = is_asked.reshape(-1)
+    ids = superpixel_ids.reshape(-1).long().masked_fill(asked, num_superpixels)
+    values = score.reshape(-1).float().masked_fill(asked, 0.0)
 
-    num_pixels = torch.bincount(ids, minlength=num_superpixels)
-    mean_score = _segment_sum(values, ids, num_superpixels) / num_pixels.clamp(min=1)
-    classes = prediction.reshape(-1)[pixels].long()
-    votes = torch.bincount(ids * num_classes + classes, minlength=num_superpixels * num_classes)
-    dominant = _first_maximum(votes.reshape(num_superpixels, num_classes))
+    num_pixels = _segment_count(ids, segments)[:-1]
+    total = _segment_sum(values, ids, segments, num_values=num_pixels.sum())[:-1]
+    classes = prediction.reshape(-1).long().masked_fill(asked, 0)
+    votes = _segment_count(ids * num_classes + classes, segments * num_classes)
+    dominant = _first_maximum(votes.reshape(segments, num_classes)[:-1])
     dominant = torch.where(num_pixels > 0, dominant, -1)
-    top_pixel, top_score = _top_pixels(values, ids, pixels, num_superpixels, top)
-    return _with_coordinates(num_pixels, mean_score, dominant, top_pixel, top_score, width)
+    top_pixel, top_score = _top_pixels(values.masked_fill(asked, -torch.inf), ids, segments, top)
+    return _with_coordinates(
+        num_pixels,
+        total / num_pixels.clamp(min=1),
+        dominant,
+        top_pixel[:-1],
+        top_score[:-1],
+        width,
+    )
 
 
 def _with_coordinates(
@@ -156,13 +166,22 @@ def laps_needed(num_pixels: Integer[np.ndarray, "S"], budget: int) -> int:
     return laps
 
 
-def _segment_sum(values: Tensor, ids: Tensor, num_segments: int) -> Tensor:
-    """Return float64 sums by segment that do not depend on the order of additions."""
-    total = torch.zeros(num_segments, dtype=torch.int64, device=values.device)
-    if not len(values):
-        return total.double()
+def _segment_count(ids: Tensor, num_segments: int) -> Tensor:
+    """Return int64 numbers of pixels; torch.bincount would make the host wait."""
+    count = torch.zeros(num_segments, dtype=torch.int64, device=ids.device)
+    return count.index_add_(0, ids, torch.ones_like(ids))
+
+
+def _segment_sum(values: Tensor, ids: Tensor, num_segments: int, *, num_values: Tensor) -> Tensor:
+    """Return float64 sums by segment that do not depend on the order of additions.
+
+    Args:
+        num_values: int64, how many of the values may be other than 0.
+    """
     exponent = torch.frexp(values.abs().max()).exponent.long()
-    scale = _power_of_two(FIXED_POINT_BITS - exponent - len(values).bit_length())
+    bit_length = torch.frexp(num_values.double()).exponent.long()
+    scale = _power_of_two(FIXED_POINT_BITS - exponent - bit_length)
+    total = torch.zeros(num_segments, dtype=torch.int64, device=values.device)
     total.index_add_(0, ids, (values.double() * scale).round().long())
     return total.double() / scale
 
@@ -179,23 +198,23 @@ def _first_maximum(votes: Tensor) -> Tensor:
     return torch.where(is_best, columns, votes.shape[1]).amin(dim=1)
 
 
-def _top_pixels(
-    values: Tensor, ids: Tensor, pixels: Tensor, num_segments: int, top: int
-) -> tuple[Tensor, Tensor]:
-    """Return flat pixel positions and scores of each segment's best, row by row best first."""
+def _top_pixels(values: Tensor, ids: Tensor, num_segments: int, top: int) -> tuple[Tensor, Tensor]:
+    """Return flat pixel positions and scores of each segment's best, row by row best first.
+
+    Pixels of value -inf are never taken.
+    """
     none = torch.iinfo(torch.int64).max
+    pixels = torch.arange(len(values), device=values.device)
     positions, scores = [], []
     for _ in range(top):
         best = values.new_full((num_segments,), -torch.inf)
         best.scatter_reduce_(0, ids, values, "amax")
-        candidates = torch.where(values == best[ids], pixels, none)
+        is_best = (values == best[ids]) & (values > -torch.inf)
         position = pixels.new_full((num_segments,), none)
-        position.scatter_reduce_(0, ids, candidates, "amin")
+        position.scatter_reduce_(0, ids, torch.where(is_best, pixels, none), "amin")
         positions.append(torch.where(position == none, -1, position))
         scores.append(best)
-        if len(positions) < top:
-            kept = pixels != position[ids]
-            values, ids, pixels = values[kept], ids[kept], pixels[kept]
+        values = values.masked_fill(pixels == position[ids], -torch.inf)
     return torch.stack(positions, dim=1), torch.stack(scores, dim=1)
 
 
@@ -219,25 +238,32 @@ def random_top_pixels(
 
     Source: method 10, an option.
     """
-    unasked = np.flatnonzero(~is_asked.cpu().numpy())
-    ids = superpixel_ids.cpu().numpy().reshape(-1)[unasked]
-    values = score.float().cpu().numpy().reshape(-1)[unasked]
-    order = np.lexsort((-values, ids))  # by superpixel, best first, ties by position
-    segment, pixels, values = ids[order], unasked[order], values[order]
-    counts = np.bincount(segment, minlength=num_superpixels)
-    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    drawn_from = np.maximum(top, np.ceil(share * counts))
-    candidates = np.flatnonzero(rank < drawn_from[segment])
-    shuffled = candidates[np.lexsort((generator.random(len(candidates)), segment[candidates]))]
-    kept = np.minimum(counts, drawn_from).astype(np.int64)
-    turn = np.arange(len(shuffled)) - np.repeat(np.cumsum(kept) - kept, kept)
-    chosen = np.sort(shuffled[turn < top])  # best first again
-    taken = np.minimum(kept, top)
-    column = np.arange(len(chosen)) - np.repeat(np.cumsum(taken) - taken, taken)
-    position = np.full((num_superpixels, top), -1, np.int64)
-    top_score = np.full((num_superpixels, top), -np.inf, np.float32)
+    pixels = torch.nonzero(~is_asked.reshape(-1)).squeeze(1)
+    ids = superpixel_ids.reshape(-1)[pixels].long()
+    values = score.reshape(-1)[pixels].float()
+    best_first = torch.sort(values, descending=True, stable=True).indices
+    order = best_first[torch.sort(ids[best_first], stable=True).indices]
+    segment, pixels, values = ids[order], pixels[order], values[order]
+    counts = _segment_count(segment, num_superpixels)
+    drawn_from = torch.ceil(share * counts.double()).clamp(min=top)
+    kept = torch.minimum(counts, drawn_from.long())
+    candidates = torch.nonzero(_rank_in_segment(segment, counts) < kept[segment]).squeeze(1)
+    keys = torch.from_numpy(generator.random(len(candidates))).to(score.device)
+    shuffled = candidates[torch.sort(keys, stable=True).indices]
+    shuffled = shuffled[torch.sort(segment[shuffled], stable=True).indices]
+    is_taken = _rank_in_segment(segment[shuffled], kept) < top
+    chosen = torch.sort(shuffled[is_taken]).values  # best first again
+    column = _rank_in_segment(segment[chosen], kept.clamp(max=top))
+    position = torch.full((num_superpixels, top), -1, device=score.device)
+    top_score = torch.full((num_superpixels, top), -torch.inf, device=score.device)
     position[segment[chosen], column] = pixels[chosen]
     top_score[segment[chosen], column] = values[chosen]
-    y, x = np.divmod(position, score.shape[1])
-    y[position < 0] = x[position < 0] = -1
-    return {"top_y": y, "top_x": x, "top_score": top_score}
+    y, x = np.divmod(position.cpu().numpy(), score.shape[1])
+    x[y < 0] = -1  # y is -1 already
+    return {"top_y": y, "top_x": x, "top_score": top_score.cpu().numpy()}
+
+
+def _rank_in_segment(segment: Tensor, counts: Tensor) -> Tensor:
+    """Return 0, 1, ... within each run of a sorted segment, whose lengths are the counts."""
+    first = torch.cumsum(counts, dim=0) - counts
+    return torch.arange(len(segment), device=segment.device) - first[segment]

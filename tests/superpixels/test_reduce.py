@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from madbal_ray.errors import ShapeError
 from madbal_ray.superpixels import reduce_scores
-from madbal_ray.superpixels.reduce import laps_needed
+from madbal_ray.superpixels.reduce import laps_needed, random_top_pixels
 from tests import references
 
 
@@ -127,3 +127,50 @@ def test_laps_are_enough_and_no_more(counts, budget):
     wanted = min(budget, counts.sum())
     assert np.minimum(counts, laps).sum() >= wanted
     assert laps == 1 or np.minimum(counts, laps - 1).sum() < wanted
+
+
+def large_maps(device):
+    generator = torch.Generator().manual_seed(0)
+    shape = (96, 128)
+    grid = torch.arange(96)[:, None] // 16 * 8 + torch.arange(128) // 16
+    return {
+        "score": torch.rand(shape, generator=generator).mul(4).round(decimals=2).to(device),
+        "is_asked": (torch.rand(shape, generator=generator) < 0.2).to(device),
+        "superpixel_ids": grid.int().to(device),
+        "num_superpixels": 48,
+        "top": 3,
+    }, torch.randint(0, 5, shape, generator=generator).to(device)
+
+
+def test_the_host_never_waits_for_the_device():
+    """On `meta` tensors there are no values to wait for: an operation that needs one fails."""
+    maps, prediction = large_maps("meta")
+    result = reduce_scores(**maps, prediction=prediction, num_classes=5)
+    assert result.num_pixels.shape == (48,)
+    assert result.top_score.shape == (48, 3)
+
+
+@pytest.mark.gpu
+def test_the_same_bytes_on_a_gpu():
+    maps, prediction = large_maps("cuda")
+    reduce_scores(**maps, prediction=prediction, num_classes=5)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = reduce_scores(**maps, prediction=prediction, num_classes=5)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    maps, prediction = large_maps("cpu")
+    expected = reduce_scores(**maps, prediction=prediction, num_classes=5)
+    for name, value in vars(expected).items():
+        assert torch.equal(getattr(found, name).cpu(), value), name
+
+
+@pytest.mark.gpu
+def test_the_same_random_pixels_on_a_gpu():
+    found, expected = (
+        random_top_pixels(**large_maps(device)[0], share=0.3, generator=np.random.default_rng(0))
+        for device in ("cuda", "cpu")
+    )
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)

@@ -1,0 +1,198 @@
+"""The Triton kernel against the plain torch code: interpreted anywhere, compiled on a GPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from madbal_ray.errors import ResourceError
+from madbal_ray.scoring import pixel_scores
+from madbal_ray.scoring.pixel_scores import torch_pixel_scores
+from tests.scoring.fused_cases import CASES, SIZES, converted, draw
+
+ROOT = Path(__file__).parents[2]
+PLACES = ["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)]
+FINITE = [name for name in CASES if not name.startswith(("nan", "inf", "-inf"))]
+COMPILED = ["street", "main head alone", "bfloat16", "channels last", "two classes, one source"]
+NOT_FINITE = [name for name in CASES if name not in FINITE]
+
+
+@pytest.fixture(scope="module")
+def interpreted(tmp_path_factory):
+    """Results of all cases; Triton reads its switch when it is imported, so in a process."""
+    path = tmp_path_factory.mktemp("fused") / "results.pt"
+    command = [sys.executable, "-m", "tests.scoring.fused_cases", str(path)]
+    subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"TRITON_INTERPRET": "1"})
+    return torch.load(path)
+
+
+def on_gpu(inputs):
+    inputs = converted(inputs, lambda maps: None if maps is None else maps.cuda())
+    return inputs | {"is_boundary": inputs["is_boundary"].cuda()}
+
+
+def found(name, place, request):
+    if place == "interpreter":
+        return request.getfixturevalue("interpreted")[name]
+    from madbal_ray.scoring.fused_cuda import fused_scores
+
+    score, prediction = fused_scores(**on_gpu(CASES[name]))
+    assert score.is_cuda
+    assert prediction.is_cuda
+    return score.cpu(), prediction.cpu()
+
+
+def plain(inputs):
+    maps = ("logits", "head_logits", "maturity_weights", "error_logits", "is_boundary")
+    result = torch_pixel_scores(
+        **{name: inputs[name] for name in maps},
+        normalize_terms=inputs["entropy_factor"] != 1.0,
+        uncertainty="margin" if inputs["use_margin"] else "entropy",
+    )
+    return result.score, result.prediction
+
+
+@pytest.mark.parametrize("name", FINITE)
+@pytest.mark.parametrize("place", PLACES)
+def test_equals_plain_torch(name, place, request):
+    score, prediction = found(name, place, request)
+    expected_score, expected_prediction = plain(CASES[name])
+    torch.testing.assert_close(score, expected_score, rtol=1e-5, atol=1e-5)
+    assert torch.equal(prediction, expected_prediction)
+
+
+@pytest.mark.parametrize("name", NOT_FINITE)
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_not_finite_stays_so(name, place, request):
+    score, prediction = found(name, place, request)
+    expected, _ = plain(CASES[name])
+    assert not torch.isfinite(score).all()
+    assert not torch.isfinite(score)[~torch.isfinite(expected)].any()
+    assert (prediction >= 0).all()
+    assert (prediction < CASES[name]["logits"].shape[1]).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["street", "normalized", "margin"])
+def test_pixel_scores_takes_the_kernel_on_a_gpu(name):
+    inputs = on_gpu(CASES[name])
+    options = {
+        "normalize_terms": inputs.pop("entropy_factor") != 1.0,
+        "uncertainty": "margin" if inputs.pop("use_margin") else "entropy",
+    }
+    del inputs["disagreement_factor"]
+    fast = pixel_scores(**inputs, **options)
+    slow = torch_pixel_scores(**inputs, **options)
+    torch.testing.assert_close(fast.score, slow.score, rtol=1e-5, atol=1e-5)
+    assert torch.equal(fast.prediction, slow.prediction)
+
+
+@pytest.mark.gpu
+def test_no_map_of_all_classes_is_made_on_a_gpu_and_nothing_waits():
+    from madbal_ray.scoring.fused_cuda import fused_scores
+
+    inputs = draw(0, classes=19, size=(64, 128), heads=SIZES, errors=(64, 128), grid=(256, 512))
+    inputs = on_gpu(inputs)
+    fused_scores(**inputs)  # compiles
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        score, prediction = fused_scores(**inputs)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.cuda.max_memory_allocated() - before == score.nbytes + prediction.nbytes
+
+
+class CompileOnly:
+    """Stands in for the kernel: compiles it for a card from a launch's real arguments."""
+
+    def __init__(self, kernel):
+        self.kernel = kernel
+
+    def __getitem__(self, grid):
+        return lambda *args, **options: self.compiled(
+            self.kernel.warmup(*args, grid=grid, **options)
+        )
+
+    def compiled(self, kernel):
+        self.binary = kernel.asm["cubin"]
+        self.shared_memory = kernel.metadata.shared
+
+
+@pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="TRITON_INTERPRET: nothing compiles")
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiles_for_cards_that_are_not_here(name, capability, monkeypatch, tmp_path):
+    """What the interpreter does not see: types, layouts, and the assembler's word."""
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime import driver
+
+    from madbal_ray.scoring import fused_cuda
+
+    card = SimpleNamespace(
+        get_current_target=lambda: GPUTarget("cuda", capability, 32),
+        get_current_device=lambda: capability,  # the key of Triton's cache
+        get_current_stream=lambda device: 0,
+    )
+    monkeypatch.setattr(driver, "_active", card)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kernel = CompileOnly(fused_cuda._score)
+    monkeypatch.setattr(fused_cuda, "_score", kernel)
+    fused_cuda.fused_scores(**CASES[name])
+    assert kernel.binary[:4] == b"\x7fELF"
+    assert kernel.shared_memory <= 48 * 2**10
+
+
+def test_tensors_on_the_cpu_are_refused():
+    from madbal_ray.scoring.fused_cuda import fused_scores
+
+    with pytest.raises(ResourceError, match=r"on cpu; expected a CUDA device: call pixel_scores"):
+        fused_scores(**CASES["no heads"])
+
+
+def test_every_device_has_its_kernel():
+    from madbal_ray.scoring import fused_cpu, fused_cuda
+
+    module = sys.modules["madbal_ray.scoring.pixel_scores"]
+    assert module._kernel_of(torch.device("cpu")) is fused_cpu.fused_scores
+    assert module._kernel_of(torch.device("cuda")) is fused_cuda.fused_scores
+    assert module._kernel_of(torch.device("mps")) is None
+
+
+CPU_ONLY = """
+import sys
+sys.modules["triton"] = None  # any import of it fails
+import torch
+import madbal_ray.stages.score_images
+from madbal_ray.scoring import pixel_scores
+pixel_scores(
+    logits=torch.zeros(1, 3, 2, 2),
+    head_logits=(),
+    maturity_weights=None,
+    error_logits=None,
+    is_boundary=torch.zeros(1, 4, 4, dtype=torch.bool),
+)
+assert "madbal_ray.scoring.fused_cpu" in sys.modules
+"""
+
+
+def test_scoring_on_cpus_needs_no_triton():
+    subprocess.run([sys.executable, "-c", CPU_ONLY], check=True, cwd=ROOT)
+
+
+def test_a_machine_without_triton_says_so_once_and_uses_plain_torch(monkeypatch):
+    module = sys.modules["madbal_ray.scoring.pixel_scores"]
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    module._has_triton.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="Triton is not installed"):
+            assert module._kernel_of(torch.device("cuda")) is None
+        assert module._kernel_of(torch.device("cuda")) is None
+    finally:
+        module._has_triton.cache_clear()
