@@ -90,7 +90,7 @@ def _options(
         "init": "scalable-k-means++",
         "n_init": num_init,
         "random_state": seed % 2**32,
-        "device_buffer_samples": RESIDENT_BYTES // (4 * dimensions),
+        "device_buffer_samples": max(1, RESIDENT_BYTES // (4 * dimensions)),
         "init_size": min(total_rows, max(SEEDING_ROWS, 3 * num_clusters)),
         "output_type": "numpy",
     }

@@ -11,10 +11,11 @@ from types import MappingProxyType
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from madbal_ray.distributed.selection_actor import own_error
 from madbal_ray.errors import ResourceError, StageError
 from madbal_ray.loop.engine import GpuJob, Member
 
@@ -131,6 +132,8 @@ def _gather(stage: str, step: str, references: Sequence[Any], seconds: float) ->
                 f"stage {stage}: GPU process {rank} of {len(references)} was lost, so all were "
                 f"ended: {error}; look at the memory of its node, then start the same command again"
             ) from None
+        except RayTaskError as error:
+            raise own_error(error) from None
     return ray.get(list(references))
 
 

@@ -99,8 +99,25 @@ def test_one_member_needs_no_nccl(ray_session, tmp_path):
 def test_several_members_without_nccl_say_what_to_install(ray_session, tmp_path):
     from madbal_ray.distributed.gpu_group import call_on_gpus
 
-    with pytest.raises(ResourceError, match=r"raft_dask cannot be imported .*madbal_ray\[gpu\]"):
+    with pytest.raises(
+        ResourceError,
+        match=r"^clustering on several GPUs: raft_dask cannot be imported .*madbal_ray\[gpu\]",
+    ):
         call_on_gpus(Job(tmp_path, lambda member: None), 2, bundle=ONE_CPU)
+
+
+@pytest.mark.ray
+def test_a_whole_pool_jobs_own_error_comes_out_as_it_is(ray_session, tmp_path):
+    from madbal_ray.distributed.selection_actor import SelectionActors
+
+    class Refused(Job):
+        def run(self):
+            raise PoolError("too few")
+
+    actors = SelectionActors(1)
+    with pytest.raises(PoolError, match=r"^too few$"):
+        actors.call(Refused(tmp_path, None))
+    actors.stop()
 
 
 @pytest.mark.ray
@@ -144,7 +161,7 @@ def test_a_members_own_error_comes_out_while_others_wait(ray_session, tmp_path, 
             raise PoolError("too few")
         time.sleep(300)
 
-    with pytest.raises(PoolError, match="too few"):
+    with pytest.raises(PoolError, match=r"^too few$"):
         group.call_on_gpus(Job(tmp_path, refuse), 2, bundle=ONE_CPU)
     assert free_cpus(4) == 4
 
