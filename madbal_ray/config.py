@@ -185,10 +185,18 @@ class ClusteringConfig(Section):
     """K-means over all superpixels of the pool (paper section 4)."""
 
     num_clusters: Positive = Field(default=9, description="K; the reference code's 9")
-    backend: Literal["auto", "sklearn"] = "auto"
+    backend: Literal["auto", "sklearn", "cuml"] = Field(
+        default="auto",
+        description="auto: cuml where workers use CUDA and cuML is installed, else sklearn",
+    )
     max_fit_rows: Positive = Field(
         default=1_000_000,
-        description="fit on a seeded sample of this many superpixels when there are more",
+        description="superpixels that one fit holds in memory; for more see fit_on",
+    )
+    fit_on: Literal["sample", "all"] = Field(
+        default="sample",
+        description="when there are more: a seeded sample of max_fit_rows | all of them (sklearn: "
+        "the sample's centroids refined in mini-batches; cuml: all rows, on all GPUs)",
     )
     seed: NonNegative = Field(
         default=0, description="of K-means; apart from the run's own, so that seeds share one pool"
@@ -196,6 +204,15 @@ class ClusteringConfig(Section):
     num_init: Positive = Field(
         default=4, description="restarts of k-means++; the lowest inertia is kept"
     )
+
+    @model_validator(mode="after")
+    def _enough_rows(self) -> ClusteringConfig:
+        if self.max_fit_rows < self.num_clusters:
+            raise ValueError(
+                f"clustering.max_fit_rows = {self.max_fit_rows} is less than "
+                f"clustering.num_clusters = {self.num_clusters}"
+            )
+        return self
 
 
 class ModelConfig(Section):

@@ -24,3 +24,16 @@ def assign_clusters(
     centers = centroids.astype(np.float64)
     distance = (centers**2).sum(axis=1) - 2.0 * points @ centers.T
     return distance.argmin(axis=1).astype(np.int32)
+
+
+def measure_inertia(
+    features: Float[np.ndarray, "S D"], centroids: Float[np.ndarray, "K D"]
+) -> float:
+    """Return the sum of squared distances to the nearest centroids.
+
+    Raises:
+        ShapeError: features and centroids differ in dimension.
+    """
+    clusters = assign_clusters(features, centroids)
+    difference = features.astype(np.float64) - centroids.astype(np.float64)[clusters]
+    return float((difference**2).sum())

@@ -8,6 +8,7 @@ from typing import Any
 import ray
 
 from madbal_ray.config import Config, ResourcesConfig
+from madbal_ray.distributed.gpu_group import call_on_gpus
 from madbal_ray.distributed.map_shards import map_with_ray_data
 from madbal_ray.distributed.selection_actor import SelectionActors
 from madbal_ray.distributed.session import (
@@ -18,7 +19,7 @@ from madbal_ray.distributed.session import (
 )
 from madbal_ray.distributed.train import train_with_ray
 from madbal_ray.errors import ResourceError
-from madbal_ray.loop.engine import CallJob, Listener, ShardJob, TrainingJob
+from madbal_ray.loop.engine import CallJob, GpuJob, Listener, ShardJob, TrainingJob
 from madbal_ray.run_dir import RunDir
 from madbal_ray.storage import Folder
 
@@ -89,8 +90,15 @@ class RayEngine:
         )
 
     def call(self, job: CallJob) -> None:
-        """Run a whole-pool job in a selection actor."""
-        self.selection.call(job)
+        """Run a whole-pool job in a selection actor, or on as many GPUs as help it.
+
+        GPUs are those of scoring, which does not run meanwhile.
+        """
+        if self.device == "cuda" and isinstance(job, GpuJob) and job.num_gpus:
+            _, gpus = cluster_resources()
+            call_on_gpus(job, min(job.num_gpus, self.resources.scoring_workers, int(gpus)))
+        else:
+            self.selection.call(job)
 
     def train(self, job: TrainingJob, listener: Listener) -> None:
         """Fit one round with Ray Train."""

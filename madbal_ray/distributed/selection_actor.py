@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
-from madbal_ray.errors import StageError
+from madbal_ray.errors import MadbalError, StageError
 from madbal_ray.loop.engine import CallJob, ShardJob
 from madbal_ray.loop.shard_runner import ShardWorker
 
@@ -52,12 +52,15 @@ class SelectionActors:
 
         Raises:
             StageError: actors kept dying.
+            MadbalError: the job's own.
         """
         attempt = 1
         while True:
             self.start()
             try:
                 return ray.get(self.actors[0].call.remote(job))
+            except RayTaskError as error:
+                raise own_error(error) from None
             except RayActorError as error:
                 self._drop(self.actors[0])
                 if attempt == ATTEMPTS:
@@ -99,6 +102,11 @@ class SelectionActors:
     def _drop(self, actor: Any) -> None:
         self.actors.remove(actor)
         ray.kill(actor)
+
+
+def own_error(error: RayTaskError) -> Exception:
+    """Return our own error without Ray's traceback around it; any other as Ray tells it."""
+    return error.cause if isinstance(error.cause, MadbalError) else error
 
 
 def _kept_dying(stage: str, error: RayActorError) -> StageError:

@@ -8,6 +8,7 @@ the same bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -67,6 +68,40 @@ class CallJob(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Member:
+    """One process of a group that works on a job together.
+
+    Attributes:
+        handle: RAFT handle that carries the group's communicator; None in a group of one.
+    """
+
+    rank: int = 0
+    size: int = 1
+    handle: Any = None
+
+
+@runtime_checkable
+class GpuJob(CallJob, Protocol):
+    """A whole-pool job that may run on GPUs, each with a process of its own.
+
+    Its `run` does all of it as a group of one, which is what an engine without GPUs calls.
+    """
+
+    @property
+    def num_gpus(self) -> int:
+        """Return the most GPUs that help; 0: none does."""
+        ...
+
+    def run_member(self, member: Member) -> Any:
+        """Do one member's part; its result travels to where `finish` runs."""
+        ...
+
+    def finish(self, results: Sequence[Any]) -> None:
+        """Write the results, one from each member in rank order, into `output`."""
+        ...
+
+
 @runtime_checkable
 class TrainingJob(Protocol):
     """Training of one round; every worker calls `run` with its own context."""
@@ -113,7 +148,7 @@ class Engine(Protocol):
         ...
 
     def call(self, job: CallJob) -> None:
-        """Run a whole-pool job (fit_kmeans, allocate) in one process."""
+        """Run a whole-pool job in one process; a `GpuJob` (K-means) on GPUs where there are."""
         ...
 
     def train(self, job: TrainingJob, listener: Listener) -> None:

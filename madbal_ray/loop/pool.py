@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from madbal_ray import tables
+from madbal_ray.clustering import choose_backend
 from madbal_ray.config import Config
 from madbal_ray.data import Dataset, data_root, open_dataset
 from madbal_ray.errors import DataError, PoolError
-from madbal_ray.loop.cluster_jobs import AssignPool, FitKMeans
+from madbal_ray.loop.cluster_jobs import AssignPool
+from madbal_ray.loop.kmeans_job import FitKMeans
 from madbal_ray.loop.pool_jobs import EmbedPool, InspectImages, SegmentPool, index_rows, write_index
 from madbal_ray.loop.pool_reader import ImageReader
 from madbal_ray.loop.stage_runner import StageRunner
@@ -220,6 +222,8 @@ def _cluster(
     superpixels = StageDir.plan(
         folder, "superpixels", config.superpixels.result_settings(), digests(images)
     )
+    if not superpixels.is_done:  # then no centroids lie there: say early that they cannot be made
+        choose_backend(config.clustering.backend, device)
     runner.map(
         SegmentPool(superpixels, reader, threads, images, config.superpixels),
         shard_ids,
@@ -244,7 +248,24 @@ def _cluster(
     centroids = StageDir.plan(
         folder, "centroids", config.clustering.result_settings(), digests(features)
     )
-    runner.call(FitKMeans(centroids, features, shard_ids, config.clustering))
+    _fit_kmeans(config, runner, centroids, features, shard_ids, device)
     clusters = StageDir.plan(folder, "superpixel_clusters", {}, digests(features, centroids))
     runner.map(AssignPool(clusters, features, centroids), shard_ids, total=num_images)
     return superpixels, clusters
+
+
+def _fit_kmeans(
+    config: Config,
+    runner: StageRunner,
+    centroids: StageDir,
+    features: StageDir,
+    shard_ids: list[int],
+    device: str,
+) -> None:
+    """Find centroids unless they are there, whatever found them, and on whatever machine."""
+    if centroids.is_done:
+        runner.point(centroids)
+        return
+    backend, reason = choose_backend(config.clustering.backend, device)
+    runner.progress.say(f"K-means: {backend} ({reason})")
+    runner.call(FitKMeans(centroids, features, shard_ids, config.clustering, backend))

@@ -1,42 +1,16 @@
-"""K-means: what every backend promises."""
+"""Assignment, inertia, and which backend is chosen; what fits promise: contracts/test_kmeans.py."""
 
 import inspect
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from sklearn.metrics import adjusted_rand_score
 
-from madbal_ray.clustering import assign_clusters, fit_kmeans
-from madbal_ray.errors import PoolError, ShapeError
+from madbal_ray.clustering import assign_clusters, choose_backend, cuml, measure_inertia
+from madbal_ray.errors import ResourceError, ShapeError
 
-
-def blobs(seed=0, per_cluster=60):
-    rng = np.random.default_rng(seed)
-    centers = np.array([[0, 0], [8, 0], [0, 8], [8, 8]], np.float32)
-    truth = np.repeat(np.arange(4), per_cluster)
-    return centers[truth] + rng.normal(0, 0.5, (len(truth), 2)).astype(np.float32), truth
-
-
-def test_finds_separate_groups_and_is_the_same_twice():
-    features, truth = blobs()
-    centroids, inertia = fit_kmeans(features, num_clusters=4, num_init=2, seed=7)
-    clusters = assign_clusters(features, centroids)
-    assert adjusted_rand_score(truth, clusters) == 1.0
-    assert inertia == pytest.approx(((features - centroids[clusters]) ** 2).sum(), rel=1e-4)
-    again, _ = fit_kmeans(features, num_clusters=4, num_init=2, seed=7)
-    assert np.array_equal(centroids, again)
-
-
-def test_fewer_distinct_points_than_clusters_leave_clusters_empty():
-    features = np.repeat(np.eye(2, dtype=np.float32), 5, axis=0)
-    centroids, _ = fit_kmeans(features, num_clusters=4, num_init=1, seed=0)
-    assert centroids.shape == (4, 2)
-    assert len(set(assign_clusters(features, centroids).tolist())) == 2
-
-
-def test_fewer_superpixels_than_clusters_are_refused():
-    with pytest.raises(PoolError, match=r"3 superpixels cannot form .*num_clusters = 9"):
-        fit_kmeans(np.zeros((3, 2), np.float32), num_clusters=9, num_init=1, seed=0)
+has_cuml = find_spec("cuml") is not None
+needs_no_cuml = pytest.mark.skipif(has_cuml, reason="cuML is installed here")
 
 
 def test_assignment_equals_a_loop_with_ties_to_the_lower_id():
@@ -44,8 +18,50 @@ def test_assignment_equals_a_loop_with_ties_to_the_lower_id():
     features = rng.integers(0, 3, (40, 3)).astype(np.float16)
     centroids = rng.integers(0, 3, (6, 3)).astype(np.float32)
     found = assign_clusters(features, centroids)
+    total = 0.0
     for row, cluster in zip(features, found, strict=True):
         distances = [float(((row.astype(float) - c) ** 2).sum()) for c in centroids]
         assert cluster == distances.index(min(distances))
+        total += min(distances)
+    assert measure_inertia(features, centroids) == pytest.approx(total)
     with pytest.raises(ShapeError, match="dimensions"):
         inspect.unwrap(assign_clusters)(features, centroids[:, :2])
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_sklearn_runs_where_it_is_asked_for(device):
+    assert choose_backend("sklearn", device) == ("sklearn", "as configured")
+
+
+def test_auto_takes_sklearn_without_a_gpu_and_says_why():
+    assert choose_backend("auto", "cpu") == ("sklearn", "auto: no CUDA device in use")
+
+
+def test_cuml_without_a_gpu_is_refused():
+    with pytest.raises(ResourceError, match=r"needs a CUDA device.*clustering\.backend=sklearn"):
+        choose_backend("cuml", "cpu")
+
+
+@needs_no_cuml
+def test_without_cuml_auto_takes_sklearn_and_cuml_says_what_to_install():
+    name, reason = choose_backend("auto", "cuda")
+    assert name == "sklearn"
+    assert "pip install 'madbal_ray[gpu]'" in reason
+    with pytest.raises(ResourceError, match=r"not installed here; pip install 'madbal_ray\[gpu\]'"):
+        choose_backend("cuml", "cuda")
+
+
+@needs_no_cuml
+def test_a_worker_without_cuml_says_so():
+    with pytest.raises(ResourceError, match="cannot be imported here"):
+        cuml.fit_kmeans(np.eye(4, dtype=np.float32), num_clusters=2, num_init=1, seed=0)
+
+
+@pytest.mark.skipif(not has_cuml, reason="cuML is not installed")
+def test_cuml_without_a_driver_says_what_to_do():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("a CUDA device is here")
+    with pytest.raises(ResourceError, match="needs a CUDA 13 driver"):
+        cuml.fit_kmeans(np.eye(4, dtype=np.float32), num_clusters=2, num_init=1, seed=0)

@@ -1,0 +1,144 @@
+"""Several processes with a GPU each, joined by NCCL, that do one job together.
+
+All must enter the job's collective steps, or the others wait: whoever is lost, all are ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from madbal_ray.distributed.selection_actor import own_error
+from madbal_ray.errors import ResourceError, StageError
+from madbal_ray.loop.engine import GpuJob, Member
+
+PLACE_SECONDS = 3600.0
+"""GPUs may be at work for another run of a suite."""
+
+ONE_GPU = MappingProxyType({"GPU": 1.0})
+JOIN_SECONDS = 300.0
+WORK_SECONDS = 6 * 3600.0
+
+
+class GpuActor:
+    """One member."""
+
+    def __init__(self) -> None:
+        self.member = Member()
+        self.communicator: Any = None
+
+    def make_id(self) -> bytes:
+        """Return the name under which the members of a group find each other."""
+        try:
+            from raft_dask.common.nccl import nccl  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise _no_raft(error) from error
+        return nccl.get_unique_id()
+
+    def join(self, rank: int, size: int, group_id: bytes) -> None:
+        """Enter a group; returns when all have.
+
+        Raises:
+            ResourceError: no NCCL here, or it cannot reach the others.
+        """
+        try:
+            from pylibraft.common.handle import Handle  # pyright: ignore[reportMissingImports]
+            from raft_dask.common.comms_utils import inject_comms_on_handle_coll_only  # pyright: ignore[reportMissingImports]
+            from raft_dask.common.nccl import nccl  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise _no_raft(error) from error
+        try:
+            self.communicator = nccl()  # the handle does not keep it alive
+            self.communicator.init(size, group_id, rank)
+            handle = Handle(n_streams=0)
+            inject_comms_on_handle_coll_only(handle, self.communicator, size, rank, False)
+        except RuntimeError as error:
+            raise ResourceError(
+                f"GPU {rank} of {size} cannot join the others through NCCL: {error}; see to the "
+                "driver and the network between the nodes (NCCL_DEBUG=INFO tells more, "
+                "NCCL_SOCKET_IFNAME names the interface), or set resources.scoring_workers=1"
+            ) from error
+        self.member = Member(rank, size, handle)
+
+    def run_member(self, job: GpuJob) -> Any:
+        """Do this member's part."""
+        return job.run_member(self.member)
+
+
+def call_on_gpus(job: GpuJob, size: int, *, bundle: Mapping[str, float] = ONE_GPU) -> None:
+    """Run a job on `size` GPUs.
+
+    Args:
+        bundle: what a member reserves.
+
+    Raises:
+        ResourceError: members cannot join.
+        StageError: a member was lost, or nothing came for too long; all were ended.
+        MadbalError: the job's own.
+    """
+    stage = job.output.stage
+    group = placement_group([dict(bundle) for _ in range(size)], strategy="PACK")
+    actors: list[Any] = []
+    try:
+        if not group.wait(PLACE_SECONDS):
+            raise StageError(
+                f"stage {stage}: no {size} GPUs became free in {PLACE_SECONDS:.0f} s; lower "
+                "resources.scoring_workers, or start the same command when others are done"
+            )
+        for index in range(size):
+            strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+            options: dict[str, Any] = {"num_cpus": 0, "num_gpus": bundle.get("GPU", 0)}
+            remote: Any = ray.remote(scheduling_strategy=strategy, **options)(GpuActor)
+            actors.append(remote.remote())
+        if size > 1:
+            (group_id,) = _gather(stage, "start", [actors[0].make_id.remote()], JOIN_SECONDS)
+            joins = [actor.join.remote(i, size, group_id) for i, actor in enumerate(actors)]
+            _gather(stage, "join", joins, JOIN_SECONDS)
+        reference = ray.put(job)
+        parts = [actor.run_member.remote(reference) for actor in actors]
+        results = _gather(stage, "fit", parts, WORK_SECONDS)
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+        remove_placement_group(group)
+    job.finish(results)
+
+
+def _gather(stage: str, step: str, references: Sequence[Any], seconds: float) -> list[Any]:
+    """Return all results; raise with the first that fails, whatever the others do."""
+    ends = time.monotonic() + seconds
+    waiting = list(references)
+    while waiting:
+        ready, waiting = ray.wait(waiting, timeout=max(0.0, ends - time.monotonic()))
+        if not ready:
+            raise StageError(
+                f"stage {stage}: {len(waiting)} of {len(references)} GPU processes did not "
+                f"{step} within {seconds:.0f} s, so all were ended; see to the network between the "
+                "nodes (NCCL_DEBUG=INFO tells more), then start the same command again, or set "
+                "resources.scoring_workers=1"
+            )
+        try:
+            ray.get(ready)
+        except RayActorError as error:
+            rank = list(references).index(ready[0])
+            raise StageError(
+                f"stage {stage}: GPU process {rank} of {len(references)} was lost, so all were "
+                f"ended: {error}; look at the memory of its node, then start the same command again"
+            ) from None
+        except RayTaskError as error:
+            raise own_error(error) from None
+    return ray.get(list(references))
+
+
+def _no_raft(error: ImportError) -> ResourceError:
+    return ResourceError(
+        f"clustering on several GPUs: raft_dask cannot be imported on a worker ({error}); pip "
+        "install 'madbal_ray[gpu]' there, or set resources.scoring_workers=1"
+    )
