@@ -321,7 +321,7 @@ def tune(
     base = RunDir((root / "base").uri)
     try:
         run_whole(
-            resolved,
+            load_config(resolved, ["tracking.mlflow=null", "tracking.wandb=null"]),
             base,
             _engine_maker("local", resolved, base, address),
             stop_after=("labels", 0),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -554,6 +555,25 @@ class TrackingConfig(Section):
     tensorboard: bool = Field(
         default=True, json_schema_extra=RUNTIME, description="event files in <run>/tensorboard"
     )
+    mlflow: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        json_schema_extra=RUNTIME,
+        description="address of an MLflow tracking server; needs the extra `mlflow`",
+    )
+    wandb: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        json_schema_extra=RUNTIME,
+        description="Weights & Biases project; needs the extra `wandb`",
+    )
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> TrackingConfig:
+        if self.mlflow is not None and "@" in urlsplit(self.mlflow).netloc:
+            raise ValueError(
+                "tracking.mlflow holds a user name or a password, and config.json would keep it: "
+                "put them into $MLFLOW_TRACKING_USERNAME and $MLFLOW_TRACKING_PASSWORD"
+            )
+        return self
 
 
 class Config(Section):

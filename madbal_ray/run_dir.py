@@ -8,7 +8,8 @@
     <run>/rounds/000/<stage>/_CURRENT.json   pointer to the finished key
     <run>/events.jsonl                   what happened when (never hashed)
     <run>/stopped.json                   where a stop rule ended the run
-    <run>/report/  <run>/tensorboard/    for people
+    <run>/tracking.json                  the name that MLflow and W&B know the run by
+    <run>/report/  <run>/tensorboard/  <run>/wandb/    for people
 
 Only this module (with `stage_dir` and `storage`) touches paths of a run folder.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -32,6 +34,7 @@ from madbal_ray.storage import Folder
 CONFIG_NAME = "config.json"
 EVENTS_NAME = "events.jsonl"
 STOPPED_NAME = "stopped.json"
+TRACKING_NAME = "tracking.json"
 
 
 class RunDir:
@@ -42,6 +45,11 @@ class RunDir:
 
     def __str__(self) -> str:
         return str(self.folder)
+
+    @property
+    def name(self) -> str:
+        """Return the last part of the folder's address."""
+        return self.folder.uri.rpartition("/")[2]
 
     @property
     def exists(self) -> bool:
@@ -169,6 +177,13 @@ class RunDir:
             except json.JSONDecodeError:
                 continue
         return rows
+
+    def tracking_id(self) -> str:
+        """Return what trackers know this run by: drawn once, kept with the run."""
+        if not self.folder.exists(TRACKING_NAME):
+            drawn = json.dumps({"id": secrets.token_hex(8)})
+            self.folder.write(TRACKING_NAME, drawn.encode())
+        return json.loads(self.folder.read(TRACKING_NAME))["id"]
 
     def lock(self, *, take_over: bool = False) -> AbstractContextManager[None]:
         """Hold the run folder (`madbal_ray.lock`).

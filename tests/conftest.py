@@ -9,6 +9,7 @@ os.environ.update(
     RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
     RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.1",
     RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="0",
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",  # every server of Ray listens on loopback
 )
 os.environ.pop("RAY_ADDRESS", None)
 

@@ -10,6 +10,7 @@ import ray
 from madbal_ray.config import Config, ResourcesConfig
 from madbal_ray.distributed.gpu_group import call_on_gpus
 from madbal_ray.distributed.map_shards import map_with_ray_data
+from madbal_ray.distributed.metrics import RunMetrics
 from madbal_ray.distributed.selection_actor import SelectionActors
 from madbal_ray.distributed.session import (
     check_shared,
@@ -31,6 +32,7 @@ def make_ray_engine(config: Config, run_dir: RunDir, address: str | None) -> Ray
     """Return the Ray engine of one run."""
     return RayEngine(
         config.resources,
+        run=run_dir.name,
         scratch=run_dir.folder / "_ray",
         threads=(config.score.threads_per_worker, config.train.threads_per_worker),
         address=address,
@@ -42,6 +44,7 @@ class RayEngine:
     """Runs jobs on a Ray cluster.
 
     Args:
+        run: name of the run, for metrics.
         scratch: folder for Ray Train's own files, reachable from every node.
         threads: (scoring, training) threads of a worker; what it reserves as CPUs, as far
             as the cluster has them.
@@ -58,12 +61,14 @@ class RayEngine:
         self,
         resources: ResourcesConfig,
         *,
+        run: str,
         scratch: Folder,
         threads: tuple[int, int],
         address: str | None,
         shared: Sequence[Folder] = (),
     ) -> None:
         self._is_ours = connect(address)
+        self.metrics = RunMetrics(run)
         self.resources = resources
         self.scratch = scratch
         self.scoring_threads, self.training_threads = threads
@@ -74,9 +79,16 @@ class RayEngine:
 
     def map_shards(self, job: ShardJob, shard_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
         """Light jobs go to the selection actors, the rest through Ray Data."""
-        if job.is_light:
-            yield from self.selection.map(job, shard_ids)
-            return
+        rows = (
+            self.selection.map(job, shard_ids) if job.is_light else self._map_heavy(job, shard_ids)
+        )
+        with self.metrics.clock(job.output.stage) as tick:
+            for row in rows:
+                tick()
+                self.metrics.on_shard(job.output.stage, row)
+                yield row
+
+    def _map_heavy(self, job: ShardJob, shard_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
         workers = self.resources.scoring_workers
         cpus, gpus = cluster_resources()
         self._check_gpus(workers, gpus, "resources.scoring_workers")
@@ -84,6 +96,7 @@ class RayEngine:
         yield from map_with_ray_data(
             job,
             shard_ids,
+            run=self.metrics.run,
             num_workers=workers,
             num_cpus=max(SMALLEST_CPUS, min(float(self.scoring_threads), share)),
             num_gpus=1 if self.device == "cuda" else 0,
@@ -94,11 +107,12 @@ class RayEngine:
 
         GPUs are those of scoring, which does not run meanwhile.
         """
-        if self.device == "cuda" and isinstance(job, GpuJob) and job.num_gpus:
-            _, gpus = cluster_resources()
-            call_on_gpus(job, min(job.num_gpus, self.resources.scoring_workers, int(gpus)))
-        else:
-            self.selection.call(job)
+        with self.metrics.clock(job.output.stage):
+            if self.device == "cuda" and isinstance(job, GpuJob) and job.num_gpus:
+                _, gpus = cluster_resources()
+                call_on_gpus(job, min(job.num_gpus, self.resources.scoring_workers, int(gpus)))
+            else:
+                self.selection.call(job)
 
     def train(self, job: TrainingJob, listener: Listener) -> None:
         """Fit one round with Ray Train."""
@@ -107,6 +121,7 @@ class RayEngine:
         train_with_ray(
             job,
             listener,
+            metrics=self.metrics,
             storage_path=self.scratch.uri,
             use_gpu=self.device == "cuda",
             num_cpus=min(float(self.training_threads), cpus / job.num_workers),

@@ -10,6 +10,7 @@ import pyarrow as pa
 import ray.data
 from ray.exceptions import RayError
 
+from madbal_ray.distributed.metrics import note_gpu_memory
 from madbal_ray.errors import StageError
 from madbal_ray.loop.engine import ShardJob
 from madbal_ray.loop.shard_runner import ShardWorker
@@ -19,12 +20,14 @@ from madbal_ray.stage_dir import canonical_json
 class ShardActor:
     """One Ray Data actor: set up once, then shard after shard."""
 
-    def __init__(self, job: ShardJob) -> None:
+    def __init__(self, job: ShardJob, run: str) -> None:
+        self.stage, self.run = job.output.stage, run
         self.worker = ShardWorker(job)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Run the shards of a batch (one) and return their manifest rows as JSON."""
         rows = [canonical_json(self.worker.run(int(i))) for i in batch["shard_id"].to_numpy()]
+        note_gpu_memory(self.stage, self.run)
         return pa.table({"row": rows})
 
 
@@ -32,17 +35,22 @@ def map_with_ray_data(
     job: ShardJob,
     shard_ids: Sequence[int],
     *,
+    run: str,
     num_workers: int,
     num_cpus: float,
     num_gpus: float,
 ) -> Iterator[dict[str, Any]]:
-    """Run a job on a pool of actors; a shard whose actor dies is run again."""
+    """Run a job on a pool of actors; a shard whose actor dies is run again.
+
+    Args:
+        run: name of the run, for metrics.
+    """
     ray.data.DataContext.get_current().enable_progress_bars = False
     dataset = ray.data.from_items(
         [{"shard_id": shard_id} for shard_id in shard_ids], override_num_blocks=len(shard_ids)
     ).map_batches(
         ShardActor,
-        fn_constructor_args=(job,),
+        fn_constructor_args=(job, run),
         batch_size=1,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=min(num_workers, len(shard_ids))),

@@ -7,11 +7,12 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from madbal_ray.errors import ResourceError
@@ -24,6 +25,8 @@ DEFAULTS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # 0 GPUs must not hide a GPU from torch
 }
 """Ray's own settings where a user has not set them."""
+
+LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 QUIET_LOGGERS = ("ray.data", "ray.train", "ray.tune", "ray._private")
 TOKEN_FILE = Path.home() / ".ray" / "auth_token"
@@ -57,7 +60,7 @@ def connect(address: str | None) -> bool:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     options: dict[str, Any] = {"include_dashboard": False} if target == "local" else {}
     try:
-        with _quiet_stderr():
+        with _quiet_stderr(), _on_loopback() if target == "local" else nullcontext():
             ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ResourceError(
@@ -67,6 +70,24 @@ def connect(address: str | None) -> bool:
     if TOKEN_FILE.exists() and TOKEN_FILE.stat().st_uid == os.getuid():
         TOKEN_FILE.chmod(0o600)  # a local ray.init() writes it readable by everyone
     return True
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have the Ray that starts inside listen on 127.0.0.1 alone, metrics and all.
+
+    It is the switch that Ray throws on macOS and Windows: the environment is for the processes
+    that Ray starts, the constant for this one, which has imported Ray already.
+    """
+    before = os.environ.get(LOOPBACK_SWITCH), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[LOOPBACK_SWITCH], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        os.environ.pop(LOOPBACK_SWITCH)
+        if before[0] is not None:
+            os.environ[LOOPBACK_SWITCH] = before[0]
+        ray_constants.ENABLE_RAY_CLUSTER = before[1]
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,21 +17,24 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from madbal_ray import errors
+from madbal_ray.distributed.metrics import RunMetrics, note_gpu_memory
 from madbal_ray.loop.engine import Listener, TrainingJob
 
 POLL_SECONDS = 0.5
 CONTROLLER_RETRIES = 1
+STAGE = "train"
 
 
 class RayWorker:
     """The context of one Ray Train worker."""
 
-    def __init__(self, mailbox: Any) -> None:
+    def __init__(self, mailbox: Any, run: str) -> None:
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
         self.device = get_device()
         self.mailbox = mailbox
+        self.run = run
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Return the sum of a tensor over all workers."""
@@ -61,6 +64,7 @@ class RayWorker:
 
     def report(self, progress: dict[str, Any]) -> None:
         """Drop a finished epoch into the driver's mailbox; rank 0 only."""
+        note_gpu_memory(STAGE, self.run)
         if self.rank == 0:
             self.mailbox.put.remote(progress)
 
@@ -87,7 +91,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, str] | None:
     A lone worker returns our own errors, which a retry would only repeat. One of several
     must raise, since the others wait for it.
     """
-    worker = RayWorker(settings["mailbox"])
+    worker = RayWorker(settings["mailbox"], settings["run"])
     try:
         settings["job"].run(worker)
     except errors.MadbalError as error:
@@ -101,6 +105,7 @@ def train_with_ray(
     job: TrainingJob,
     listener: Listener,
     *,
+    metrics: RunMetrics,
     storage_path: str,
     use_gpu: bool,
     num_cpus: float,
@@ -117,7 +122,7 @@ def train_with_ray(
     mailbox: Any = ray.remote(**options)(Mailbox).remote()  # it lives as long as the driver's node
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"job": job, "mailbox": mailbox},
+        train_loop_config={"job": job, "mailbox": mailbox, "run": metrics.run},
         scaling_config=ScalingConfig(
             num_workers=job.num_workers,
             use_gpu=use_gpu,
@@ -132,7 +137,7 @@ def train_with_ray(
         ),
     )
     try:
-        with _forwarded(mailbox, listener):
+        with metrics.clock(STAGE) as tick, _forwarded(mailbox, listener, tick):
             failure = trainer.fit().return_value
     except ray.train.TrainingFailedError as error:
         raise errors.StageError(f"training of {job.name} failed on Ray: {error}") from error
@@ -143,14 +148,15 @@ def train_with_ray(
 
 
 @contextmanager
-def _forwarded(mailbox: Any, listener: Listener) -> Iterator[None]:
-    """Hand what arrives in the mailbox to the listener until the block ends."""
+def _forwarded(mailbox: Any, listener: Listener, tick: Callable[[], None]) -> Iterator[None]:
+    """Hand what arrives in the mailbox to the listener until the block ends; tick at every look."""
     ended = threading.Event()
 
     def forward() -> None:
         is_last = False
         while not is_last:
             is_last = ended.wait(POLL_SECONDS)
+            tick()
             for progress in ray.get(mailbox.take.remote()):
                 listener.on_training(progress)
 

@@ -48,7 +48,7 @@ class ActiveLoop:
         self.run_dir = run_dir
         self.progress = progress
         self.device = device
-        self.trackers = Trackers(config.tracking, run_dir)
+        self.trackers = Trackers(config, run_dir, progress.say)
         self.runner = StageRunner(run_dir, engine, progress, self.trackers, stop_after)
         self.labels: tuple[StageDir, ...] = ()
         self.phases: Phases | None = None
@@ -62,10 +62,12 @@ class ActiveLoop:
             versions=package_versions(),
             device=self.device,
         )
+        is_finished = False
         try:
             self._run()
+            is_finished = True
         finally:
-            self.trackers.close()
+            self.trackers.close(is_finished=is_finished)
         seconds = round(time.perf_counter() - started, 3)
         self.run_dir.append_event("run_finished", seconds=seconds)
 

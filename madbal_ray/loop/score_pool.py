@@ -47,6 +47,7 @@ def scoring_config(model: TrainedModel, pool: str, *, overrides: tuple[str, ...]
         "model": {"weights": "none"},
         "oracle": {"skip_void": False},
         "evaluation": {"splits": []},
+        "tracking": {"mlflow": None, "wandb": None},
         "num_rounds": 1,
     }
     config = load_config(merged(model.config.model_dump(mode="json"), changes), overrides)
@@ -89,7 +90,15 @@ class PoolScorer:
         Args:
             ask: also choose `budget.pixels_per_image` pixels in each image.
         """
-        trackers = Trackers(self.config.tracking, self.out)
+        trackers = Trackers(self.config, self.out, self.progress.say)
+        is_finished = False
+        try:
+            self._run(ask, trackers)
+            is_finished = True
+        finally:
+            trackers.close(is_finished=is_finished)
+
+    def _run(self, ask: bool, trackers: Trackers) -> None:
         runner = StageRunner(self.out, self.engine, self.progress, trackers, self.stop_after)
         pool = prepare_pool(
             self.config, self.out.folder / "pool", runner, self.engine.device, needs_masks=False

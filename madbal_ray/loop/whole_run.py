@@ -17,6 +17,7 @@ from madbal_ray.loop.local_engine import LocalEngine
 from madbal_ray.loop.progress import LogProgress, Progress
 from madbal_ray.loop.stage_runner import StopRequested
 from madbal_ray.loop.suite_runner import RunTask, TaskResult
+from madbal_ray.loop.trackers import check_tracking
 from madbal_ray.run_dir import RunDir
 
 
@@ -61,9 +62,11 @@ def with_engine(
         take_over: end the lease of another process on an object store.
 
     Raises:
-        ConfigError: the configuration differs from the folder's.
+        ConfigError: the configuration differs from the folder's, or a tracker that it asks for
+            is not installed.
         LockedError: another process holds the folder.
     """
+    check_tracking(config.tracking)
     with run_dir.lock(take_over=take_over):
         run_dir.store_config(config)
         engine = make_engine()
