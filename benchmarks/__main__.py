@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -37,7 +38,13 @@ def main() -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("--device cuda: torch sees no GPU on this machine")
     torch.set_num_threads(2)
-    rows = [row for name in options.only for row in BENCHMARKS[name](options.device)]
+    rows = []
+    for name in options.only:
+        started = time.perf_counter()
+        for row in BENCHMARKS[name](options.device):
+            print(" | ".join(_cells(row)), flush=True)
+            rows.append(row)
+        print(f"  {name}: {time.perf_counter() - started:.0f} s", flush=True)
     table = Table(title=machine(options.device))
     for column in COLUMNS:
         table.add_column(column)

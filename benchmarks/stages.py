@@ -136,11 +136,10 @@ def overhead(device: str) -> Iterator[Row]:
     limits = {"ray": 30.0, "local": 2.0}
     for engine, limit in limits.items():
         with tempfile.TemporaryDirectory() as folder:
-            _run(Path(folder), [f"resources.device={device}"], engine=engine)
-            run = api.open_run(Path(folder) / "run")
+            run = _run(Path(folder), [f"resources.device={device}"], engine=engine)
             events = run.run_dir.events()
+            table = run.table("timings").to_pandas()
         ends = [event["time"] for event in events if event["event"] == "round_finished"]
-        table = run.table("timings").to_pandas()
         work = table[table["stage"].isin(["train", "score"])].groupby("round")["seconds"].sum()
         rounds = load_config(EXPERIMENT).num_rounds
         beyond = [ends[i] - ends[i - 1] - float(work[i]) for i in range(1, rounds)]
