@@ -108,7 +108,7 @@ def _bare_loop(run: Run, device: str) -> float:
 def preparation(device: str) -> Iterator[Row]:
     """Superpixels and features with two processes against one; always on the CPU."""
     changes = ["resources.device=cpu"]
-    changes += ["data.synthetic.num_train=256", "data.synthetic.num_val=2"]
+    changes += ["data.synthetic.num_train=512", "data.synthetic.num_val=2"]
     changes += ["data.synthetic.height=240", "data.synthetic.width=320", "pool.shard_images=16"]
     changes += ["features.extractor=mobilenet_v2", "resources.decode_threads=1"]
     seconds = []
@@ -122,7 +122,7 @@ def preparation(device: str) -> Iterator[Row]:
             seconds.append(_seconds(run, "superpixels", "superpixel_features"))
     one, two = seconds
     yield Row(
-        "superpixels + features of 256 images, 2 processes against 1 (start-up included)",
+        "superpixels + features of 512 images, 2 processes against 1 (start-up included)",
         milliseconds(two),
         milliseconds(one),
         f"{one / two:.2f} x",

@@ -37,6 +37,7 @@ from madbal_ray.loop.whole_run import (
     with_engine,
 )
 from madbal_ray.models.weights import publish_weights
+from madbal_ray.report.protocol import describe_scope
 from madbal_ray.report.results import Results
 from madbal_ray.report.search import write_search
 from madbal_ray.run_dir import RunDir
@@ -175,7 +176,8 @@ def score(
         checkpoint: folder of a run, or a file written by `madbal export`.
         out: folder of the result; `open_run` reads its tables.
         round_index: of the run; None: the last finished one.
-        budget: also ask for so many pixels in each image (table `pixel_requests`).
+        budget: also ask for so many pixels in each image (table `pixel_requests`); with
+            ``budget.scope=pool`` among the overrides, on average.
 
     Returns:
         Name of each table that was written -> its folder of Parquet shards.
@@ -228,7 +230,8 @@ def plan(config: Config, *, run_dir: str | os.PathLike[str]) -> list[str]:
         f"run      {folder}",
         f"network  {config.model.backbone} + {config.model.head}, weights {config.model.weights}",
         f"asks     {config.budget.initial_pixels_per_image} pixels an image at random, then "
-        f"{config.num_rounds - 1} x {config.budget.pixels_per_image} by {config.strategy.name}",
+        f"{config.num_rounds - 1} x {config.budget.pixels_per_image}"
+        f"{describe_scope(config.budget)} by {config.strategy.name}",
     ]
     for index in range(config.num_rounds):
         done = [name for name in ROUND_STAGES if folder.exists and folder.find(name, index)]

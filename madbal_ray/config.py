@@ -306,6 +306,9 @@ class TrainConfig(Section):
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32", description="autocast of the forward pass"
     )
+    compile: bool = Field(
+        default=False, description="torch.compile; pays where steps are many (docs/performance.md)"
+    )
     num_workers: Positive = Field(default=1, description="training workers (world size)")
     threads_per_worker: Positive = Field(
         default=2, description="torch threads of a training worker"
@@ -338,6 +341,9 @@ class ScoreConfig(Section):
 
     batch_size: Positive = Field(default=4, description="images through the network at once")
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = Field(
+        default=False, description="torch.compile; pays where images are many and of one size"
+    )
     threads_per_worker: Positive = Field(default=1, description="torch threads of a scoring worker")
 
 
@@ -537,7 +543,8 @@ class ResourcesConfig(Section):
     image_cache_disk_gib: Annotated[float, Field(ge=0)] = Field(
         default=16.0,
         json_schema_extra=RUNTIME,
-        description="and, when that is full, in a scratch file in $TMPDIR, per worker",
+        description="and, when that is full, in a scratch file in $TMPDIR, per worker; 0 where "
+        "that is memory (tmpfs)",
     )
     checkpoint_seconds: Annotated[float, Field(ge=0)] = Field(
         default=60.0,

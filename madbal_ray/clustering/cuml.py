@@ -56,7 +56,7 @@ def fit_kmeans_together(
     num_init: int,
     seed: int,
     handle: Any,
-) -> tuple[Float32[np.ndarray, "K D"], float]:
+) -> Float32[np.ndarray, "K D"]:
     """Fit K centroids to the rows of all members of a group, one GPU each.
 
     All members must call this together with the same settings, or those that do wait.
@@ -67,7 +67,7 @@ def fit_kmeans_together(
         handle: RAFT handle that carries the group's communicator.
 
     Returns:
-        the same centroids in every member, and the inertia of this member's own rows.
+        the same centroids in every member.
 
     Raises:
         PoolError: fewer superpixels than clusters in the whole group.
@@ -79,7 +79,7 @@ def fit_kmeans_together(
         from cuml.cluster.kmeans_mg import KMeansMG  # pyright: ignore[reportMissingImports]
 
         options = _options(parts[0].shape[1], total_rows, num_clusters, num_init, seed)
-        return _result(KMeansMG(handle=handle, **options).fit(list(parts)))
+        return _result(KMeansMG(handle=handle, **options).fit(list(parts)))[0]
 
 
 def _options(

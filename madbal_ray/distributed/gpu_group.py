@@ -5,6 +5,7 @@ All must enter the job's collective steps, or the others wait: whoever is lost, 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -19,8 +20,13 @@ from madbal_ray.distributed.selection_actor import own_error
 from madbal_ray.errors import ResourceError, StageError
 from madbal_ray.loop.engine import GpuJob, Member
 
+LOGGER = logging.getLogger("madbal_ray")
+
 PLACE_SECONDS = 3600.0
 """GPUs may be at work for another run of a suite."""
+
+PATIENT_SECONDS = 30.0
+"""Then the wait is said."""
 
 ONE_GPU = MappingProxyType({"GPU": 1.0})
 JOIN_SECONDS = 300.0
@@ -87,6 +93,8 @@ def call_on_gpus(job: GpuJob, size: int, *, bundle: Mapping[str, float] = ONE_GP
     group = placement_group([dict(bundle) for _ in range(size)], strategy="PACK")
     actors: list[Any] = []
     try:
+        if not group.wait(PATIENT_SECONDS):
+            LOGGER.warning("stage %s: waiting for %d free GPUs", stage, size)
         if not group.wait(PLACE_SECONDS):
             raise StageError(
                 f"stage {stage}: no {size} GPUs became free in {PLACE_SECONDS:.0f} s; lower "

@@ -243,9 +243,14 @@ class Acquisition:
     def _report_missing(self, queries: StageDir, wanted: int) -> None:
         missing = wanted * self.pool.num_images - total_of(queries, "asked")
         if missing:
+            why = (
+                "the pool offers no more; raise budget.max_per_image"
+                if self.config.budget.max_per_image
+                else "some images have none left to ask for"
+            )
             self.runner.progress.say(
                 f"round {self.runner.round_index}: {missing} {self.strategy.unit}s fewer than the "
-                "budget, since some images have none left to ask for"
+                f"budget, since {why}"
             )
 
 

@@ -62,6 +62,9 @@ class ActiveLoop:
             versions=package_versions(),
             device=self.device,
         )
+        self.told_rounds = {
+            event["round"] for event in self.run_dir.events() if event["event"] == "round_finished"
+        }
         is_finished = False
         try:
             self._run()
@@ -97,6 +100,8 @@ class ActiveLoop:
                 self.run_dir.mark_stopped(round_index, reason)
                 self.progress.say(f"stopped after round {round_index}: {reason}")
                 break
+            if round_index + 1 < config.num_rounds:
+                self.runner.stop_where_asked("train")
 
     def _folder(self, round_index: int) -> Folder:
         """Return where a round's stages lie.
@@ -159,7 +164,8 @@ class ActiveLoop:
                 )
         rows = job.evaluation.output.read_table("metrics").to_pylist()
         rows = [row for row in rows if row["selection"] == config.train.select]
-        self.trackers.on_metrics(rows)
+        if round_index not in self.told_rounds:
+            self.trackers.on_metrics(rows)
         for row in rows:
             miou = "undefined" if row["miou"] is None else f"{row['miou']:.4f}"
             self.progress.say(

@@ -9,6 +9,7 @@ the network gets wrong.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -46,7 +47,8 @@ class FoldResult:
 
     Attributes:
         score_precision, error_precision: average precision of u(x) and of the predicted
-            error at finding wrongly predicted labelled pixels.
+            error at finding wrongly predicted labelled pixels; NaN where none or all are wrong
+            and the mIoU decides.
         error_rate: share of wrong pixels; what chance scores.
         miou: on the held-out images after one more round; None: not asked for.
     """
@@ -160,6 +162,7 @@ class CrossValidation:
             self.folder / f"fold-{fold}",
             self.weights,
             self._shard_ids,
+            self._fold_settings(fold),
             lambda image_id: self._fold_of[image_id] == fold,
             self.device,
         )
@@ -169,10 +172,14 @@ class CrossValidation:
     def _context(self) -> SingleWorker:
         return SingleWorker(torch.device(self.device), _say_nothing)
 
+    def _fold_settings(self, fold: int) -> dict[str, int]:
+        """Return what decides which images a fold holds out."""
+        return {"fold": fold, "folds": self.num_folds, "seed": self.run.config.seed}
+
     def _labels(self, fold: int) -> StageDir:
         """Return the labels of round 0 without those of a fold's images."""
         source = self.run.stage("labels", 0)
-        settings = {"fold": fold, "folds": self.num_folds, "seed": self.run.config.seed}
+        settings = self._fold_settings(fold)
         output = StageDir.plan(self.folder / f"fold-{fold}", "labels", settings, digests(source))
         if not output.is_done:
             files = []
@@ -262,6 +269,8 @@ class CrossValidation:
             raise LabelError(f"fold {fold} holds no labelled pixel; use fewer folds")
         wrong, score, error = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         if not wrong.any() or wrong.all():
+            if self.objective == "miou":
+                return FoldResult(math.nan, math.nan, float(wrong.mean()), len(wrong))
             raise LabelError(
                 f"fold {fold}: the network gets {'every' if wrong.all() else 'no'} held-out pixel "
                 "wrong, so precision says nothing; use fewer folds, or more labels in round 0"

@@ -210,7 +210,7 @@ class _Probe:
         assert strategy.pixel_score is not None
         plan = ScoringPlan(
             strategy.pixel_score, "superpixels", "top", self.dataset.num_classes,
-            config.budget.pixels_per_image, False, config.strategy, config.seed, 1,
+            config.budget.most_per_image, False, config.strategy, config.seed, 1,
         )  # fmt: skip
         use_bf16 = config.score.precision == "bf16"
         stage = ScoreImages(network, plan, use_bf16=use_bf16, device=self.device)

@@ -14,6 +14,8 @@ from madbal_ray.arrays import RGBImage
 from madbal_ray.loop.pool_reader import PoolImage
 
 GIBIBYTE = 2**30
+KEPT_FREE = 0.2
+"""Of the disk: Ray, among others, needs some of it."""
 
 
 @runtime_checkable
@@ -29,8 +31,8 @@ class ImageCache:
     """Images on the input grid (uint8): in memory up to a limit, then in a scratch file.
 
     The file has no name, so the system removes it when the process ends, however it ends. It
-    lies in the system's temporary folder (``TMPDIR``), is read through the page cache, and
-    takes half of the free space there at most. What fits neither is decoded again.
+    lies in the system's temporary folder (``TMPDIR``) and is read through the page cache. A
+    fifth of that disk stays free, whoever else fills it. What fits neither is decoded again.
 
     Args:
         memory_gib, disk_gib: limits; 0: nothing is kept there.
@@ -39,8 +41,7 @@ class ImageCache:
     def __init__(self, reader: InputReader, *, memory_gib: float, disk_gib: float) -> None:
         self.reader = reader
         self._memory_left = int(memory_gib * GIBIBYTE)
-        free = shutil.disk_usage(tempfile.gettempdir()).free if disk_gib else 0
-        self._disk_left = min(int(disk_gib * GIBIBYTE), free // 2)
+        self._disk_left = int(disk_gib * GIBIBYTE)
         self._kept: dict[str, RGBImage] = {}
         self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._file = tempfile.TemporaryFile() if self._disk_left else None  # noqa: SIM115
@@ -66,7 +67,7 @@ class ImageCache:
         if size <= self._memory_left:
             self._kept[image_id] = decoded
             self._memory_left -= size
-        elif self._file is not None and size <= self._disk_left:
+        elif self._file is not None and size <= self._disk_left and _has_room(size):
             try:
                 written = os.pwrite(self._file.fileno(), decoded.tobytes(), self._end)
             except OSError:  # no space after all
@@ -82,3 +83,8 @@ class ImageCache:
         assert self._file is not None
         data = os.pread(self._file.fileno(), int(np.prod(shape)), start)
         return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _has_room(size: int) -> bool:
+    usage = shutil.disk_usage(tempfile.gettempdir())
+    return usage.free - size >= usage.total * KEPT_FREE

@@ -59,6 +59,7 @@ class NextRound:
     Attributes:
         run: with a labelled round 0.
         folder: of the fold.
+        fold: what cuts the fold, for the keys of its image lists.
         is_held_out: tells the fold's images by id.
     """
 
@@ -66,6 +67,7 @@ class NextRound:
     folder: Folder
     weights: PublishedWeights
     shard_ids: list[int]
+    fold: dict[str, int]
     is_held_out: Callable[[str], bool]
     device: str
 
@@ -157,7 +159,7 @@ class NextRound:
     def _images(self, name: str, *, held_out: bool) -> StageDir:
         """Return the part of table `images` that is held out, or that is not."""
         source = self.run.stage("images")
-        output = StageDir.plan(self.folder, name, {}, digests(source))
+        output = StageDir.plan(self.folder, name, self.fold, digests(source))
         if not output.is_done:
             files = []
             for shard_id in self.shard_ids:

@@ -72,6 +72,8 @@ class ScorePool(ImageShardJob):
             self.model, self.plan.num_classes, self.phase1, self.phase2, self.supports
         ).to(device)
         network.set_phase("eval")
+        if self.config.compile:
+            network.compile()
         self._stage = ScoreImages(
             network, self.plan, use_bf16=self.config.precision == "bf16", device=device
         )

@@ -46,6 +46,7 @@ def scoring_config(model: TrainedModel, pool: str, *, overrides: tuple[str, ...]
         "pool": {"dir": None},
         "model": {"weights": "none"},
         "oracle": {"skip_void": False},
+        "budget": {"scope": "image", "max_per_image": None},
         "evaluation": {"splits": []},
         "tracking": {"mlflow": None, "wandb": None},
         "num_rounds": 1,

@@ -101,14 +101,18 @@ class StageRunner:
                 self.engine.train(job, self)
         for output in outputs:
             self.point(output)
-        self._stop_after("train")
 
     def point(self, stage: StageDir) -> None:
         """Point the run to a finished stage, and stop here when the user asked for it."""
         self.run_dir.point(stage, self.round_index)
-        self._stop_after(stage.stage)
+        self.stop_where_asked(stage.stage)
 
-    def _stop_after(self, name: str) -> None:
+    def stop_where_asked(self, name: str) -> None:
+        """Stop when this stage, of this round, is the one after which the user wanted to.
+
+        Raises:
+            StopRequested: it is.
+        """
         if self.stop_after == (name, self.round_index):
             raise StopRequested(f"stopped after {self._title(name)}, as asked")
 

@@ -85,12 +85,19 @@ def end_of_step(step: Step, config: Config, run_dir: RunDir) -> tuple[str, int |
     """Return the stage and round after which a step of a run is done.
 
     Raises:
-        ConfigError: all rounds are trained, so there is nothing to select or train.
+        ConfigError: all rounds are trained or a stop rule ended the run, so there is nothing to
+            select or train.
     """
     if step == "prepare":
         return LAST_POOL_STAGE, None
     has_phase2 = resolve(config.strategy).has_phase2
     done = run_dir.finished_rounds(config, has_phase2=has_phase2) if run_dir.exists else 0
+    stopped = run_dir.stopped() if run_dir.exists else None
+    if stopped is not None and run_dir.config().stop == config.stop:
+        raise ConfigError(
+            f"{run_dir} was ended by its stop rule ({stopped['reason']}), so nothing is left to "
+            f"{step}; to go on, change stop.*"
+        )
     if done >= config.num_rounds:
         raise ConfigError(
             f"{run_dir}: all {done} rounds are trained, nothing is left to {step}; for one more "

@@ -83,6 +83,8 @@ class TrainRound:
                 self.reader, self.images, self.superpixels, self.shard_ids, self.labels
             )
             maker = self._batch_maker(points)
+            if self.config.train.compile:
+                network.compile()
             if not self.phase1.is_done:
                 self._train_phase1(network, maker, context)
             _load(network, self.phase1, PHASE1_WEIGHTS)

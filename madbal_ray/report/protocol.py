@@ -34,18 +34,19 @@ def describe_protocol(
         f"network     {config.model.backbone} + {config.model.head}, output stride "
         f"{config.model.output_stride}; {epochs}, the last epoch is measured and asks",
         f"budget      {config.budget.initial_pixels_per_image} random pixels an image, then "
-        f"{config.budget.pixels_per_image} a round{_scope(config.budget)} by "
+        f"{config.budget.pixels_per_image} a round{describe_scope(config.budget)} by "
         f"{config.strategy.name}; {void}",
         "measure     mIoU over classes that occur in prediction or truth, from one confusion "
         "matrix a split",
     ]
 
 
-def _scope(budget: BudgetConfig) -> str:
+def describe_scope(budget: BudgetConfig) -> str:
+    """Return where a round's budget goes, in words that follow "20 a round"."""
     if budget.scope == "image":
         return ""
     limit = f", {budget.max_per_image} in one image at most" if budget.max_per_image else ""
-    return f" and image on average, wherever they are in the pool{limit},"
+    return f" and image on average, over the whole pool{limit},"
 
 
 def _size(size: GridSize) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,12 +113,15 @@ def _kernel_of(device: torch.device) -> Callable[..., tuple[Tensor, Tensor]] | N
 
 @cache
 def _has_triton() -> bool:
-    if importlib.util.find_spec("triton") is not None:
+    if importlib.util.find_spec("triton") is None:
+        lack = "Triton is not installed, which torch's own wheels for Linux bring"
+    elif not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        lack = "Triton finds no C compiler (CC, gcc, clang), which it builds its launcher with"
+    else:
         return True
     warnings.warn(
-        "Triton is not installed beside this CUDA build of torch; expected, since torch's own "
-        "wheels for Linux bring it: pixel scores are computed in plain torch, with the same "
-        "results, more memory and more time; install torch from its wheels to get the kernel",
+        f"{lack}: pixel scores are computed in plain torch, with the same results, more memory "
+        "and more time; install what lacks to get the kernel",
         RuntimeWarning,
         stacklevel=2,
     )

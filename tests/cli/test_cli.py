@@ -78,6 +78,15 @@ def test_a_run_step_by_step_is_the_same_run(config_path, tmp_path, tiny_run):
     assert queries.equals(tiny_run.table("queries"))
 
 
+def test_a_step_after_a_stop_rule_is_refused(copied_run, config_path):
+    rest = ["--run-dir", copied_run, "--engine", "local", "--set", "stop.clicks_per_image=10"]
+    more = invoke("run", config_path, *rest, "--set", "num_rounds=4")
+    assert more.exit_code == 0, more.output
+    refused = invoke("select", config_path, *rest, "--set", "num_rounds=4")
+    assert refused.exit_code == 2
+    assert "was ended by its stop rule (10 clicks an image are spent" in refused.output
+
+
 def test_more_rounds_may_be_added(copied_run, config_path):
     more = invoke(
         "run", config_path, "--run-dir", copied_run, "--engine", "local", "--set", "num_rounds=3"

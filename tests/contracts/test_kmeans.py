@@ -45,9 +45,10 @@ def together(features, **settings):
     actor.join(0, 1, actor.make_id())
     rows = np.ascontiguousarray(features, np.float32)
     handle = actor.member.handle
-    return cuml.fit_kmeans_together(
+    centroids = cuml.fit_kmeans_together(
         np.array_split(rows, 3), total_rows=len(rows), handle=handle, **settings
     )
+    return centroids, measure_inertia(rows, centroids)
 
 
 @pytest.fixture(

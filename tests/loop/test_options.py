@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import numpy as np
+
 import madbal_ray
 from tests.conftest import tiny_config
 
@@ -46,3 +48,23 @@ def test_training_can_start_from_the_previous_round(tmp_path, tiny_run):
         one.run_dir.find("phase1", 1).folder.read("phase1.safetensors") for one in (run, tiny_run)
     )
     assert mine != fresh
+
+
+def test_a_compiled_network_gives_the_same_scores(tmp_path, tiny_run):
+    """In a process of its own: the shape checks of the tests are nothing to compile."""
+    config_path = tmp_path / "config.json"
+    config_path.write_text(json.dumps(tiny_config(train__compile=True, score__compile=True)))
+    command = ["run", config_path, "--run-dir", tmp_path / "run", "--engine", "local"]
+    process = subprocess.run(
+        [sys.executable, "-m", "madbal_ray", *command], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr[-2000:]
+    compiled = madbal_ray.open_run(tmp_path / "run")
+    mine, plain = (
+        run.table("superpixel_scores", 1)["mean_score"].to_numpy() for run in (compiled, tiny_run)
+    )
+    np.testing.assert_allclose(mine, plain, rtol=0.02)
+    weights = [
+        run.stage("phase1", 0).folder.read("phase1.safetensors") for run in (compiled, tiny_run)
+    ]
+    assert weights[0] != weights[1]  # the compiled sums round elsewhere: it did compile

@@ -52,7 +52,7 @@ def test_a_resumed_run_carries_on_its_mlflow_run(mlflow, tmp_path):
     uri = f"file://{tmp_path / 'store'}"
     config = tiny_config(tracking={"mlflow": uri, "tensorboard": False})
     with pytest.raises(StopRequested):
-        madbal_ray.run(config, run_dir=tmp_path / "run", engine="local", stop_after=("metrics", 0))
+        madbal_ray.run(config, run_dir=tmp_path / "run", engine="local", stop_after=("score", 1))
     _, (run,) = mlflow_runs(mlflow, uri)
     assert run.info.status == "KILLED"
     finished = madbal_ray.run(config, run_dir=tmp_path / "run", engine="local")
@@ -65,7 +65,7 @@ def test_a_resumed_run_carries_on_its_mlflow_run(mlflow, tmp_path):
     measured = finished.metrics()
     measured = measured[measured["split"] == "val"].set_index("round")["miou"]
     history = client.get_metric_history(run.info.run_id, "val/miou")
-    assert {point.step: point.value for point in history} == measured.to_dict()
+    assert [(point.step, point.value) for point in history] == list(measured.items())
     losses = client.get_metric_history(run.info.run_id, "round_001/phase2/loss")
     assert [point.step for point in losses] == [1]
 

@@ -100,6 +100,12 @@ class TestFolds:
         assert len(list(fold.glob("next_metrics/*"))) == 2
         assert other.miou is not None
         assert len(list(fold.glob("images_asked/*"))) == 1
+        thirds = CrossValidation(
+            labelled_run, Folder(tmp_path), weights, 3, "cpu", objective="miou"
+        )
+        assert thirds.result({KEY: 1.0}, 0).miou != first.miou  # another cut, other images
+        sizes = [pq.read_table(path).num_rows for path in fold.glob("images_held_out/*/images")]
+        assert sorted(sizes) == [2, 3]
 
     def test_precision_of_chance_is_the_error_rate(self):
         rng = np.random.default_rng(0)
