@@ -22,12 +22,12 @@ lint: setup  ## style, types, import contracts
 	$(BIN)/lint-imports
 
 test: setup  ## all tests that a machine without a GPU can run in minutes
-	$(BIN)/pytest -m "not kill"
+	$(BIN)/pytest -m "not kill and not slow"
 
 check: lint test  ## what CI runs
 
 test-kill: setup  ## kill runs and searches, take nodes away; same results in the end
-	$(BIN)/pytest -m kill -s
+	$(BIN)/pytest -m "kill or slow" -s
 
 test-gpu: setup  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu -rs

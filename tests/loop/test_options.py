@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 import madbal_ray
 from tests.conftest import tiny_config
@@ -50,10 +51,11 @@ def test_training_can_start_from_the_previous_round(tmp_path, tiny_run):
     assert mine != fresh
 
 
-def test_a_compiled_network_gives_the_same_scores(tmp_path, tiny_run):
+@pytest.mark.parametrize("part", ["score", pytest.param("train", marks=pytest.mark.slow)])
+def test_a_compiled_network_gives_the_same_scores(part, tmp_path, tiny_run):
     """In a process of its own: the shape checks of the tests are nothing to compile."""
     config_path = tmp_path / "config.json"
-    config_path.write_text(json.dumps(tiny_config(train__compile=True, score__compile=True)))
+    config_path.write_text(json.dumps(tiny_config(**{f"{part}__compile": True})))
     command = ["run", config_path, "--run-dir", tmp_path / "run", "--engine", "local"]
     process = subprocess.run(
         [sys.executable, "-m", "madbal_ray", *command], capture_output=True, text=True, check=False
@@ -63,8 +65,5 @@ def test_a_compiled_network_gives_the_same_scores(tmp_path, tiny_run):
     mine, plain = (
         run.table("superpixel_scores", 1)["mean_score"].to_numpy() for run in (compiled, tiny_run)
     )
-    np.testing.assert_allclose(mine, plain, rtol=0.02)
-    weights = [
-        run.stage("phase1", 0).folder.read("phase1.safetensors") for run in (compiled, tiny_run)
-    ]
-    assert weights[0] != weights[1]  # the compiled sums round elsewhere: it did compile
+    np.testing.assert_allclose(mine, plain, rtol=1e-3 if part == "score" else 0.02)
+    assert (mine != plain).any()  # sums are rounded elsewhere: it did compile
