@@ -73,7 +73,6 @@ def test_a_round_on_ray_is_counted(port, tiny_run, tmp_path):
     for stage in ("score", "allocate", "train"):
         (seconds,) = found["ray_madbal_stage_seconds_total", stage]
         assert 0.9 * spent[stage] - 0.5 <= seconds <= spent[stage] + 0.001, stage
-    assert not read_metrics(port, "another run")
     memory = {stage: v for (name, stage), v in found.items() if "gpu_memory" in name}
     assert set(memory) == ({"score", "train"} if torch.cuda.is_available() else set())
 

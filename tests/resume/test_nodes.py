@@ -47,6 +47,7 @@ def wait_for_node(cluster, process, worker_name, is_time):
 
 
 @pytest.mark.kill
+@pytest.mark.timeout(2 * DEADLINE)
 def test_a_run_survives_the_loss_of_two_nodes(tmp_path):
     from ray.cluster_utils import Cluster
 
