@@ -17,7 +17,8 @@ from benchmarks.measure import Row, milliseconds
 from madbal_ray import tables
 from madbal_ray.config import BudgetConfig, StrategyConfig
 from madbal_ray.loop.engine import ShardJob
-from madbal_ray.loop.pool_query_jobs import OfferPixels, query_pool
+from madbal_ray.loop.pool_offers import OfferPixels
+from madbal_ray.loop.pool_query_jobs import query_pool
 from madbal_ray.loop.score_job import shard_statistics
 from madbal_ray.loop.select_jobs import AllocateBudgets, QueryShard, total_budget
 from madbal_ray.loop.shard_runner import ShardWorker, peak_memory

@@ -8,7 +8,8 @@ from madbal_ray.config import Config
 from madbal_ray.loop.cluster_jobs import AssignRandomClusters
 from madbal_ray.loop.image_jobs import SelectImages
 from madbal_ray.loop.pool import Pool
-from madbal_ray.loop.pool_query_jobs import OfferPixels, QueryPool, query_pool
+from madbal_ray.loop.pool_offers import OfferPixels
+from madbal_ray.loop.pool_query_jobs import QueryPool, query_pool
 from madbal_ray.loop.random_jobs import AskWholeImages, DrawRandomPixels
 from madbal_ray.loop.score_job import ScorePool
 from madbal_ray.loop.select_jobs import AllocateBudgets, QueryCandidates, QueryShard, total_budget

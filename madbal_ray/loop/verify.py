@@ -9,7 +9,8 @@ import pyarrow as pa
 from madbal_ray.config import Config
 from madbal_ray.errors import IntegrityError
 from madbal_ray.labels.ledger import Cost, check_answers, check_disjoint, cost_of
-from madbal_ray.loop.pool_query_jobs import CountDigits, CutClusters, OfferPixels, QueryPool
+from madbal_ray.loop.pool_offers import OfferPixels
+from madbal_ray.loop.pool_query_jobs import CountDigits, CutClusters, QueryPool
 from madbal_ray.loop.score_job import shard_statistics
 from madbal_ray.loop.select_jobs import (
     AllocateBudgets,

@@ -10,7 +10,8 @@ from madbal_ray.allocation import score_superpixels
 from madbal_ray.config import BudgetConfig, StrategyConfig
 from madbal_ray.errors import NumericalError
 from madbal_ray.loop.local_engine import LocalEngine
-from madbal_ray.loop.pool_query_jobs import OfferPixels, query_pool
+from madbal_ray.loop.pool_offers import OfferPixels
+from madbal_ray.loop.pool_query_jobs import query_pool
 from madbal_ray.loop.scored_shard import ClusterBudgets
 from madbal_ray.loop.shard_runner import complete_stage
 from madbal_ray.query.pool_cut import Cuts, count_digits, score_bits
