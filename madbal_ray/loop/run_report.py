@@ -164,6 +164,8 @@ def _result(run: Run, member: str) -> RunResult:
         labels.column_names.index("class_id"), "class_id", pc.fill_null(labels["class_id"], -1)
     )
     budgets = run.table("cluster_budgets").to_pandas()
+    total = budgets.groupby("round")["budget"].transform("sum")  # N times B in scope pool
+    budgets["budget"] *= run.config.budget.pixels_per_image / total
     return RunResult(
         member=member,
         seed=run.config.seed,

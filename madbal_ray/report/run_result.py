@@ -17,7 +17,8 @@ class RunResult:
         metrics: one row per round and split, as `Run.metrics` returns.
         asked_classes: round, class_id (-1: void), count of answers.
         asked_clusters: round, cluster_id, count of queries.
-        cluster_budgets: table `cluster_budgets` of all rounds; empty without breakdown.
+        cluster_budgets: table `cluster_budgets` of all rounds, budgets as pixels per image (a
+            mean in scope pool); empty without breakdown.
         timings: table `timings`.
         protocol: lines of `describe_protocol`.
         versions: package -> version, as recorded when the run was started.

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import madbal_ray
+from madbal_ray import api
 from madbal_ray.errors import ConfigError
 from madbal_ray.loop.verify import verify_run
 from madbal_ray.strategies import REGISTRY
@@ -200,6 +201,9 @@ def test_scope_pool_spends_the_same_budget_where_it_is_worth_most(name, folder, 
         .all()
     )
     assert any("replayed" in line for line in verify_run(run.run_dir))
+    results, _ = api.report([folder / f"{name}-pool"], out=folder / "report")
+    (told,) = results.of(results.members[0])
+    assert np.allclose(told.cluster_budgets.groupby("round")["budget"].sum(), BUDGET)
     assert not queries_of(run).equals(queries_of(runs(name)))
 
 
