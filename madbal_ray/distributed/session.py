@@ -140,19 +140,19 @@ def check_shared(folder: Folder) -> None:
     name = f"_shared-{secrets.token_hex(6)}"
     folder.write(name, b"")
     try:
-        seen: dict[str, bool] = {}
+        blind = set()
         for node in nodes:
             affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": affinity}
             look: Any = ray.remote(**options)(_sees)
-            seen[node["NodeManagerAddress"]] = ray.get(look.remote(folder, name))
+            if not ray.get(look.remote(folder, name)):
+                blind.add(node["NodeManagerAddress"])  # several nodes may share one
     finally:
         folder.delete(name)
-    blind = sorted(address for address, sees in seen.items() if not sees)
     if blind:
         raise ResourceError(
-            f"{folder} is not shared: node {', '.join(blind)} does not see what this one writes; "
-            "put run and pool on storage that all nodes mount at one path, or on s3://, gs://"
+            f"{folder} is not shared: node {', '.join(sorted(blind))} does not see what this one "
+            "writes; put run and pool on storage that all nodes mount at one path, or on s3://, gs://"
         )
 
 

@@ -14,7 +14,7 @@ from madbal_ray.arrays import RGBImage
 from madbal_ray.loop.pool_reader import PoolImage
 
 GIBIBYTE = 2**30
-KEPT_FREE = 0.2
+KEPT_FREE = 0.1
 """Of the disk: Ray, among others, needs some of it."""
 
 
@@ -32,7 +32,7 @@ class ImageCache:
 
     The file has no name, so the system removes it when the process ends, however it ends. It
     lies in the system's temporary folder (``TMPDIR``) and is read through the page cache. A
-    fifth of that disk stays free, whoever else fills it. What fits neither is decoded again.
+    tenth of that disk stays free, whoever else fills it. What fits neither is decoded again.
 
     Args:
         memory_gib, disk_gib: limits; 0: nothing is kept there.

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from madbal_ray.loop import image_cache
 from madbal_ray.loop.image_cache import GIBIBYTE, ImageCache
 from madbal_ray.loop.pool_reader import read_images
 
@@ -19,6 +20,12 @@ class Counting:
         with self.lock:
             self.count += 1
         return self.reader.on_input_grid(image)
+
+
+@pytest.fixture(autouse=True)
+def any_disk(monkeypatch):
+    """However full the disk of this machine is."""
+    monkeypatch.setattr(image_cache, "KEPT_FREE", 0.0)
 
 
 @pytest.fixture
@@ -42,6 +49,15 @@ def test_what_fits_is_decoded_once(images, tiny_run, memory, disk, decoded_again
         for image in images:
             assert np.array_equal(cache.get(image), tiny_run.reader().on_input_grid(image))
     assert reader.count == len(images) + decoded_again
+
+
+def test_a_part_of_the_disk_stays_free(images, tiny_run, monkeypatch):
+    monkeypatch.setattr(image_cache, "KEPT_FREE", 1.0)
+    reader = Counting(tiny_run.reader())
+    cache = ImageCache(reader, memory_gib=0, disk_gib=1)
+    for image in images * 2:
+        cache.get(image)
+    assert reader.count == 2 * len(images)
 
 
 def test_threads_may_share_it(images, tiny_run):

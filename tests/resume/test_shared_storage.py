@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 
 import pytest
 import yaml
@@ -37,6 +36,24 @@ print(json.dumps(found))
 """
 
 
+NODE = """
+import signal, sys
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+
+Node(
+    RayParams(
+        gcs_address=sys.argv[1], redis_address=sys.argv[1], num_cpus=1, num_gpus=0,
+        object_store_memory=128 * 2**20, min_worker_port=0, max_worker_port=0,
+        include_log_monitor=False, node_manager_port=0, dashboard_agent_listen_port=None,
+    ),
+    head=False, shutdown_at_exit=True, spawn_reaper=True,
+)
+signal.pause()
+"""
+"""A node on loopback, as `ray.cluster_utils` starts one; `ray start` takes another address."""
+
+
 def can_mount():
     if shutil.which("unshare") is None:
         return False
@@ -57,16 +74,11 @@ def test_a_folder_that_a_node_does_not_see_is_refused(tmp_path):
     space.write_text("train.phase2.learning_rate: {choice: [0.01]}\n")
     options = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 128 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args=options | {"include_dashboard": False})
-    start = textwrap.dedent(f"""
-        mount -t tmpfs none {folder}
-        exec ray start --address {cluster.address} --block --num-cpus 1 \\
-            --object-store-memory {128 * 2**20}
-    """)
-    environment = os.environ | {"PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
+    mount = f"mount -t tmpfs none {folder} && exec {sys.executable} -c '{NODE}' {cluster.address}"
     with open(tmp_path / "node.log", "w") as log:
         node = subprocess.Popen(
-            ["unshare", "-m", "bash", "-ec", start],
-            stdout=log, stderr=log, env=environment, start_new_session=True,
+            ["unshare", "-m", "bash", "-ec", mount],
+            stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     try:
         wait = "import ray, sys, time; ray.init(sys.argv[1], log_to_driver=False)\n"
