@@ -8,25 +8,15 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from madbal_ray.cli.options import engine_options
 from madbal_ray.errors import ConfigError
-
-ENGINES = ("ray", "local")
 
 
 @click.command("run")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--run-dir", help="Folder of the run.  [default: runs/<config name>]")
-@click.option(
-    "--engine",
-    type=click.Choice(ENGINES),
-    default="ray",
-    show_default=True,
-    help="ray, or local: this process, no Ray needed.",
-)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one option.")
-@click.option("--address", help="Ray cluster.  [default: $RAY_ADDRESS, else a private local one]")
+@engine_options
 @click.option("--stop-after", metavar="STAGE[:ROUND]", help="Stop when this stage is committed.")
-@click.option("--take-over", is_flag=True, help="Object stores: end a dead process's lease now.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, do nothing.")
 def command(
     config: Path,

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from madbal_ray.cli.run import ENGINES
+from madbal_ray.cli.options import engine_options
 
 
 @click.command("score")
@@ -18,10 +18,7 @@ from madbal_ray.cli.run import ENGINES
 @click.option("--round", "round_index", type=int, help="Of the run.  [default: the last]")
 @click.option("--out", required=True, help="Folder of the result; the same command carries on.")
 @click.option("--budget", type=click.IntRange(min=1), help="Also ask for so many pixels an image.")
-@click.option("--engine", type=click.Choice(ENGINES), default="ray", show_default=True)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one option.")
-@click.option("--address", help="Ray cluster.  [default: $RAY_ADDRESS, else a private local one]")
-@click.option("--take-over", is_flag=True, help="Object stores: end a dead process's lease now.")
+@engine_options
 def command(
     pool: str,
     checkpoint: str,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from madbal_ray.cli.run import ENGINES
+from madbal_ray.cli.options import engine_options
 
 if TYPE_CHECKING:
     from madbal_ray.loop.status import Step
@@ -31,16 +31,7 @@ def make_command(step: Step, summary: str) -> click.Command:
     @click.command(step, help=summary + REST)
     @click.argument("config", type=click.Path(path_type=Path))
     @click.option("--run-dir", help="Folder of the run.  [default: runs/<config name>]")
-    @click.option("--engine", type=click.Choice(ENGINES), default="ray", show_default=True)
-    @click.option(
-        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one option."
-    )
-    @click.option(
-        "--address", help="Ray cluster.  [default: $RAY_ADDRESS, else a private local one]"
-    )
-    @click.option(
-        "--take-over", is_flag=True, help="Object stores: end a dead process's lease now."
-    )
+    @engine_options
     def command(
         config: Path,
         run_dir: str | None,

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from madbal_ray.cli.run import ENGINES
+from madbal_ray.cli.options import ENGINES
 from madbal_ray.errors import RunDirError
 
 
