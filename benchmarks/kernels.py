@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from benchmarks import plain
 from benchmarks.measure import Row, milliseconds, side_by_side
-from madbal_ray.config import ModelConfig
-from madbal_ray.models import build_network
-from madbal_ray.scoring import pixel_scores
-from madbal_ray.superpixels import reduce_scores
-from madbal_ray.superpixels.patches import crop_patches
-from madbal_ray.training import point_cross_entropy
+from madbal_ray.config.schema import ModelConfig
+from madbal_ray.models.network import build_network
+from madbal_ray.pool.superpixels.patches import crop_patches
+from madbal_ray.scoring.pixel_scores import pixel_scores
+from madbal_ray.scoring.reduce import reduce_scores
+from madbal_ray.training.point_loss import point_cross_entropy
 
 HEIGHT, WIDTH, CLASSES, SUPERPIXELS = 256, 512, 19, 512
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from madbal_ray import tables
-from madbal_ray.config import ClusteringConfig
-from madbal_ray.loop.kmeans_job import FitKMeans
-from madbal_ray.stage_dir import StageDir
-from madbal_ray.storage import Folder
+from madbal_ray.config.schema import ClusteringConfig
+from madbal_ray.pool.clusters.fit_job import FitKMeans
+from madbal_ray.state import tables
+from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.storage import Folder
 
 ROWS_PER_SHARD, DIMENSIONS, CENTERS = 20_000, 64, 300
 

@@ -13,13 +13,12 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.measure import machine, milliseconds, side_by_side
-from madbal_ray.config import DataConfig, ModelConfig, SyntheticConfig
-from madbal_ray.data import data_root, open_dataset
-from madbal_ray.loop.image_cache import ImageCache
-from madbal_ray.loop.pool_reader import ImageReader, PoolImage
-from madbal_ray.models import SegmentationNetwork, build_network
-from madbal_ray.models.network import Phase
-from madbal_ray.storage import Folder
+from madbal_ray.config.schema import DataConfig, ModelConfig, SyntheticConfig
+from madbal_ray.data.registry import data_root, open_dataset
+from madbal_ray.models.network import Phase, SegmentationNetwork, build_network
+from madbal_ray.pool.reader import ImageReader, PoolImage
+from madbal_ray.state.storage import Folder
+from madbal_ray.training.image_cache import ImageCache
 from madbal_ray.training.point_loss import point_cross_entropy
 
 BATCH, HEIGHT, WIDTH, CLASSES, POINTS = 4, 256, 512, 19, 80

@@ -14,16 +14,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from benchmarks.measure import Row, milliseconds
-from madbal_ray import tables
-from madbal_ray.config import BudgetConfig, StrategyConfig
-from madbal_ray.loop.engine import ShardJob
-from madbal_ray.loop.pool_offers import OfferPixels
-from madbal_ray.loop.pool_query_jobs import query_pool
-from madbal_ray.loop.score_job import shard_statistics
-from madbal_ray.loop.select_jobs import AllocateBudgets, QueryShard, total_budget
-from madbal_ray.loop.shard_runner import ShardWorker, peak_memory
-from madbal_ray.stage_dir import FileRecord, StageDir, total_of
-from madbal_ray.storage import Folder
+from madbal_ray.config.schema import BudgetConfig, StrategyConfig
+from madbal_ray.engine.contract import ShardJob
+from madbal_ray.engine.shards import ShardWorker, peak_memory
+from madbal_ray.scoring.job import shard_statistics
+from madbal_ray.selection.breakdown_jobs import AllocateBudgets, QueryShard, total_budget
+from madbal_ray.selection.whole_pool.jobs import query_pool
+from madbal_ray.selection.whole_pool.offers import OfferPixels
+from madbal_ray.state import tables
+from madbal_ray.state.stage_dir import FileRecord, StageDir, total_of
+from madbal_ray.state.storage import Folder
 
 CLUSTERS, CLASSES, PER_IMAGE, IMAGES_PER_SHARD, TOP = 9, 19, 512, 64, 1
 SCOPES: tuple[Literal["image", "pool"], ...] = ("image", "pool")

@@ -14,13 +14,13 @@ import torch
 
 from benchmarks.measure import Row, milliseconds
 from madbal_ray import api
-from madbal_ray.config import StrategyConfig
-from madbal_ray.config_file import load_config
-from madbal_ray.loop.pool_reader import read_images, read_label_maps
-from madbal_ray.loop.run_view import Run
-from madbal_ray.loop.score_job import load_network
-from madbal_ray.loop.stage_runner import StopRequested
-from madbal_ray.stages.score_images import ScoreImages, ScoringPlan
+from madbal_ray.config.file import load_config
+from madbal_ray.config.schema import StrategyConfig
+from madbal_ray.engine.stages import StopRequested
+from madbal_ray.models.trained import load_network
+from madbal_ray.pool.reader import read_images, read_label_maps
+from madbal_ray.runs.run import Run
+from madbal_ray.scoring.score_images import ScoreImages, ScoringPlan
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "quickstart.yaml"
 IMAGES = 1024

@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 
 from madbal_ray.arrays import IGNORE_INDEX
-from madbal_ray.config import DataConfig
-from madbal_ray.data import mask_lookup, open_dataset
-from madbal_ray.storage import Folder
-from madbal_ray.superpixels.seeds import segment_seeds
+from madbal_ray.config.schema import DataConfig
+from madbal_ray.data.dataset import mask_lookup
+from madbal_ray.data.registry import open_dataset
+from madbal_ray.pool.superpixels.seeds import segment_seeds
+from madbal_ray.state.storage import Folder
 from madbal_ray.vision.decode import decode_image, decode_mask, resize_image, resize_mask
 
 SIZES = ((192, 256), (368, 480))

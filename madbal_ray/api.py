@@ -13,37 +13,32 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from madbal_ray.config import Config
-from madbal_ray.config_file import changed_keys, load_config
+from madbal_ray.config.file import changed_keys, load_config
+from madbal_ray.config.schema import Config
+from madbal_ray.engine.contract import Engine
+from madbal_ray.engine.progress import Progress
+from madbal_ray.engine.stages import StopRequested
 from madbal_ray.errors import ConfigError
-from madbal_ray.loop import status
-from madbal_ray.loop.cross_validation import CrossValidation, Objective
-from madbal_ray.loop.engine import Engine
 from madbal_ray.loop.forecast import forecast
-from madbal_ray.loop.model_file import import_model, of_run
-from madbal_ray.loop.progress import Progress
-from madbal_ray.loop.run_report import open_runs, report_runs
-from madbal_ray.loop.run_view import Run, open_run
-from madbal_ray.loop.score_pool import PoolScorer, scoring_config
-from madbal_ray.loop.stage_runner import StopRequested
-from madbal_ray.loop.status import Step
-from madbal_ray.loop.suite_runner import SuiteRunner, TaskResult
-from madbal_ray.loop.verify import ROUND_STAGES
-from madbal_ray.loop.whole_run import (
-    OneAfterAnother,
-    local_device,
-    make_local_engine,
-    run_whole,
-    with_engine,
-)
+from madbal_ray.loop.launch import local_device, make_local_engine, run_whole, with_engine
+from madbal_ray.loop.score_unlabelled import PoolScorer, scoring_config
 from madbal_ray.models.weights import publish_weights
 from madbal_ray.report.protocol import describe_scope
 from madbal_ray.report.results import Results
 from madbal_ray.report.search import write_search
-from madbal_ray.run_dir import RunDir
-from madbal_ray.search_space import load_space
-from madbal_ray.storage import Folder
-from madbal_ray.suite_config import load_suite
+from madbal_ray.runs import status
+from madbal_ray.runs.run import Run, open_run
+from madbal_ray.runs.status import Step
+from madbal_ray.runs.trained_model import import_model, of_run
+from madbal_ray.runs.verify import ROUND_STAGES
+from madbal_ray.state.run_dir import RunDir
+from madbal_ray.state.storage import Folder
+from madbal_ray.studies.cross_validation import CrossValidation, Objective
+from madbal_ray.studies.report_runs import open_runs, report_runs
+from madbal_ray.studies.search_space import load_space
+from madbal_ray.studies.suite import SuiteRunner
+from madbal_ray.studies.suite_config import load_suite
+from madbal_ray.studies.tasks import OneAfterAnother, TaskResult
 
 EngineName = Literal["ray", "local"]
 
@@ -300,7 +295,7 @@ def tune(
 
     Args:
         config: the experiment; its pool and its round 0 are used.
-        space: YAML of keys and ranges (`madbal_ray.search_space`).
+        space: YAML of keys and ranges (`madbal_ray.studies.search_space`).
         num_samples: trials.
         folds: of the pool's images.
         objective: ``precision``: how well held-out wrong pixels are found; ``miou``: on

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from madbal_ray import tables
+from madbal_ray.state import tables
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "experiments/LOG.md")] + sorted(

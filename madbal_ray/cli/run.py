@@ -36,8 +36,8 @@ def command(
     from madbal_ray import api
     from madbal_ray.cli.live_view import make_progress
     from madbal_ray.cli.summary import print_metrics
-    from madbal_ray.config_file import load_config
-    from madbal_ray.loop.stage_runner import StopRequested
+    from madbal_ray.config.file import load_config
+    from madbal_ray.engine.stages import StopRequested
 
     console = Console()
     resolved = load_config(config, overrides)

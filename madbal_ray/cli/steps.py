@@ -11,7 +11,7 @@ from rich.console import Console
 from madbal_ray.cli.options import engine_options
 
 if TYPE_CHECKING:
-    from madbal_ray.loop.status import Step
+    from madbal_ray.runs.status import Step
 
 STEPS: dict[Step, str] = {
     "prepare": "Prepare the pool of CONFIG: check images, superpixels, features, clusters.",

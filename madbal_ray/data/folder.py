@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from madbal_ray.config import DataConfig
+from madbal_ray.config.schema import DataConfig
 from madbal_ray.data.dataset import Dataset, ImageRecord, identity_values, spread_colors
 from madbal_ray.errors import DataError
-from madbal_ray.storage import Folder
+from madbal_ray.state.storage import Folder
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 SPLITS = ("train", "val", "test")

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from madbal_ray.config import DataConfig
+from madbal_ray.config.schema import DataConfig
 from madbal_ray.data.dataset import Dataset, ImageRecord, identity_values, spread_colors
 from madbal_ray.data.folder import SUFFIXES
 from madbal_ray.data.members import Member, list_parquet, list_tar
 from madbal_ray.errors import DataError
-from madbal_ray.storage import Folder
+from madbal_ray.state.storage import Folder
 
 
 def open_dataset(config: DataConfig, root: Folder) -> Dataset:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from madbal_ray.errors import DataError
-from madbal_ray.storage import Folder
+from madbal_ray.state.storage import Folder
 
 BYTES_COLUMNS = ("image", "bytes", "image_bytes")
 URI_COLUMNS = ("image_uri", "uri", "url", "path")

@@ -15,10 +15,10 @@ from jaxtyping import Float32
 
 from madbal_ray import rng
 from madbal_ray.arrays import IGNORE_INDEX, Mask, RGBImage
-from madbal_ray.config import DataConfig, SyntheticConfig
+from madbal_ray.config.schema import DataConfig, SyntheticConfig
 from madbal_ray.data.dataset import Dataset, ImageRecord, identity_values
-from madbal_ray.stage_dir import StageDir
-from madbal_ray.storage import Folder
+from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.storage import Folder
 
 CLASSES: dict[str, tuple[int, int, int]] = {
     "sky": (128, 170, 220),

@@ -5,10 +5,10 @@ Source: Everingham et al. 2015; 21 classes with background, void 255.
 
 from __future__ import annotations
 
-from madbal_ray.config import DataConfig
+from madbal_ray.config.schema import DataConfig
 from madbal_ray.data.dataset import Dataset, ImageRecord, identity_values, spread_colors
 from madbal_ray.errors import DataError
-from madbal_ray.storage import Folder
+from madbal_ray.state.storage import Folder
 
 CLASSES = [
     "background",

@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from madbal_ray.config import Config, ResourcesConfig
+from madbal_ray.config.schema import Config, ResourcesConfig
 from madbal_ray.distributed.gpu_group import call_on_gpus
 from madbal_ray.distributed.map_shards import map_with_ray_data
 from madbal_ray.distributed.metrics import RunMetrics
@@ -19,10 +19,10 @@ from madbal_ray.distributed.session import (
     connect,
 )
 from madbal_ray.distributed.train import train_with_ray
+from madbal_ray.engine.contract import CallJob, GpuJob, Listener, ShardJob, TrainingJob
 from madbal_ray.errors import ResourceError
-from madbal_ray.loop.engine import CallJob, GpuJob, Listener, ShardJob, TrainingJob
-from madbal_ray.run_dir import RunDir
-from madbal_ray.storage import Folder
+from madbal_ray.state.run_dir import RunDir
+from madbal_ray.state.storage import Folder
 
 READER_CPUS = 0.5
 SMALLEST_CPUS = 0.1

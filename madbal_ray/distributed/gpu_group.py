@@ -17,8 +17,8 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from madbal_ray.distributed.selection_actor import own_error
+from madbal_ray.engine.contract import GpuJob, Member
 from madbal_ray.errors import ResourceError, StageError
-from madbal_ray.loop.engine import GpuJob, Member
 
 LOGGER = logging.getLogger("madbal_ray")
 

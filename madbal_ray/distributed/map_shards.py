@@ -11,10 +11,10 @@ import ray.data
 from ray.exceptions import RayError
 
 from madbal_ray.distributed.metrics import note_gpu_memory
+from madbal_ray.engine.contract import ShardJob
+from madbal_ray.engine.shards import ShardWorker
 from madbal_ray.errors import StageError
-from madbal_ray.loop.engine import ShardJob
-from madbal_ray.loop.shard_runner import ShardWorker
-from madbal_ray.stage_dir import canonical_json
+from madbal_ray.state.stage_dir import canonical_json
 
 
 class ShardActor:

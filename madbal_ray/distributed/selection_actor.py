@@ -9,9 +9,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
+from madbal_ray.engine.contract import CallJob, ShardJob
+from madbal_ray.engine.shards import ShardWorker
 from madbal_ray.errors import MadbalError, StageError
-from madbal_ray.loop.engine import CallJob, ShardJob
-from madbal_ray.loop.shard_runner import ShardWorker
 
 ATTEMPTS = 4
 

@@ -16,7 +16,7 @@ from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from madbal_ray.errors import ResourceError
-from madbal_ray.storage import Folder
+from madbal_ray.state.storage import Folder
 
 DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from madbal_ray.config import Config
+from madbal_ray.config.schema import Config
 from madbal_ray.distributed.engine import make_ray_engine
 from madbal_ray.distributed.session import (
     check_shared,
@@ -16,9 +16,8 @@ from madbal_ray.distributed.session import (
     cluster_resources,
     connect,
 )
-from madbal_ray.loop.suite_runner import RunTask, TaskResult
-from madbal_ray.loop.whole_run import perform, perform_locally
-from madbal_ray.storage import Folder
+from madbal_ray.state.storage import Folder
+from madbal_ray.studies.tasks import RunTask, TaskResult, perform, perform_locally
 
 
 def perform_on_ray(task: RunTask) -> TaskResult:

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from madbal_ray import errors
 from madbal_ray.distributed.metrics import RunMetrics, note_gpu_memory
-from madbal_ray.loop.engine import Listener, TrainingJob
+from madbal_ray.engine.contract import Listener, TrainingJob
 
 POLL_SECONDS = 0.5
 CONTROLLER_RETRIES = 1

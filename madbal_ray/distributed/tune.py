@@ -18,9 +18,9 @@ from madbal_ray.distributed.session import (
     connect,
 )
 from madbal_ray.errors import ConfigError, MadbalError
-from madbal_ray.loop.cross_validation import CrossValidation
-from madbal_ray.search_space import Range
-from madbal_ray.storage import Folder
+from madbal_ray.state.storage import Folder
+from madbal_ray.studies.cross_validation import CrossValidation
+from madbal_ray.studies.search_space import Range
 
 Algorithm = Literal["random", "optuna"]
 METRIC = "objective"

@@ -1,1 +1,1 @@
-"""The active-learning loop: engines, jobs over shards, training, rounds."""
+"""The page of the algorithm: rounds joined to a loop, and how a run is launched."""

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import time
 
-from madbal_ray.config import Config
+from madbal_ray.config.schema import Config
+from madbal_ray.engine.contract import Engine
+from madbal_ray.engine.progress import Progress
+from madbal_ray.engine.stages import StageRunner
 from madbal_ray.errors import ConfigError
-from madbal_ray.labels import Ledger
-from madbal_ray.labels.ledger import Cost
-from madbal_ray.loop.acquisition import Acquisition, Phases, label_digests
-from madbal_ray.loop.engine import Engine
-from madbal_ray.loop.evaluation import EvaluateSplits
-from madbal_ray.loop.label_jobs import SimulateAnswers, annotator_noise
-from madbal_ray.loop.pool import Pool, prepare_pool
-from madbal_ray.loop.progress import Progress
-from madbal_ray.loop.stage_runner import StageRunner
+from madbal_ray.evaluation.evaluate import EvaluateSplits
+from madbal_ray.labels.answer_job import SimulateAnswers, annotator_noise
+from madbal_ray.labels.ledger import Cost, Ledger
+from madbal_ray.loop.ask import Acquisition, label_digests
 from madbal_ray.loop.stop_rules import reason_to_stop
-from madbal_ray.loop.trackers import Trackers
-from madbal_ray.loop.train_job import FEW_LABELS, TrainRound
 from madbal_ray.loop.versions import package_versions
+from madbal_ray.models.trained import Phases
 from madbal_ray.models.weights import publish_weights
-from madbal_ray.run_dir import RunDir
-from madbal_ray.stage_dir import StageDir, digests, total_of
-from madbal_ray.storage import Folder
-from madbal_ray.strategies import resolve
+from madbal_ray.pool.prepare import Pool, prepare_pool
+from madbal_ray.state.run_dir import RunDir
+from madbal_ray.state.stage_dir import StageDir, digests, total_of
+from madbal_ray.state.storage import Folder
+from madbal_ray.strategies.registry import resolve
+from madbal_ray.tracking.trackers import Trackers
+from madbal_ray.training.job import FEW_LABELS, TrainRound
 
 
 class ActiveLoop:

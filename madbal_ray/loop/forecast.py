@@ -12,18 +12,19 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from madbal_ray.config import Config
-from madbal_ray.data import Dataset, data_root, open_dataset
+from madbal_ray.config.schema import Config
+from madbal_ray.data.dataset import Dataset
 from madbal_ray.data.members import read_image_bytes
+from madbal_ray.data.registry import data_root, open_dataset
+from madbal_ray.engine.shards import peak_memory
 from madbal_ray.errors import BadImageError, PoolError
-from madbal_ray.loop.shard_runner import peak_memory
-from madbal_ray.loop.status import format_seconds
-from madbal_ray.models import SegmentationNetwork, build_network
-from madbal_ray.stages.embed_superpixels import EmbedSuperpixels
-from madbal_ray.stages.score_images import ScoreImages, ScoringPlan
-from madbal_ray.stages.segment_images import SegmentImages
-from madbal_ray.storage import Folder
-from madbal_ray.strategies import resolve
+from madbal_ray.models.network import SegmentationNetwork, build_network
+from madbal_ray.pool.superpixels.embed_superpixels import EmbedSuperpixels
+from madbal_ray.pool.superpixels.segment_images import SegmentImages
+from madbal_ray.runs.status import format_seconds
+from madbal_ray.scoring.score_images import ScoreImages, ScoringPlan
+from madbal_ray.state.storage import Folder
+from madbal_ray.strategies.registry import resolve
 from madbal_ray.vision.decode import decode_image, resize_image
 from madbal_ray.vision.grids import grid_shape
 

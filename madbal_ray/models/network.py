@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from madbal_ray.config import ModelConfig, Supports
+from madbal_ray.config.schema import ModelConfig, Supports
 from madbal_ray.errors import ConfigError
 from madbal_ray.models.backbones import Backbone
 from madbal_ray.models.heads import HEADS, LossPredictionModule, MaturityHeads, resize

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.models import get_model_weights
 
 from madbal_ray.errors import ConfigError
-from madbal_ray.storage import Folder
+from madbal_ray.state.storage import Folder
 
 NONE = "none"
 FILE_SUFFIXES = (".safetensors", ".pt", ".pth")

@@ -1,1 +1,1 @@
-"""What people look at: curves, tables, figures. No torch, no Ray, no I/O but its outputs."""
+"""Statistics over seeds, charts, pictures, the page."""

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from madbal_ray.report import figures, pictures
 from madbal_ray.report.pictures import ClusterGallery, RunInsight
 from madbal_ray.report.results import Results
-from madbal_ray.storage import Folder
+from madbal_ray.state.storage import Folder
 
 
 @dataclass(frozen=True)

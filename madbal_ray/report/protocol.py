@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from madbal_ray.arrays import IGNORE_INDEX
-from madbal_ray.config import BudgetConfig, Config, GridSize, LongSide
+from madbal_ray.config.schema import BudgetConfig, Config, GridSize, LongSide
 
 
 def describe_protocol(

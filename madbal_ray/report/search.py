@@ -12,7 +12,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from madbal_ray.report.figures import STYLE, save_figure
-from madbal_ray.storage import Folder
+from madbal_ray.state.storage import Folder
 
 METRIC = "objective"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from madbal_ray.config import StrategyConfig
+from madbal_ray.config.schema import StrategyConfig
 from madbal_ray.errors import ConfigError
 from madbal_ray.strategies.strategy import Strategy
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from madbal_ray.config import Supports
+from madbal_ray.config.schema import Supports
 
 Unit = Literal["pixel", "superpixel", "image"]
 Selector = Literal["breakdown", "candidates", "random_pixels", "core_set", "top_images"]

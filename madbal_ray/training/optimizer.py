@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from madbal_ray.config import PhaseConfig
-from madbal_ray.models import SegmentationNetwork
+from madbal_ray.config.schema import PhaseConfig
+from madbal_ray.models.network import SegmentationNetwork
 
 STEP_FACTOR = 0.1
 

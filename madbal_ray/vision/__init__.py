@@ -1,1 +1,1 @@
-"""What training and scoring share: decoding, boundary maps, point geometry, bilinear points."""
+"""Decoding, grids, boundaries, exact geometry of points."""

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import madbal_ray
 from madbal_ray.cli import main
-from madbal_ray.run_dir import RunDir
+from madbal_ray.state.run_dir import RunDir
 from tests.conftest import tiny_config
 
 
@@ -207,7 +207,7 @@ class TestVerify:
     @staticmethod
     def forge(run_dir, stage_name, table, change):
         """Change a table of round 1 and make every hash agree with it."""
-        from madbal_ray import tables
+        from madbal_ray.state import tables
 
         state = RunDir(run_dir)
         stage = state.find(stage_name, 1)
@@ -217,7 +217,7 @@ class TestVerify:
         forged = stage.write_table(table, 0, tables.from_rows(table, rows))
         records = [forged if r.path == forged.path else r for r in marker.files]
         stage.folder.delete("_DONE.json")
-        from madbal_ray.stage_dir import StageDir, _read_marker
+        from madbal_ray.state.stage_dir import StageDir, _read_marker
 
         _read_marker.cache_clear()
         fresh = StageDir(stage.folder, stage.stage, stage.key, marker.settings, marker.inputs)

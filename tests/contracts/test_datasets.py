@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from madbal_ray.arrays import IGNORE_INDEX
-from madbal_ray.config import DataConfig
-from madbal_ray.data import REGISTRY, data_root, mask_lookup, open_dataset
+from madbal_ray.config.schema import DataConfig
+from madbal_ray.data.dataset import mask_lookup
+from madbal_ray.data.registry import REGISTRY, data_root, open_dataset
 from madbal_ray.errors import DataError, PoolError
-from madbal_ray.storage import Folder
+from madbal_ray.state.storage import Folder
 from madbal_ray.vision.decode import decode_image, decode_mask
 
 SIZES = {

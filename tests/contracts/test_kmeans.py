@@ -9,15 +9,11 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from madbal_ray.clustering import (
-    assign_clusters,
-    cuml,
-    fit_kmeans,
-    measure_inertia,
-    refine_in_batches,
-)
 from madbal_ray.distributed.gpu_group import GpuActor
 from madbal_ray.errors import PoolError
+from madbal_ray.pool.clusters import cuml
+from madbal_ray.pool.clusters.nearest import assign_clusters, measure_inertia
+from madbal_ray.pool.clusters.sklearn import fit_kmeans, refine_in_batches
 
 REPEATS = {"sklearn", "sklearn_batches"}
 """Ways that give the same bytes twice; cuML's atomic additions do not."""

@@ -7,11 +7,13 @@ import torch
 from safetensors.torch import save_file
 from torchvision import models as tv
 
-from madbal_ray.config import ModelConfig
+from madbal_ray.config.schema import ModelConfig
 from madbal_ray.errors import ConfigError
-from madbal_ray.models import BACKBONES, HEADS, build_network
+from madbal_ray.models.backbones import BACKBONES
+from madbal_ray.models.heads import HEADS
+from madbal_ray.models.network import build_network
 from madbal_ray.models.weights import load_weights, publish_weights
-from madbal_ray.storage import Folder
+from madbal_ray.state.storage import Folder
 
 PAIRS = list(itertools.product(BACKBONES, HEADS))
 NUM_CLASSES = 5

@@ -6,8 +6,8 @@ import pytest
 import madbal_ray
 from madbal_ray import api
 from madbal_ray.errors import ConfigError
-from madbal_ray.loop.verify import verify_run
-from madbal_ray.strategies import REGISTRY
+from madbal_ray.runs.verify import verify_run
+from madbal_ray.strategies.registry import REGISTRY
 from tests.conftest import tiny_config
 
 BUDGET = 6

@@ -15,10 +15,10 @@ import torch
 from ray import cloudpickle
 
 import madbal_ray
+from madbal_ray.engine.contract import GpuJob, Member
 from madbal_ray.errors import PoolError, ResourceError, StageError
-from madbal_ray.loop.engine import GpuJob, Member
-from madbal_ray.stage_dir import StageDir
-from madbal_ray.storage import Folder
+from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.storage import Folder
 from tests.conftest import tiny_config
 
 ONE_CPU = {"CPU": 1.0}

@@ -3,10 +3,17 @@
 import numpy as np
 import pytest
 
-from madbal_ray import tables
 from madbal_ray.errors import LabelError
-from madbal_ray.labels import Ledger, answer_pixels
-from madbal_ray.labels.ledger import Cost, check_answers, check_disjoint, cost_of, latest_revisions
+from madbal_ray.labels.ledger import (
+    Cost,
+    Ledger,
+    check_answers,
+    check_disjoint,
+    cost_of,
+    latest_revisions,
+)
+from madbal_ray.labels.simulated import answer_pixels
+from madbal_ray.state import tables
 
 
 def pixels(name, rows, unit="pixel"):

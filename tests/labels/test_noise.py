@@ -5,10 +5,10 @@ import pytest
 
 import madbal_ray
 from madbal_ray.arrays import IGNORE_INDEX
-from madbal_ray.config import NoiseConfig
+from madbal_ray.config.schema import NoiseConfig
 from madbal_ray.errors import ConfigError
-from madbal_ray.labels import AnnotatorNoise, answer_region, make_mistakes, on_boundary
-from madbal_ray.loop.label_jobs import annotator_noise
+from madbal_ray.labels.answer_job import annotator_noise
+from madbal_ray.labels.simulated import AnnotatorNoise, answer_region, make_mistakes, on_boundary
 from tests.conftest import tiny_config
 
 

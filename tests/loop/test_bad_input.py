@@ -9,8 +9,8 @@ from PIL import Image
 
 import madbal_ray
 from madbal_ray.errors import ConfigError, DataError, LabelError, NumericalError, PoolError
-from madbal_ray.loop.pool_reader import ImageReader, PoolImage
-from madbal_ray.storage import Folder
+from madbal_ray.pool.reader import ImageReader, PoolImage
+from madbal_ray.state.storage import Folder
 from tests.conftest import tiny_config
 
 

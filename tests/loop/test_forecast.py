@@ -2,7 +2,7 @@
 
 import pytest
 
-from madbal_ray.config_file import load_config
+from madbal_ray.config.file import load_config
 from madbal_ray.errors import PoolError
 from madbal_ray.loop.forecast import forecast
 from tests.conftest import tiny_config

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import madbal_ray
-from madbal_ray import tables
+from madbal_ray.engine.stages import StopRequested
 from madbal_ray.errors import ConfigError, ResourceError
-from madbal_ray.loop.stage_runner import StopRequested
+from madbal_ray.state import tables
 from tests.conftest import tiny_config
 
 POOL = [

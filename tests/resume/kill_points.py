@@ -11,8 +11,8 @@ import signal
 import sys
 
 import madbal_ray.api as api
-from madbal_ray import storage
-from madbal_ray.lock import OWNER_NAME
+from madbal_ray.state import storage
+from madbal_ray.state.lock import OWNER_NAME
 
 MAX_KILLS = 400
 

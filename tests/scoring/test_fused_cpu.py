@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from madbal_ray.compiled import compiled, exp32, log32
-from madbal_ray.scoring import pixel_scores
 from madbal_ray.scoring.fused_cpu import fused_scores
-from madbal_ray.scoring.pixel_scores import LN2, torch_pixel_scores
-from madbal_ray.superpixels.reduce import reduce_on_device, reduce_scores
+from madbal_ray.scoring.pixel_scores import LN2, pixel_scores, torch_pixel_scores
+from madbal_ray.scoring.reduce import reduce_on_device, reduce_scores
 
 
 @compiled()
@@ -110,7 +109,7 @@ def test_the_number_of_threads_changes_nothing():
 HISTORY = """
 import torch
 torch.set_num_threads(1)
-from madbal_ray.config import ModelConfig
+from madbal_ray.config.schema import ModelConfig
 from madbal_ray.models import build_network
 from madbal_ray.scoring import pixel_scores
 model = ModelConfig(backbone="mobilenet_v2", head="lraspp")

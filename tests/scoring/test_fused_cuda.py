@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from madbal_ray.errors import ResourceError
-from madbal_ray.scoring import pixel_scores
-from madbal_ray.scoring.pixel_scores import torch_pixel_scores
+from madbal_ray.scoring.pixel_scores import pixel_scores, torch_pixel_scores
 from tests.scoring.fused_cases import CASES, SIZES, converted, draw
 
 ROOT = Path(__file__).parents[2]
@@ -169,8 +168,8 @@ CPU_ONLY = """
 import sys
 sys.modules["triton"] = None  # any import of it fails
 import torch
-import madbal_ray.stages.score_images
-from madbal_ray.scoring import pixel_scores
+import madbal_ray.scoring.score_images
+from madbal_ray.kernels import pixel_scores
 pixel_scores(
     logits=torch.zeros(1, 3, 2, 2),
     head_logits=(),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from madbal_ray.errors import ShapeError
-from madbal_ray.scoring import jensen_shannon_divergence, pixel_scores
+from madbal_ray.scoring.pixel_scores import jensen_shannon_divergence, pixel_scores
 from tests import references
 
 

@@ -8,13 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madbal_ray.scoring import SCORES, ScoreOptions, Views
 from madbal_ray.scoring.candidates import (
     class_balanced_candidates,
     random_of_top_candidates,
     top_candidates,
 )
-from madbal_ray.superpixels.reduce import random_top_pixels
+from madbal_ray.scoring.reduce import random_top_pixels
+from madbal_ray.scoring.registry import SCORES, ScoreOptions, Views
 from tests import references
 from tests.scoring.test_pixel_scores import random_inputs
 

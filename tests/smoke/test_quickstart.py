@@ -42,9 +42,9 @@ def test_importing_the_package_is_cheap_and_names_are_there():
     code = (
         "import sys, madbal_ray; assert not {'torch', 'ray', 'cv2'} & set(sys.modules);"
         "assert {'run', 'open_run', 'Run'} <= set(dir(madbal_ray));"
-        "import madbal_ray.query, madbal_ray.allocation, madbal_ray.labels, madbal_ray.tables;"
+        "import madbal_ray.selection.query, madbal_ray.selection.cluster_budget;"
+        "import madbal_ray.labels.ledger, madbal_ray.state.tables;"
         "assert 'torch' not in sys.modules;"
-        "madbal_ray.superpixels.reduce_scores; madbal_ray.scoring.pixel_scores;"
-        "madbal_ray.training.point_cross_entropy; madbal_ray.run; madbal_ray.open_run"
+        "madbal_ray.kernels.reduce_scores; madbal_ray.run; madbal_ray.open_run"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from madbal_ray.arrays import IGNORE_INDEX
-from madbal_ray.config import ModelConfig, PhaseConfig
-from madbal_ray.models import build_network
-from madbal_ray.training import confusion_matrix, point_cross_entropy, summarize_confusion
+from madbal_ray.config.schema import ModelConfig, PhaseConfig
+from madbal_ray.evaluation.metrics import confusion_matrix, summarize_confusion
+from madbal_ray.models.network import build_network
 from madbal_ray.training.loss_prediction import (
     class_loss_thresholds,
     loss_prediction_loss,
     loss_targets,
 )
 from madbal_ray.training.optimizer import build_optimizer, rate_factor, scale_rates
+from madbal_ray.training.point_loss import point_cross_entropy
 
 
 def random_points(seed, *, count, height, width, classes=4):

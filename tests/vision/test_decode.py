@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from madbal_ray.data import mask_lookup
+from madbal_ray.data.dataset import mask_lookup
 from madbal_ray.errors import BadImageError
 from madbal_ray.vision.decode import decode_image, decode_mask, resize_image, resize_mask
 

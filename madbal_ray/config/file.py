@@ -1,0 +1,162 @@
+"""Reading configurations: files, overrides, and errors that list every finding at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from madbal_ray.config.schema import Config
+from madbal_ray.errors import ConfigError
+
+
+def load_config(
+    source: Config | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()
+) -> Config:
+    """Read a configuration from a YAML or JSON file, a mapping, or another Config.
+
+    Args:
+        overrides: strings ``section.key=value``; the value is read as YAML.
+
+    Raises:
+        ConfigError: with every finding: file, key, what was given, what is allowed.
+    """
+    where = "configuration"
+    if isinstance(source, Config):
+        values: Any = source.model_dump(mode="json")
+    elif isinstance(source, Mapping):
+        values = _deep_copy(source)
+    else:
+        where = str(source)
+        values = _read_yaml(Path(source))
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: expected keys and values, got {type(values).__name__}")
+    for override in overrides:
+        _apply_override(values, override)
+    findings: list[str] = []
+    is_open = True
+    while is_open:
+        try:
+            config = Config.model_validate(values)
+            if not findings:
+                return config
+            is_open = False
+        except ValidationError as error:
+            findings += _explain(error)
+            is_open = _drop_offending(values, error)
+    lines = "\n".join(f"  {line}" for line in dict.fromkeys(findings))
+    raise ConfigError(f"{where} cannot be used:\n{lines}")
+
+
+def changed_keys(old: Config, new: Config) -> list[str]:
+    """Return the keys whose change forbids a resume, as ``key: old -> new``."""
+    changes = [
+        f"{key}: {_shown(before)} -> {_shown(after)}"
+        for key, before, after in _differences(old.result_settings(), new.result_settings())
+    ]
+    if new.num_rounds < old.num_rounds:
+        changes.append(f"num_rounds: {old.num_rounds} -> {new.num_rounds} (it may only grow)")
+    return changes
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _differences(
+                old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key
+            )
+    elif old != new:
+        yield prefix, old, new
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested mappings with changes laid over them.
+
+    >>> merged({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
+    {'a': {'b': 3, 'c': 2}}
+    """
+    result = _deep_copy(base)
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(result.get(key), dict):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = _deep_copy(value)
+    return result
+
+
+def _shown(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()
+
+
+def _deep_copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _deep_copy(item) for key, item in value.items()}
+    return value
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); give the path of a "
+            "YAML file, see experiments/"
+        ) from None
+    try:
+        return yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {override!r}: expected section.key=value")
+    *parents, last = key.strip().split(".")
+    node = values
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override!r}: {parent} is a value, not a section")
+        node = child
+    try:
+        node[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from None
+
+
+def _explain(error: ValidationError) -> list[str]:
+    lines = []
+    for finding in error.errors():
+        key = ".".join(str(part) for part in finding["loc"])
+        message = finding["msg"].removeprefix("Value error, ")
+        if finding["type"] == "extra_forbidden":
+            message = f"unknown key; allowed here: {_allowed_keys(finding['loc'][:-1])}"
+        elif finding["type"] != "value_error":
+            message = f"{message}; given: {_shown(finding['input'])}"
+        lines += [f"{key}: {line}" if key else line for line in message.splitlines()]
+    return lines
+
+
+def _drop_offending(values: dict[str, Any], error: ValidationError) -> bool:
+    """Take the keys with findings out, so that the checks across sections run as well."""
+    dropped = False
+    for finding in error.errors():
+        path = [part for part in finding["loc"] if isinstance(part, str)]
+        node: Any = values
+        for part in path[:-1]:
+            node = node.get(part, {}) if isinstance(node, dict) else {}
+        if path and isinstance(node, dict) and path[-1] in node:
+            del node[path[-1]]
+            dropped = True
+    return dropped
+
+
+def _allowed_keys(location: Sequence[int | str]) -> str:
+    section: Any = Config
+    for part in location:
+        section = section.model_fields[str(part)].annotation
+    return ", ".join(section.model_fields)

@@ -1,0 +1,50 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from madbal_ray.config.schema import DataConfig
+from madbal_ray.data import camvid, cityscapes, folder, images, synthetic, voc2012
+from madbal_ray.data.dataset import Dataset
+from madbal_ray.errors import PoolError
+from madbal_ray.state.storage import Folder
+
+REGISTRY: Mapping[str, Callable[[DataConfig, Folder], Dataset]] = {
+    "synthetic": synthetic.open_dataset,
+    "camvid": camvid.open_dataset,
+    "voc2012": voc2012.open_dataset,
+    "cityscapes": cityscapes.open_dataset,
+    "folder": folder.open_dataset,
+    "images": images.open_dataset,
+}
+
+
+def data_root(config: DataConfig, pool: Folder) -> Folder:
+    """Return the folder that image and mask URIs are relative to."""
+    if config.root is not None:
+        return Folder(config.root)
+    return pool / f"synthetic/{synthetic.scene_key(config.synthetic)}"
+
+
+def open_dataset(config: DataConfig, pool: Folder) -> Dataset:
+    """Open the data set that the configuration names.
+
+    Args:
+        pool: folder of the pool; synthetic scenes are drawn into it when `data.root` is null.
+
+    Raises:
+        DataError: the data set is not laid out as expected; the message names the path.
+        PoolError: the pool split has no images.
+    """
+    root = data_root(config, pool)
+    dataset = REGISTRY[config.name](config, root)
+    num_pool = len(dataset.of_split(config.pool_split))
+    if not num_pool:
+        raise PoolError(
+            f"{config.name} at {root}: split {config.pool_split!r} holds no images; splits found: "
+            f"{', '.join(dataset.splits) or 'none'}"
+        )
+    if config.pool_images is not None and config.pool_images < num_pool:
+        dataset = dataset.thinned(config.pool_split, config.pool_images)
+    return dataset

@@ -1,0 +1,1 @@
+"""What runs jobs: the contract, shards and stages, and the engine without Ray."""

@@ -1,0 +1,126 @@
+"""Decode, stage, write, manifest row: what both engines do with a shard."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from madbal_ray import errors
+from madbal_ray.engine.contract import Engine, ShardJob
+from madbal_ray.state import tables
+from madbal_ray.state.stage_dir import FileRecord, Marker, table_path
+
+KIBIBYTE = 1024
+
+
+class ShardWorker:
+    """Runs shards of one job in one process."""
+
+    def __init__(self, job: ShardJob) -> None:
+        self.job = job
+        job.setup()
+
+    def run(self, shard_id: int) -> dict[str, Any]:
+        """Compute and write one shard; return its manifest row.
+
+        A `MadbalError` becomes a row with ``error``, so that one bad shard does not take
+        the others down; any other exception is a defect and is raised.
+        """
+        started = time.perf_counter()
+        try:
+            shard_tables = self.job.run(shard_id)
+        except errors.MadbalError as error:
+            return {"shard_id": shard_id, "error": str(error), "type": type(error).__name__}
+        files = [
+            self.job.output.write_table(name, shard_id, table)
+            for name, table in shard_tables.items()
+        ]
+        return {
+            "shard_id": shard_id,
+            "files": [vars(record) for record in files],
+            "counts": self.job.count(shard_tables),
+            "seconds": round(time.perf_counter() - started, 3),
+            "peak_memory": peak_memory(),
+        }
+
+
+def peak_memory() -> int:
+    """Return the most memory this process ever held, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
+
+
+def complete_stage(
+    engine: Engine,
+    job: ShardJob,
+    shard_ids: Sequence[int],
+    *,
+    on_row: Callable[[dict[str, Any]], None],
+) -> Marker:
+    """Run what is missing of a stage and commit it.
+
+    Args:
+        on_row: hears every manifest row, those of earlier starts included.
+
+    Raises:
+        MadbalError: shards failed; the first error is shown. Finished shards are kept.
+    """
+    stage = job.output
+    done = _finished_shards(job, shard_ids)
+    for row in done.values():
+        on_row(row)
+    missing = [shard_id for shard_id in shard_ids if shard_id not in done]
+    failed = []
+    if missing:
+        for row in engine.map_shards(job, missing):
+            if "error" in row:
+                failed.append(row)
+                continue
+            stage.append_manifest(row)
+            done[row["shard_id"]] = row
+            on_row(row)
+    if failed:
+        _raise_first(stage.stage, failed, len(shard_ids))
+    files = [FileRecord(**record) for row in done.values() for record in row["files"]]
+    counts = {str(shard_id): done[shard_id]["counts"] for shard_id in sorted(done)}
+    return stage.commit(files, {"shards": counts})
+
+
+def _finished_shards(job: ShardJob, shard_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Return manifest rows of shards whose files are whole, from the manifest or the files."""
+    stage = job.output
+    noted = {row["shard_id"]: row for row in stage.read_manifest() if "files" in row}
+    done = {}
+    for shard_id in shard_ids:
+        row = noted.get(shard_id)
+        if row is None or not all(stage.folder.exists(file["path"]) for file in row["files"]):
+            row = _adopt_shard(job, shard_id)
+        if row is not None:
+            done[shard_id] = row
+    return done
+
+
+def _adopt_shard(job: ShardJob, shard_id: int) -> dict[str, Any] | None:
+    """Return the row of a shard that was written whole but not noted, else None."""
+    paths = {name: table_path(name, shard_id) for name in job.table_names}
+    records = [job.output.adopt(path) for path in paths.values()]
+    if any(record is None for record in records):
+        return None
+    found = {
+        name: tables.decode(name, job.output.folder.open(path)) for name, path in paths.items()
+    }
+    return {
+        "shard_id": shard_id,
+        "files": [vars(record) for record in records if record is not None],
+        "counts": job.count(found),
+        "seconds": 0.0,
+        "peak_memory": 0,
+    }
+
+
+def _raise_first(stage: str, rows: Sequence[dict[str, Any]], total: int) -> None:
+    first = min(rows, key=lambda row: row["shard_id"])
+    more = f" ({len(rows)} of {total} shards failed)" if len(rows) > 1 else ""
+    kind = getattr(errors, first["type"], errors.StageError)
+    raise kind(f"stage {stage}, shard {first['shard_id']}{more}: {first['error']}")

@@ -1,0 +1,52 @@
+"""Which pixels of a shard were asked, whatever the unit of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from madbal_ray.arrays import BoolMap, LabelMap
+from madbal_ray.pool.reader import PoolImage, split_by_image
+from madbal_ray.state.stage_dir import StageDir
+
+COLUMNS = ["image_id", "y", "x", "unit", "superpixel_id"]
+
+
+class AskedPixels:
+    """Answers of a shard, expanded to pixels.
+
+    Args:
+        labels: label stages of all rounds so far.
+        label_maps: of the shard's images.
+    """
+
+    def __init__(
+        self, labels: Sequence[StageDir], shard_id: int, label_maps: Mapping[str, LabelMap]
+    ) -> None:
+        self.label_maps = label_maps
+        parts = [one.read_table("labels", [shard_id], columns=COLUMNS) for one in labels]
+        self.rows: dict[str, slice] = {}
+        if parts:
+            table = pa.concat_tables(parts).sort_by([("image_id", "ascending")])
+            self.rows = split_by_image(table)
+            self.y, self.x = table["y"].to_numpy(), table["x"].to_numpy()
+            self.unit = table["unit"].to_numpy()
+            self.superpixel = table["superpixel_id"].to_numpy()
+
+    def map_of(self, image: PoolImage) -> BoolMap:
+        """Return which working-grid pixels of an image were asked."""
+        asked = np.zeros((image.work_height, image.work_width), bool)
+        rows = self.rows.get(image.image_id)
+        if rows is None:
+            return asked
+        unit = self.unit[rows]
+        if (unit == "image").any():
+            return ~asked
+        asked[self.y[rows], self.x[rows]] = True
+        regions = unit == "superpixel"
+        if regions.any():
+            label_map = self.label_maps[image.image_id]
+            asked |= np.isin(label_map, self.superpixel[rows][regions].astype(label_map.dtype))
+        return asked

@@ -1,0 +1,1 @@
+"""A pool, prepared once: index, inspection, superpixels, their looks and clusters."""

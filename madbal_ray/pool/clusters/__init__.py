@@ -1,0 +1,1 @@
+"""K-means over what superpixels look like (paper section 4)."""

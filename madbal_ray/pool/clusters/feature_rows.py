@@ -1,0 +1,87 @@
+"""The features of a pool's superpixels as rows: all, some, or a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+
+from madbal_ray import rng
+from madbal_ray.state.stage_dir import StageDir, table_path
+
+
+def read_features(features: StageDir, shard_id: int) -> np.ndarray:
+    """Return the features of one shard, float16 [rows, D]."""
+    column = features.read_table("superpixel_features", [shard_id], columns=["feature"])["feature"]
+    combined = cast(pa.ListArray, column.combine_chunks())
+    if not len(combined):
+        return np.zeros((0, 1), np.float16)
+    return combined.flatten().to_numpy(zero_copy_only=False).reshape(len(combined), -1)
+
+
+class FeatureRows:
+    """Rows of the stage ``superpixel_features``, numbered from 0 through its shards.
+
+    Attributes:
+        counts: rows by shard, in shard order; empty shards are left out.
+        total: rows of all shards.
+    """
+
+    def __init__(self, features: StageDir, shard_ids: list[int]) -> None:
+        paths = features.marker().paths
+        rows = {i: paths[table_path("superpixel_features", i)].rows for i in shard_ids}
+        self.features = features
+        self.counts = {shard_id: count for shard_id, count in rows.items() if count}
+        self.total = sum(self.counts.values())
+
+    def shards(self) -> Iterator[np.ndarray]:
+        """Yield the rows of each shard, float16 [rows, D]."""
+        for shard_id in self.counts:
+            yield read_features(self.features, shard_id)
+
+    def sample(self, size: int, seed: int) -> np.ndarray:
+        """Return `size` rows drawn without replacement, or all where there are no more.
+
+        Returns:
+            float32 [min(size, total), D] in row order. Beside it lies one shard in memory.
+        """
+        chosen = np.arange(self.total)
+        if size < self.total:
+            generator = rng.stream(seed, "kmeans_sample")
+            chosen = np.sort(generator.choice(self.total, size, replace=False))
+        found = np.zeros((0, 1), np.float32)
+        start = done = 0
+        for shard in self.shards():
+            rows = chosen[slice(*np.searchsorted(chosen, [start, start + len(shard)]))]
+            if not done:
+                found = np.empty((len(chosen), shard.shape[1]), np.float32)
+            found[done : done + len(rows)] = shard[rows - start]
+            start, done = start + len(shard), done + len(rows)
+        return found
+
+    def batches(self, size: int, passes: int, seed: int) -> Iterator[np.ndarray]:
+        """Yield every row once a pass: shards in seeded order, rows shuffled within a shard.
+
+        Yields:
+            float16 [size, D]; the last batch may be shorter. One shard is in memory.
+        """
+        kept: list[np.ndarray] = []
+        for number in range(passes):
+            shards = rng.stream(seed, "kmeans_shards", number).permutation(list(self.counts))
+            for shard_id in shards.tolist():
+                rows = read_features(self.features, shard_id)
+                order = rng.stream(seed, "kmeans_rows", number, shard_id).permutation(len(rows))
+                waiting = np.concatenate([*kept, rows[order]])
+                whole = len(waiting) - len(waiting) % size
+                for start in range(0, whole, size):
+                    yield waiting[start : start + size]
+                kept = [waiting[whole:].copy()]
+        if kept and len(kept[0]):
+            yield kept[0]
+
+    def part(self, rank: int, size: int) -> list[np.ndarray]:
+        """Return the shards of one of `size` members (every `size`-th), float32 [rows, D] each."""
+        ids = list(self.counts)[rank::size]
+        return [read_features(self.features, i).astype(np.float32) for i in ids]

@@ -1,0 +1,146 @@
+"""Centroids from the superpixels of the whole pool."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from madbal_ray.config.schema import ClusteringConfig
+from madbal_ray.engine.contract import Member
+from madbal_ray.pool.clusters import cuml
+from madbal_ray.pool.clusters.backend import check_rows
+from madbal_ray.pool.clusters.feature_rows import FeatureRows
+from madbal_ray.pool.clusters.nearest import measure_inertia
+from madbal_ray.pool.clusters.sklearn import fit_kmeans, refine_in_batches
+from madbal_ray.state import tables
+from madbal_ray.state.stage_dir import StageDir
+
+BATCH_ROWS = 4096
+"""Rows of a mini-batch."""
+
+PASSES = 1
+"""Over all rows in mini-batches."""
+
+
+@dataclass
+class Fit:
+    """What one member found.
+
+    Attributes:
+        centroids: float32 [K, D], the same in every member.
+        inertia: of the rows this member answers for.
+    """
+
+    centroids: np.ndarray
+    inertia: float
+
+
+@dataclass
+class FitKMeans:
+    """Centroids from all superpixels, a sample, or a sample refined in mini-batches.
+
+    Attributes:
+        backend: ``sklearn`` or ``cuml``, as `madbal_ray.clustering.choose_backend` found.
+    """
+
+    output: StageDir
+    features: StageDir
+    shard_ids: list[int]
+    config: ClusteringConfig
+    backend: str
+
+    def __post_init__(self) -> None:
+        self.rows = FeatureRows(self.features, self.shard_ids)
+
+    @property
+    def way(self) -> str:
+        """Return what is fitted: ``whole`` pool, ``sample``, or ``mini_batches`` after one."""
+        if self.rows.total <= self.config.max_fit_rows:
+            return "whole"
+        if self.config.fit_on == "sample":
+            return "sample"
+        return "whole" if self.backend == "cuml" else "mini_batches"
+
+    @property
+    def num_gpus(self) -> int:
+        """Return the most GPUs that help: one for what one fit holds, else one a shard."""
+        if self.backend != "cuml":
+            return 0
+        is_large = self.rows.total > self.config.max_fit_rows
+        return len(self.rows.counts) if is_large and self.way == "whole" else 1
+
+    def run(self) -> None:
+        """Fit in this process and commit."""
+        self.finish([self.run_member(Member())])
+
+    def run_member(self, member: Member) -> Fit:
+        """Fit alone, or on this member's share of the shards together with the others.
+
+        Raises:
+            PoolError: fewer superpixels than clusters.
+            ResourceError: cuML is to run and cannot.
+        """
+        check_rows(self.rows.total, self.config.num_clusters)
+        if member.size > 1:
+            return self._fit_share(member)
+        size = self.rows.total if self.way == "whole" else self.config.max_fit_rows
+        fit = cuml.fit_kmeans if self.backend == "cuml" else fit_kmeans
+        centroids, inertia = fit(
+            self.rows.sample(size, self.config.seed),
+            num_clusters=self.config.num_clusters,
+            num_init=self.config.num_init,
+            seed=self.config.seed,
+        )
+        if self.way == "whole":
+            return Fit(centroids, inertia)
+        if self.way == "mini_batches":
+            batch_rows = max(BATCH_ROWS, self.config.num_clusters)
+            batches = self.rows.batches(batch_rows, PASSES, self.config.seed)
+            centroids = refine_in_batches(centroids, batches)
+        return Fit(centroids, self._measure(centroids))
+
+    def _fit_share(self, member: Member) -> Fit:
+        parts = self.rows.part(member.rank, member.size)
+        centroids = cuml.fit_kmeans_together(
+            parts,
+            total_rows=self.rows.total,
+            num_clusters=self.config.num_clusters,
+            num_init=self.config.num_init,
+            seed=self.config.seed,
+            handle=member.handle,
+        )
+        return Fit(centroids, math.fsum(measure_inertia(part, centroids) for part in parts))
+
+    def _measure(self, centroids: np.ndarray) -> float:
+        """Return the inertia over all rows, shard by shard."""
+        with threadpool_limits(1):
+            return math.fsum(measure_inertia(shard, centroids) for shard in self.rows.shards())
+
+    def finish(self, results: Sequence[Fit]) -> None:
+        """Commit; the marker says what ran, on how much, and the inertia over all rows."""
+        centroids = results[0].centroids
+        columns = {"cluster_id": np.arange(len(centroids)), "centroid": centroids}
+        table = tables.from_columns("centroids", columns)
+        data = tables.encode("centroids", table, key=self.output.key)
+        # Named by its content: GPUs do not repeat themselves to the bit, so another run on the
+        # same pool must not write other centroids under the name that a marker promises.
+        name = f"centroids/{hashlib.sha256(data).hexdigest()[:12]}.parquet"
+        self.output.commit(
+            [self.output.write_file(name, data, table.num_rows)],
+            {
+                "backend": self.backend,
+                "way": self.way,
+                "rows": self.rows.total,
+                "fitted_rows": self.config.max_fit_rows
+                if self.way == "sample"
+                else self.rows.total,
+                "passes_in_batches": PASSES if self.way == "mini_batches" else 0,
+                "processes": len(results),
+                "inertia": math.fsum(fit.inertia for fit in results),
+            },
+        )

@@ -1,0 +1,102 @@
+"""Pool preparation, once per pool: index, inspect, segment, embed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from madbal_ray.config.schema import GridsConfig
+from madbal_ray.errors import BadImageError, DataError
+from madbal_ray.pool.reader import (
+    ImageShardJob,
+    map_ahead,
+    read_with_retries,
+)
+from madbal_ray.state import tables
+from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.vision.decode import decode_image, decode_mask
+from madbal_ray.vision.grids import grid_shape
+
+
+@dataclass
+class InspectImages(ImageShardJob):
+    """Decode every image and mask once: sizes of the grids, or quarantine."""
+
+    index: StageDir
+    grids: GridsConfig
+    table_names = ("images", "quarantine")
+
+    def run(self, shard_id: int) -> dict[str, pa.Table]:
+        """Return the good images with their sizes, and the bad ones with reasons.
+
+        Raises:
+            DataError: masks that do not fit their images or the class map; all of the
+                shard's are listed.
+        """
+        rows = self.index.read_table("images", [shard_id]).to_pylist()
+        good, bad, mask_problems = [], [], []
+        for row, problem, mask_problem in map_ahead(
+            self._inspect, rows, threads=self.threads, ahead=2 * self.threads
+        ):
+            if problem:
+                uri = self.reader.root.file_uri(row["image_uri"])
+                bad.append({"image_id": row["image_id"], "uri": uri, "reason": problem})
+            elif mask_problem:
+                mask_problems.append(mask_problem)
+            else:
+                good.append(row)
+        if mask_problems:
+            raise DataError("\n  ".join(["masks cannot be used:", *mask_problems]))
+        return {
+            "images": tables.from_rows("images", good),
+            "quarantine": tables.from_rows("quarantine", bad),
+        }
+
+    def count(self, shard_tables: Mapping[str, pa.Table]) -> dict[str, int]:
+        """Count good and quarantined images, working-grid pixels and missing masks."""
+        images = shard_tables["images"]
+        heights, widths = images["work_height"].to_numpy(), images["work_width"].to_numpy()
+        return {
+            "images": images.num_rows,
+            "quarantined": shard_tables["quarantine"].num_rows,
+            "work_pixels": int((heights.astype(np.int64) * widths).sum()),
+            "without_mask": images["mask_uri"].null_count,
+        }
+
+    def _inspect(self, row: dict[str, Any]) -> tuple[dict[str, Any], str | None, str | None]:
+        root, limit = self.reader.root, self.reader.max_pixels
+        try:
+            data = read_with_retries(root, row["image_uri"])
+            height, width = decode_image(data, max_pixels=limit).shape[:2]
+        except BadImageError as error:
+            return row, error.reason, None
+        except OSError as error:
+            return row, f"cannot be read: {error.strerror or error}", None
+        sizes = {"": (height, width)}
+        sizes["input_"] = grid_shape(self.grids.input, height, width)
+        sizes["work_"] = grid_shape(self.grids.working, height, width)
+        for prefix, (rows, columns) in sizes.items():
+            row |= {f"{prefix}height": rows, f"{prefix}width": columns}
+        return row, None, self._inspect_mask(row)
+
+    def _inspect_mask(self, row: dict[str, Any]) -> str | None:
+        if row["mask_uri"] is None:
+            return None
+        where = self.reader.root.file_uri(row["mask_uri"])
+        try:
+            data = read_with_retries(self.reader.root, row["mask_uri"])
+            mask = decode_mask(data, self.reader.mask_lookup, max_pixels=self.reader.max_pixels)
+        except BadImageError as error:
+            return f"{where}: {error.reason}"
+        except OSError as error:
+            return f"{where}: cannot be read: {error.strerror or error}"
+        if mask.shape != (row["height"], row["width"]):
+            return (
+                f"{where}: {mask.shape[0]} x {mask.shape[1]}, its image {row['image_id']} is "
+                f"{row['height']} x {row['width']}"
+            )
+        return None

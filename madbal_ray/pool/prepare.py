@@ -1,0 +1,275 @@
+"""Preparing a pool: the stages that every run on it shares."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from madbal_ray.config.schema import Config
+from madbal_ray.data.dataset import Dataset
+from madbal_ray.data.registry import data_root, open_dataset
+from madbal_ray.engine.stages import StageRunner
+from madbal_ray.errors import DataError, PoolError
+from madbal_ray.models.weights import PublishedWeights, publish_weights
+from madbal_ray.pool.clusters.assign_job import AssignPool
+from madbal_ray.pool.clusters.backend import choose_backend
+from madbal_ray.pool.clusters.fit_job import FitKMeans
+from madbal_ray.pool.index import index_rows, write_index
+from madbal_ray.pool.inspect_job import InspectImages
+from madbal_ray.pool.reader import ImageReader
+from madbal_ray.pool.superpixels.embed_job import EmbedPool
+from madbal_ray.pool.superpixels.segment_job import SegmentPool
+from madbal_ray.state import tables
+from madbal_ray.state.stage_dir import StageDir, digest, digests, table_path
+from madbal_ray.state.storage import Folder
+
+SHOWN_REASONS = 5
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A prepared pool.
+
+    Attributes:
+        shard_ids: shards of the pool split.
+        evaluation_shards: shards of every evaluation split.
+        num_images: images of the pool split, quarantined ones not counted (N).
+        num_pixels: pixels of their working grids.
+    """
+
+    reader: ImageReader
+    class_names: tuple[str, ...]
+    images: StageDir
+    superpixels: StageDir
+    clusters: StageDir
+    shard_ids: list[int]
+    evaluation_shards: dict[str, list[int]]
+    num_images: int
+    num_pixels: int
+
+    @property
+    def num_classes(self) -> int:
+        """Return C."""
+        return len(self.class_names)
+
+
+def prepare_pool(
+    config: Config,
+    folder: Folder,
+    runner: StageRunner,
+    device: str,
+    *,
+    needs_masks: bool = True,
+) -> Pool:
+    """Index, inspect, segment, embed and cluster what is not done yet.
+
+    Args:
+        needs_masks: a simulated oracle will answer; False: nobody does.
+
+    Raises:
+        DataError: the data set or its masks cannot be used.
+        PoolError: too many bad images, none left, or too few superpixels.
+    """
+    dataset = open_dataset(config.data, folder)
+    reader = ImageReader(
+        root=data_root(config.data, folder),
+        mask_values=dataset.mask_values,
+        max_pixels=config.data.max_pixels,
+    )
+    index = _index(config, folder, dataset, reader.root)
+    runner.point(index)
+    shards: dict[str, list[int]] = index.marker().summary["shards_of_split"]
+    images = _inspect(config, folder, runner, reader, index)
+    pool_shards = shards[config.data.pool_split]
+    totals = _totals(images, pool_shards)
+    _check_pool(config, totals, needs_masks=needs_masks)
+    superpixels, clusters = _cluster(
+        config, folder, runner, reader, images, pool_shards, totals["images"], device
+    )
+    return Pool(
+        reader=reader,
+        class_names=dataset.class_names,
+        images=images,
+        superpixels=superpixels,
+        clusters=clusters,
+        shard_ids=pool_shards,
+        evaluation_shards=_evaluation_shards(config, shards, images),
+        num_images=totals["images"],
+        num_pixels=totals["work_pixels"],
+    )
+
+
+def _index(config: Config, folder: Folder, dataset: Dataset, root: Folder) -> StageDir:
+    rows = index_rows(dataset, root)
+    settings = {
+        "data": config.data.result_settings(),
+        "pool": config.pool.result_settings(),
+        "files": digest(rows),
+    }
+    index = StageDir.plan(folder, "index", settings, {})
+    if not index.is_done:
+        write_index(
+            index,
+            rows,
+            pool_split=config.data.pool_split,
+            shard_images=config.pool.shard_images,
+            class_names=dataset.class_names,
+            colors=dataset.colors,
+        )
+    return index
+
+
+def _inspect(
+    config: Config, folder: Folder, runner: StageRunner, reader: ImageReader, index: StageDir
+) -> StageDir:
+    """Decode everything once; stop early when too much of it is bad."""
+    shards: dict[str, list[int]] = index.marker().summary["shards_of_split"]
+    paths = index.marker().paths
+    split_of = {shard_id: split for split, ids in shards.items() for shard_id in ids}
+    total = {
+        split: sum(paths[table_path("images", shard_id)].rows for shard_id in ids)
+        for split, ids in shards.items()
+    }
+    images = StageDir.plan(
+        folder, "images", config.grids.result_settings(), {"index": index.marker().digest}
+    )
+    bad: Counter[str] = Counter()
+
+    def check(row: dict[str, Any]) -> None:
+        split = split_of[row["shard_id"]]
+        bad[split] += row["counts"]["quarantined"]
+        if bad[split] > config.data.max_bad_fraction * total[split]:
+            raise _too_many_bad(images, row["shard_id"], split, bad[split], total[split], config)
+
+    runner.map(
+        InspectImages(images, reader, config.resources.decode_threads, index, config.grids),
+        sorted(split_of),
+        total=sum(total.values()),
+        on_row=check,
+    )
+    if bad.total():
+        runner.progress.say(
+            f"{bad.total()} images are quarantined; see table `quarantine` for the reasons"
+        )
+    return images
+
+
+def _too_many_bad(
+    images: StageDir, shard_id: int, split: str, bad: int, total: int, config: Config
+) -> PoolError:
+    path = table_path("quarantine", shard_id)
+    rows = tables.decode("quarantine", images.folder.open(path)).slice(0, SHOWN_REASONS).to_pylist()
+    reasons = "".join(f"\n  {row['image_id']}: {row['reason']}" for row in rows)
+    return PoolError(
+        f"{bad} of {total} images of split {split!r} cannot be used, more than "
+        f"data.max_bad_fraction = {config.data.max_bad_fraction}; mend or remove them, or raise "
+        f"the limit. The latest:{reasons}"
+    )
+
+
+def _totals(images: StageDir, shard_ids: Sequence[int]) -> dict[str, int]:
+    """Add up what the inspection counted in some shards."""
+    counts = images.marker().summary["shards"]
+    totals: Counter[str] = Counter()
+    for shard_id in shard_ids:
+        totals.update(counts[str(shard_id)])
+    return {name: totals[name] for name in ("images", "quarantined", "work_pixels", "without_mask")}
+
+
+def _check_pool(config: Config, totals: dict[str, int], *, needs_masks: bool) -> None:
+    if not totals["images"]:
+        raise PoolError(
+            f"no image of the pool can be used: all {totals['quarantined']} are quarantined"
+        )
+    if needs_masks and config.oracle.kind == "simulated" and totals["without_mask"]:
+        raise DataError(
+            f"{totals['without_mask']} of {totals['images']} pool images have no mask, so a "
+            "simulated oracle cannot answer for them; add the masks, or remove the images"
+        )
+
+
+def _evaluation_shards(
+    config: Config, shards: dict[str, list[int]], images: StageDir
+) -> dict[str, list[int]]:
+    wanted = config.evaluation.splits
+    if wanted is None:
+        wanted = tuple(split for split in shards if split != config.data.pool_split)
+    for split in wanted:
+        if split not in shards:
+            raise DataError(
+                f"evaluation.splits: {config.data.name} has no split {split!r}; splits found: "
+                f"{', '.join(shards)}"
+            )
+        totals = _totals(images, shards[split])
+        if totals["without_mask"] or not totals["images"]:
+            raise DataError(
+                f"split {split!r}: {totals['without_mask']} of {totals['images']} images have no "
+                "mask, so nothing can be measured on them; add the masks, or set evaluation.splits"
+            )
+    return {split: shards[split] for split in sorted(wanted)}
+
+
+def _cluster(
+    config: Config,
+    folder: Folder,
+    runner: StageRunner,
+    reader: ImageReader,
+    images: StageDir,
+    shard_ids: list[int],
+    num_images: int,
+    device: str,
+) -> tuple[StageDir, StageDir]:
+    """Return the stages of superpixels and of their clusters."""
+    threads = config.resources.decode_threads
+    superpixels = StageDir.plan(
+        folder, "superpixels", config.superpixels.result_settings(), digests(images)
+    )
+    if not superpixels.is_done:  # then no centroids lie there: say early that they cannot be made
+        choose_backend(config.clustering.backend, device)
+    runner.map(
+        SegmentPool(superpixels, reader, threads, images, config.superpixels),
+        shard_ids,
+        total=num_images,
+    )
+    weights = PublishedWeights("none", None)
+    if config.features.extractor != "color":
+        weights = publish_weights(
+            config.features.weights, config.features.extractor, folder, option="features.weights"
+        )
+    features = StageDir.plan(
+        folder,
+        "superpixel_features",
+        config.features.result_settings() | {"weights": weights.identity},
+        digests(images, superpixels),
+    )
+    runner.map(
+        EmbedPool(features, reader, threads, images, superpixels, config.features, weights, device),
+        shard_ids,
+        total=num_images,
+    )
+    centroids = StageDir.plan(
+        folder, "centroids", config.clustering.result_settings(), digests(features)
+    )
+    _fit_kmeans(config, runner, centroids, features, shard_ids, device)
+    clusters = StageDir.plan(folder, "superpixel_clusters", {}, digests(features, centroids))
+    runner.map(AssignPool(clusters, features, centroids), shard_ids, total=num_images)
+    return superpixels, clusters
+
+
+def _fit_kmeans(
+    config: Config,
+    runner: StageRunner,
+    centroids: StageDir,
+    features: StageDir,
+    shard_ids: list[int],
+    device: str,
+) -> None:
+    """Find centroids unless they are there, whatever found them, and on whatever machine."""
+    if centroids.is_done:
+        runner.point(centroids)
+        return
+    backend, reason = choose_backend(config.clustering.backend, device)
+    runner.progress.say(f"K-means: {backend} ({reason})")
+    runner.call(FitKMeans(centroids, features, shard_ids, config.clustering, backend))

@@ -1,0 +1,206 @@
+"""Reading a pool's shards: tables, images, masks."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int16
+
+from madbal_ray.arrays import LabelMap, Mask, RGBImage
+from madbal_ray.data.dataset import mask_lookup
+from madbal_ray.data.members import read_image_bytes
+from madbal_ray.engine.contract import count_images
+from madbal_ray.errors import BadImageError, DataError
+from madbal_ray.pool.label_map import unpack_label_map
+from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.storage import Folder
+from madbal_ray.vision.decode import decode_image, decode_mask, resize_image, resize_mask
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+READ_ATTEMPTS = 3
+READ_PAUSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class PoolImage:
+    """One row of table `images`."""
+
+    image_id: str
+    image_uri: str
+    mask_uri: str | None
+    height: int
+    width: int
+    input_height: int
+    input_width: int
+    work_height: int
+    work_width: int
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """Reads images and masks of a data set.
+
+    Attributes:
+        root: folder that URIs are relative to.
+        mask_values: mask value -> class id or `IGNORE_INDEX`.
+    """
+
+    root: Folder
+    mask_values: Mapping[int, int]
+    max_pixels: int
+
+    @functools.cached_property
+    def mask_lookup(self) -> Int16[np.ndarray, "65536"]:
+        """Return the class map as a table; small jobs travel faster without it."""
+        return mask_lookup(self.mask_values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the table out."""
+        return {k: v for k, v in self.__dict__.items() if k != "mask_lookup"}
+
+    def original(self, image: PoolImage) -> RGBImage:
+        """Return the decoded image at its own size."""
+        try:
+            return decode_image(
+                read_with_retries(self.root, image.image_uri), max_pixels=self.max_pixels
+            )
+        except (OSError, BadImageError) as error:
+            raise _vanished(image.image_id, self.root, image.image_uri, error) from None
+
+    def on_input_grid(self, image: PoolImage) -> RGBImage:
+        """Return the image on the input grid."""
+        return resize_image(self.original(image), image.input_height, image.input_width)
+
+    def on_both_grids(self, image: PoolImage) -> tuple[RGBImage, RGBImage]:
+        """Return the image on the input grid and on the working grid, decoded once."""
+        original = self.original(image)
+        return (
+            resize_image(original, image.input_height, image.input_width),
+            resize_image(original, image.work_height, image.work_width),
+        )
+
+    def on_working_grid(self, image: PoolImage) -> RGBImage:
+        """Return the image on the working grid."""
+        return resize_image(self.original(image), image.work_height, image.work_width)
+
+    def mask(self, image: PoolImage) -> Mask:
+        """Return the mask at its own size."""
+        if image.mask_uri is None:
+            raise DataError(f"{image.image_id} has no mask")
+        try:
+            data = read_with_retries(self.root, image.mask_uri)
+            return decode_mask(data, self.mask_lookup, max_pixels=self.max_pixels)
+        except (OSError, BadImageError) as error:
+            raise _vanished(image.image_id, self.root, image.mask_uri, error) from None
+
+    def mask_on_working_grid(self, image: PoolImage) -> Mask:
+        """Return the mask on the working grid: the value under each pixel's centre."""
+        return resize_mask(self.mask(image), image.work_height, image.work_width)
+
+
+def read_with_retries(root: Folder, uri: str) -> bytes:
+    """Read a file, with a few attempts: shared storage hiccups, a missing file does not heal."""
+    for attempt in range(READ_ATTEMPTS):
+        try:
+            return read_image_bytes(root, uri)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            if attempt == READ_ATTEMPTS - 1:
+                raise
+            time.sleep(READ_PAUSE_SECONDS * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def _vanished(image_id: str, root: Folder, uri: str, error: Exception) -> DataError:
+    return DataError(
+        f"{image_id}: {root.file_uri(uri)} was fine when the pool was prepared and is not now "
+        f"({error}); restore it and start the same command again"
+    )
+
+
+def read_images(images: StageDir, shard_id: int) -> list[PoolImage]:
+    """Return the images of one shard in image_id order."""
+    return pool_images(images.read_table("images", [shard_id]))
+
+
+def pool_images(table: pa.Table) -> list[PoolImage]:
+    """Return the rows of table `images`."""
+    return [
+        PoolImage(**row) for row in table.select(list(PoolImage.__dataclass_fields__)).to_pylist()
+    ]
+
+
+def read_label_maps(
+    superpixels: StageDir, shard_id: int, images: Sequence[PoolImage]
+) -> dict[str, LabelMap]:
+    """Return the label maps of one shard by image_id."""
+    sizes = {image.image_id: (image.work_height, image.work_width) for image in images}
+    table = superpixels.read_table("superpixels", [shard_id])
+    return {
+        row["image_id"]: unpack_label_map(row["label_map"], *sizes[row["image_id"]])
+        for row in table.to_pylist()
+        if row["image_id"] in sizes  # a fold holds a part of a shard
+    }
+
+
+def split_by_image(table: pa.Table) -> dict[str, slice]:
+    """Return the rows of each image of a table that is sorted by image_id."""
+    if not table.num_rows:
+        return {}
+    codes = table["image_id"].combine_chunks().dictionary_encode()
+    index = codes.indices.to_numpy()
+    starts = np.flatnonzero(np.diff(index, prepend=-1))
+    ends = np.append(starts[1:], len(index))
+    names = codes.dictionary.to_pylist()
+    return {
+        names[index[start]]: slice(int(start), int(end))
+        for start, end in zip(starts, ends, strict=True)
+    }
+
+
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
+) -> Iterator[Result]:
+    """Yield function(item) in order, computed by threads up to `ahead` items early."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@dataclass
+class ImageShardJob:
+    """A shard job that reads images.
+
+    Attributes:
+        output: folder of the stage.
+        reader: reads images and masks.
+        threads: decoding threads.
+    """
+
+    output: StageDir
+    reader: ImageReader
+    threads: int
+    is_light = False
+
+    def setup(self) -> None:
+        """Load nothing."""
+
+    def count(self, shard_tables: Mapping[str, pa.Table]) -> dict[str, int]:
+        """Count the shard's images."""
+        return count_images(shard_tables)

@@ -1,0 +1,1 @@
+"""Superpixels of the working grid, and what each looks like."""

@@ -1,0 +1,149 @@
+"""Where a run is, read from its events and its lock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from madbal_ray.config.schema import Config
+from madbal_ray.config.file import changed_keys
+from madbal_ray.errors import ConfigError
+from madbal_ray.state.run_dir import RunDir
+from madbal_ray.strategies.registry import resolve
+
+Step = Literal["prepare", "select", "train"]
+LAST_POOL_STAGE = "superpixel_clusters"
+
+
+@dataclass(frozen=True)
+class Status:
+    """State of a run.
+
+    Attributes:
+        stopped: why a stop rule ended the run.
+        stage: the stage that runs or was last begun.
+        seconds_left: estimate for the whole run; None before a round is known to have taken
+            some time.
+        holder: owner of the lock; None: no process works on the run.
+    """
+
+    finished_rounds: int
+    num_rounds: int
+    round_index: int | None
+    stage: str
+    epoch: str
+    stopped: str | None
+    seconds_left: float | None
+    holder: Mapping[str, Any] | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether all rounds are done, or a stop rule ended the run."""
+        return self.stopped is not None or self.finished_rounds >= self.num_rounds
+
+    def lines(self) -> list[str]:
+        """Return what a person reads."""
+        lines = [f"rounds   {self.finished_rounds} of {self.num_rounds} finished"]
+        if self.is_finished:
+            return [*lines, "state    finished" + (f": {self.stopped}" if self.stopped else "")]
+        where = "pool" if self.round_index is None else f"round {self.round_index}"
+        lines.append(f"stage    {where}, {self.stage}{self.epoch}")
+        if self.seconds_left is not None:
+            lines.append(f"left     about {format_seconds(self.seconds_left)}")
+        if self.holder is None:
+            return [*lines, "state    stopped; the same `madbal run` command carries on"]
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.holder["since"]))
+        holder = f"process {self.holder['pid']} on {self.holder['host']} since {since}"
+        return [*lines, f"state    running: {holder}"]
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration for people.
+
+    >>> format_seconds(3725)
+    '1 h 02 min'
+    """
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min" if minutes else f"{round(seconds)} s"
+
+
+def is_finished(config: Config, run_dir: RunDir) -> bool:
+    """Tell whether a run with these settings is complete in this folder."""
+    if not run_dir.exists or changed_keys(run_dir.config(), config):
+        return False
+    if run_dir.stopped() is not None and run_dir.config().stop == config.stop:
+        return True
+    has_phase2 = resolve(config.strategy).has_phase2
+    return run_dir.finished_rounds(config, has_phase2=has_phase2) == config.num_rounds
+
+
+def end_of_step(step: Step, config: Config, run_dir: RunDir) -> tuple[str, int | None]:
+    """Return the stage and round after which a step of a run is done.
+
+    Raises:
+        ConfigError: all rounds are trained or a stop rule ended the run, so there is nothing to
+            select or train.
+    """
+    if step == "prepare":
+        return LAST_POOL_STAGE, None
+    has_phase2 = resolve(config.strategy).has_phase2
+    done = run_dir.finished_rounds(config, has_phase2=has_phase2) if run_dir.exists else 0
+    stopped = run_dir.stopped() if run_dir.exists else None
+    if stopped is not None and run_dir.config().stop == config.stop:
+        raise ConfigError(
+            f"{run_dir} was ended by its stop rule ({stopped['reason']}), so nothing is left to "
+            f"{step}; to go on, change stop.*"
+        )
+    if done >= config.num_rounds:
+        raise ConfigError(
+            f"{run_dir}: all {done} rounds are trained, nothing is left to {step}; for one more "
+            f"say --set num_rounds={done + 1}"
+        )
+    return step, done
+
+
+def read_status(run_dir: RunDir) -> Status:
+    """Read the state of a run."""
+    config = run_dir.config()
+    events = run_dir.events()
+    has_phase2 = resolve(config.strategy).has_phase2
+    finished = run_dir.finished_rounds(config, has_phase2=has_phase2)
+    stopped = run_dir.stopped()
+    started = [event for event in events if event["event"] == "stage_started"]
+    last = started[-1] if started else {"round": None, "stage": "not started"}
+    epochs = [
+        event
+        for event in events
+        if event["event"] == "epoch" and event["time"] >= last.get("time", 0)
+    ]
+    epoch = ""
+    if epochs and last["stage"] == "train":
+        latest = epochs[-1]
+        epoch = f" ({latest['phase']}, epoch {latest['epoch']} of {latest['epochs']})"
+    return Status(
+        finished_rounds=finished,
+        num_rounds=config.num_rounds,
+        round_index=last["round"],
+        stage=last["stage"],
+        epoch=epoch,
+        stopped=None if stopped is None else stopped["reason"],
+        seconds_left=_seconds_left(events, finished, config.num_rounds),
+        holder=run_dir.holder(),
+    )
+
+
+def _seconds_left(events: list[dict[str, Any]], finished: int, num_rounds: int) -> float | None:
+    """Estimate from the slowest finished round; what the current one has used is taken off."""
+    by_round: dict[int, float] = {}
+    for event in events:
+        if event["event"] == "stage_finished" and event["round"] is not None:
+            by_round[event["round"]] = by_round.get(event["round"], 0.0) + event["seconds"]
+    complete = [seconds for index, seconds in by_round.items() if index < finished]
+    if not complete:
+        return None
+    used = by_round.get(finished, 0.0)
+    return max(0.0, max(complete) * (num_rounds - finished) - used)

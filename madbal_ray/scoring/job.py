@@ -1,0 +1,158 @@
+"""Scoring of the pool: one pass over the images, rows to choose from out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from madbal_ray.arrays import IGNORE_INDEX, BoolMap, RGBImage
+from madbal_ray.config.schema import ModelConfig, ScoreConfig, Supports
+from madbal_ray.labels.asked_pixels import AskedPixels
+from madbal_ray.models.trained import load_network
+from madbal_ray.pool.clusters.assign_job import read_clusters
+from madbal_ray.pool.reader import (
+    ImageShardJob,
+    PoolImage,
+    map_ahead,
+    read_images,
+    read_label_maps,
+)
+from madbal_ray.scoring.score_images import ScoreImages, ScoringPlan
+from madbal_ray.selection.cluster_statistics import cluster_statistics
+from madbal_ray.state import tables
+from madbal_ray.state.stage_dir import StageDir
+
+
+@dataclass
+class ScorePool(ImageShardJob):
+    """Rows to choose from, of every shard: superpixels, pixel candidates or images.
+
+    Attributes:
+        phase2: None for a strategy without supports.
+        num_clusters: K of the statistics; 1 puts all superpixels into one cluster.
+    """
+
+    images: StageDir
+    superpixels: StageDir
+    clusters: StageDir
+    phase1: StageDir
+    phase2: StageDir | None
+    labels: tuple[StageDir, ...]
+    model: ModelConfig
+    config: ScoreConfig
+    plan: ScoringPlan
+    supports: Supports
+    num_clusters: int
+    skip_void: bool
+    device: str
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """Return the tables that every shard writes."""
+        return {
+            "superpixels": ("superpixel_scores", "cluster_statistics"),
+            "candidates": ("pixel_candidates",),
+            "images": ("image_scores",),
+        }[self.plan.rows]
+
+    def setup(self) -> None:
+        """Load the network."""
+        torch.set_num_threads(self.config.threads_per_worker)
+        device = torch.device(self.device)
+        network = load_network(
+            self.model, self.plan.num_classes, self.phase1, self.phase2, self.supports
+        ).to(device)
+        network.set_phase("eval")
+        if self.config.compile:
+            network.compile()
+        self._stage = ScoreImages(
+            network, self.plan, use_bf16=self.config.precision == "bf16", device=device
+        )
+
+    def run(self, shard_id: int) -> dict[str, pa.Table]:
+        """Score one shard."""
+        images = read_images(self.images, shard_id)
+        label_maps = read_label_maps(self.superpixels, shard_id, images)
+        clusters = read_clusters(self.clusters, shard_id)
+        asked = AskedPixels(self.labels, shard_id, label_maps)
+        decoded = map_ahead(
+            self._decode, images, threads=self.threads, ahead=2 * self.config.batch_size
+        )
+        table_name = self.table_names[0]
+        parts = []
+        for batch in _batches(zip(images, decoded, strict=True), self.config.batch_size):
+            is_asked = []
+            for image, (_, _, is_void) in batch:
+                one = asked.map_of(image)
+                is_asked.append(one if is_void is None else one | is_void)
+            ids = [image.image_id for image, _ in batch]
+            columns = self._stage(
+                image_id=ids,
+                input_image=np.stack([pictures[0] for _, pictures in batch]),
+                work_image=[pictures[1] for _, pictures in batch],
+                label_map=[label_maps[name] for name in ids],
+                cluster_id=[np.minimum(clusters[name], self.num_clusters - 1) for name in ids],
+                is_asked=is_asked,
+            )
+            parts.append(tables.from_columns(table_name, columns))
+        found = {table_name: tables.concat(table_name, parts)}
+        if self.plan.rows == "superpixels":
+            found["cluster_statistics"] = shard_statistics(
+                shard_id, found[table_name], self.num_clusters, self.plan.num_classes
+            )
+        return found
+
+    def _decode(self, image: PoolImage) -> tuple[RGBImage, RGBImage, BoolMap | None]:
+        is_void = None
+        if self.skip_void:
+            is_void = self.reader.mask_on_working_grid(image) == IGNORE_INDEX
+        return *self.reader.on_both_grids(image), is_void
+
+
+def shard_statistics(
+    shard_id: int, scores: pa.Table, num_clusters: int, num_classes: int
+) -> pa.Table:
+    """Return the one row of table `cluster_statistics` that sums up a shard's scores."""
+    statistics = cluster_statistics(
+        mean_score=scores["mean_score"].to_numpy(),
+        dominant_class=scores["dominant_class"].to_numpy(),
+        cluster_id=scores["cluster_id"].to_numpy(),
+        num_clusters=num_clusters,
+        num_classes=num_classes,
+    )
+    row = {
+        "shard_id": shard_id,
+        "num_clusters": num_clusters,
+        "num_classes": num_classes,
+        "count": statistics.count.ravel().tolist(),
+        "score_sum": statistics.score_sum.ravel().tolist(),
+    }
+    return tables.from_rows("cluster_statistics", [row])
+
+
+Decoded = tuple[PoolImage, tuple[RGBImage, RGBImage, BoolMap | None]]
+
+
+def _batches(items: Iterator[Decoded], size: int) -> Iterator[list[Decoded]]:
+    """Cut a shard into batches of `size` images, and those into runs of one input size.
+
+    Shards hold whole batches (`pool.shard_images` is a multiple), so batches do not
+    depend on sharding.
+    """
+    window: list[Decoded] = []
+    for item in items:
+        window.append(item)
+        if len(window) == size:
+            yield from _same_size(window)
+            window = []
+    yield from _same_size(window)
+
+
+def _same_size(window: list[Decoded]) -> Iterator[list[Decoded]]:
+    for _, run in groupby(window, key=lambda item: (item[1][0].shape, item[1][1].shape)):
+        yield list(run)

@@ -1,0 +1,245 @@
+"""Images -> rows to choose from: the one pass over the pool in each round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from madbal_ray import rng
+from madbal_ray.arrays import BoolMap, LabelMap, RGBImage
+from madbal_ray.config.schema import StrategyConfig
+from madbal_ray.errors import NumericalError
+from madbal_ray.models.network import NetworkOutput, SegmentationNetwork
+from madbal_ray.scoring.candidates import (
+    Candidates,
+    class_balanced_candidates,
+    random_of_top_candidates,
+    top_candidates,
+)
+from madbal_ray.scoring.pixel_scores import PixelScores
+from madbal_ray.scoring.reduce import laps_needed, random_top_pixels, reduce_scores
+from madbal_ray.scoring.registry import SCORES, ScoreOptions, Views
+from madbal_ray.vision.boundary import boundary_map
+from madbal_ray.vision.normalize import normalize_images
+
+Rows = Literal["superpixels", "candidates", "images"]
+CandidateRule = Literal["top", "random_of_top", "class_balanced"]
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """What to compute of an image.
+
+    Attributes:
+        pixel_score: name in `madbal_ray.scoring.SCORES`.
+        rows: which rows come out.
+        budget: B; decides how many pixels of a superpixel or image are kept.
+        asks_regions: a superpixel is asked as a whole, so one pixel of it is enough.
+        options: of the strategy.
+        seed, round_index: key of the random streams.
+    """
+
+    pixel_score: str
+    rows: Rows
+    candidate_rule: CandidateRule
+    num_classes: int
+    budget: int
+    asks_regions: bool
+    options: StrategyConfig
+    seed: int
+    round_index: int
+
+
+class ScoreImages:
+    """Run the network, score pixels (Eq. 4), reduce to rows (Eq. 6's means).
+
+    Args:
+        network: in eval mode, on `device`.
+        use_bf16: autocast the forward pass.
+    """
+
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        plan: ScoringPlan,
+        *,
+        use_bf16: bool,
+        device: torch.device,
+    ) -> None:
+        self.network = network
+        self.plan = plan
+        self.spec = SCORES[plan.pixel_score]
+        self.score_options = ScoreOptions(plan.options.normalize_terms, plan.options.uncertainty)
+        self.use_bf16 = use_bf16
+        self.device = device
+
+    def __call__(
+        self,
+        *,
+        image_id: Sequence[str],
+        input_image: UInt8[np.ndarray, "B h w 3"],
+        work_image: Sequence[RGBImage],
+        label_map: Sequence[LabelMap],
+        cluster_id: Sequence[np.ndarray],
+        is_asked: Sequence[BoolMap],
+    ) -> dict[str, Any]:
+        """Return the columns of the plan's rows for images of one size.
+
+        Raises:
+            NumericalError: a score is not finite; the image is named.
+        """
+        with torch.inference_mode():
+            images = normalize_images(torch.from_numpy(input_image).to(self.device))
+            output = self._forward(images)
+            boundary = np.stack([boundary_map(image) for image in work_image])
+            scores = self._score(images, output, boundary, image_id)
+            parts = []
+            for index, name in enumerate(image_id):
+                asked = torch.from_numpy(is_asked[index]).to(self.device)
+                one = PixelScores(
+                    scores.score[index : index + 1], scores.prediction[index : index + 1]
+                )
+                if self.plan.rows == "superpixels":
+                    columns = self._superpixel_rows(name, one, label_map[index], asked)
+                    columns["cluster_id"] = cluster_id[index]
+                elif self.plan.rows == "candidates":
+                    columns = self._candidate_rows(name, one, label_map[index], asked)
+                    columns["cluster_id"] = cluster_id[index][columns["superpixel_id"]]
+                else:
+                    columns = self._image_row(one, output.pooled[index])
+                columns["image_id"] = [name] * len(next(iter(columns.values())))
+                parts.append(columns)
+        return {name: _join([part[name] for part in parts]) for name in parts[0]}
+
+    def _forward(self, images: torch.Tensor, *, supports: bool = True) -> NetworkOutput:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bf16):
+            return self.network(images, supports=supports and self.spec.uses_supports)
+
+    def _score(
+        self,
+        images: torch.Tensor,
+        output: NetworkOutput,
+        boundary: np.ndarray,
+        image_id: Sequence[str],
+    ) -> PixelScores:
+        views = Views(
+            logits=output.logits,
+            is_boundary=torch.from_numpy(boundary).to(self.device),
+            head_logits=output.head_logits,
+            maturity_weights=output.maturity_weights,
+            error_logits=output.error_logits,
+            more_logits=self._more_passes(images, image_id),
+        )
+        scores = self.spec.function(views, self.score_options)
+        finite = torch.isfinite(scores.score).flatten(1).all(dim=1).tolist()
+        if not all(finite):
+            bad = [name for name, fine in zip(image_id, finite, strict=True) if not fine]
+            raise NumericalError(
+                f"the network's output for {bad[0]} is NaN or infinite ({len(bad)} of "
+                f"{len(image_id)} images in the batch); training has diverged: lower "
+                "train.phase1.learning_rate or use train.precision: fp32"
+            )
+        return scores
+
+    def _more_passes(
+        self, images: torch.Tensor, image_id: Sequence[str]
+    ) -> tuple[torch.Tensor, ...]:
+        if self.spec.passes == "flip":
+            return (self._forward(images.flip(-1)).logits.flip(-1),)
+        if self.spec.passes == "single":
+            return ()
+        self.network.switch_dropout_on()
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(
+                rng.derive_seed(self.plan.seed, "mc_dropout", self.plan.round_index, *image_id)
+            )
+            samples = tuple(
+                self._forward(images).logits for _ in range(self.plan.options.mc_samples)
+            )
+        self.network.set_phase("eval")
+        return samples
+
+    def _stream(self, purpose: str, image_id: str) -> np.random.Generator:
+        return rng.stream(self.plan.seed, purpose, self.plan.round_index, image_id)
+
+    def _superpixel_rows(
+        self, image_id: str, scores: PixelScores, label_map: LabelMap, is_asked: torch.Tensor
+    ) -> dict[str, Any]:
+        count = int(label_map.max()) + 1
+        ids = torch.from_numpy(label_map.astype(np.int32)).to(self.device)
+        unasked = torch.bincount(ids[~is_asked].reshape(-1), minlength=count).cpu().numpy()
+        laps = 1 if self.plan.asks_regions else laps_needed(unasked, self.plan.budget)
+        reduced = reduce_scores(
+            score=scores.score[0],
+            prediction=scores.prediction[0],
+            is_asked=is_asked,
+            superpixel_ids=ids,
+            num_superpixels=count,
+            num_classes=self.plan.num_classes,
+            top=laps,
+        )
+        columns = {name: value.cpu().numpy() for name, value in vars(reduced).items()}
+        if self.plan.options.pixel_share is not None:
+            columns |= random_top_pixels(
+                score=scores.score[0],
+                is_asked=is_asked,
+                superpixel_ids=ids,
+                num_superpixels=count,
+                top=laps,
+                share=self.plan.options.pixel_share,
+                generator=self._stream("pixel_share", image_id),
+            )
+        columns["superpixel_id"] = np.arange(count, dtype=np.int32)
+        return columns
+
+    def _candidate_rows(
+        self, image_id: str, scores: PixelScores, label_map: LabelMap, is_asked: torch.Tensor
+    ) -> dict[str, Any]:
+        found = self._draw(image_id, scores, is_asked)
+        y, x = np.divmod(found.position.cpu().numpy(), label_map.shape[1])
+        return {
+            "y": y,
+            "x": x,
+            "superpixel_id": label_map[y, x].astype(np.int32),
+            "score": found.score.cpu().numpy(),
+            "predicted_class": found.predicted_class.cpu().numpy(),
+            "rank": np.arange(len(y)),
+        }
+
+    def _draw(self, image_id: str, scores: PixelScores, is_asked: torch.Tensor) -> Candidates:
+        plan = self.plan
+        maps: dict[str, Any] = {
+            "score": scores.score[0],
+            "prediction": scores.prediction[0],
+            "is_asked": is_asked,
+            "count": plan.budget,
+        }
+        if plan.candidate_rule == "top":
+            return top_candidates(**maps)
+        stream = self._stream("candidates", image_id)
+        if plan.candidate_rule == "class_balanced":
+            return class_balanced_candidates(**maps, generator=stream)
+        share = plan.options.top_share
+        assert share is not None
+        return random_of_top_candidates(**maps, top_share=share, generator=stream)
+
+    def _image_row(self, scores: PixelScores, pooled: torch.Tensor) -> dict[str, Any]:
+        return {
+            "score": np.array([float(scores.score.double().mean())]),
+            "feature": pooled.float().cpu().numpy()[None],
+        }
+
+
+def _join(parts: list[Any]) -> Any:
+    """Join columns of several images; rows of unequal length become lists."""
+    if isinstance(parts[0], list):
+        return [value for part in parts for value in part]
+    if parts[0].ndim == 2 and len({part.shape[1] for part in parts}) > 1:
+        return [row for part in parts for row in part]
+    return np.concatenate(parts)

@@ -1,0 +1,149 @@
+"""From scores to queries: allocation, and the one pass over rows. No torch, no Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from madbal_ray.config.schema import BudgetConfig, StrategyConfig
+from madbal_ray.selection.cluster_budget import allocate_cluster_budget, ceil_excess
+from madbal_ray.selection.cluster_statistics import ClusterStatistics, score_clusters
+from madbal_ray.selection.query_rows import check_exact, count_asked, nothing_left, query_rows
+from madbal_ray.selection.scored_shard import ClusterBudgets, ScoredShard, cluster_weights
+from madbal_ray.state import tables
+from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.strategies.strategy import Unit
+
+
+def merge_statistics(score: StageDir, num_clusters: int, num_classes: int) -> ClusterStatistics:
+    """Add the cluster statistics of all shards; a few kilobytes a shard."""
+    table = score.read_table("cluster_statistics")
+    shape = (num_clusters, num_classes)
+    parts = (
+        ClusterStatistics(
+            np.array(row["count"], np.int64).reshape(shape),
+            np.array(row["score_sum"], np.int64).reshape(shape),
+        )
+        for row in table.to_pylist()
+    )
+    return reduce(add, parts, ClusterStatistics.zeros(*shape))
+
+
+@dataclass
+class AllocateBudgets:
+    """Cluster shares, scores and budgets of one round (Eq. 5, 7, 8).
+
+    Attributes:
+        total: pixels to share out: B, or N times B over the whole pool.
+    """
+
+    output: StageDir
+    score: StageDir
+    round_index: int
+    num_clusters: int
+    num_classes: int
+    total: int
+    config: BudgetConfig
+    options: StrategyConfig
+
+    def run(self) -> None:
+        """Write and commit table `cluster_budgets`."""
+        statistics = merge_statistics(self.score, self.num_clusters, self.num_classes)
+        table = self.allocate(statistics)
+        record = self.output.write_table("cluster_budgets", 0, table)
+        excess = 0
+        if self.config.rounding == "ceil":
+            excess = ceil_excess(
+                cluster_score=cluster_weights(table, self.options),
+                budget=self.total,
+            )
+        self.output.commit([record], {"ceil_excess": excess})
+
+    def allocate(self, statistics: ClusterStatistics) -> pa.Table:
+        """Return table `cluster_budgets`.
+
+        Raises:
+            PoolError: no superpixel has an unasked pixel left.
+        """
+        size = statistics.count.sum(axis=1)
+        if not size.any():
+            raise nothing_left(self.round_index)
+        class_share, score = score_clusters(
+            statistics, balance_exponent=self.options.balance_exponent
+        )
+        columns: dict[str, Any] = {
+            "round": np.full(self.num_clusters, self.round_index),
+            "cluster_id": np.arange(self.num_clusters),
+            "num_superpixels": size,
+            "score": score,
+            "class_share": class_share,
+        }
+        weights = cluster_weights(columns, self.options)
+        columns["budget"] = allocate_cluster_budget(
+            cluster_score=weights,
+            budget=self.total,
+            rounding=self.config.rounding,
+            has_superpixels=size > 0,
+        )
+        total = weights.sum()
+        columns["share"] = weights / total if total > 0 else np.zeros_like(weights)
+        return tables.from_columns("cluster_budgets", columns)
+
+
+def total_budget(config: BudgetConfig, num_images: int) -> int:
+    """Return the pixels that clusters share: B in each image, or N times B in the pool."""
+    return config.pixels_per_image * (num_images if config.scope == "pool" else 1)
+
+
+@dataclass
+class QueryShard:
+    """Queries of one shard from its superpixel scores (the one pass over rows)."""
+
+    output: StageDir
+    score: StageDir
+    budgets: StageDir
+    round_index: int
+    unit: Unit
+    options: StrategyConfig
+    is_light = True
+    table_names = ("queries",)
+    count = staticmethod(count_asked)
+
+    def setup(self) -> None:
+        """Load the cluster budgets."""
+        self._budgets = ClusterBudgets.read(self.budgets, self.options)
+
+    def run(self, shard_id: int) -> dict[str, pa.Table]:
+        """Return the queries of one shard.
+
+        Raises:
+            LabelError: an image did not get exactly its budget, or all it has.
+        """
+        budgets = self._budgets
+        shard = ScoredShard.read(self.score, shard_id, budgets, self.options)
+        unasked = shard.num_pixels
+        if self.unit == "superpixel":
+            unasked = (unasked > 0).astype(np.int64)
+        budget = int(budgets.budget.sum())
+        parts = []
+        for image_id, rows in shard.rows_of.items():
+            chosen = shard.query(rows, budgets.budget, budgets.weights)
+            check_exact(image_id, len(chosen), budget, int(unasked[rows].sum()))
+            parts.append(
+                query_rows(
+                    self.round_index,
+                    image_id,
+                    self.unit,
+                    y=chosen.y,
+                    x=chosen.x,
+                    superpixel_id=chosen.superpixel_id,
+                    cluster_id=chosen.cluster_id,
+                    score=pa.array(chosen.score),
+                )
+            )
+        return {"queries": tables.concat("queries", parts)}

@@ -1,0 +1,79 @@
+"""Whole images to ask for, chosen over the whole pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+
+from madbal_ray.selection.image_choice import core_set, top_images
+from madbal_ray.selection.query_rows import image_query, nothing_left
+from madbal_ray.state import tables
+from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.strategies.strategy import Selector
+
+
+@dataclass
+class SelectImages:
+    """Queries of one round, one per chosen image; memory: one distance per image."""
+
+    output: StageDir
+    score: StageDir
+    labels: tuple[StageDir, ...]
+    shard_ids: list[int]
+    round_index: int
+    selector: Selector
+    count: int
+
+    def run(self) -> None:
+        """Choose images, write every shard's queries, commit.
+
+        Raises:
+            PoolError: every image was asked.
+        """
+        ids: list[str] = []
+        shard_of: list[int] = []
+        scores: list[np.ndarray] = []
+        for shard_id in self.shard_ids:
+            table = self.score.read_table("image_scores", [shard_id], columns=["image_id", "score"])
+            ids += table["image_id"].to_pylist()
+            shard_of += [shard_id] * table.num_rows
+            scores.append(table["score"].to_numpy())
+        score = np.concatenate(scores)
+        asked = self._asked()
+        is_asked = np.array([image_id in asked for image_id in ids], bool)
+        if is_asked.all():
+            raise nothing_left(self.round_index)
+        if self.selector == "core_set":
+            chosen = core_set(self._features, is_asked, self.count)
+        else:
+            chosen = top_images(score, is_asked, self.count)
+        files, counts = [], {}
+        for shard_id in self.shard_ids:
+            mine = [int(i) for i in chosen if shard_of[i] == shard_id]
+            parts = [image_query(self.round_index, ids[i], float(score[i])) for i in mine]
+            table = tables.concat("queries", parts)
+            files.append(self.output.write_table("queries", shard_id, table))
+            counts[str(shard_id)] = {"images": len(mine), "asked": len(mine)}
+        self.output.commit(files, {"shards": counts})
+
+    def _asked(self) -> set[str]:
+        """Return the images that were asked as a whole."""
+        found: set[str] = set()
+        for stage in self.labels:
+            table = stage.read_table("labels", self.shard_ids, columns=["image_id", "unit"])
+            whole = table["unit"].to_numpy() == "image"
+            found |= set(table.filter(pa.array(whole))["image_id"].to_pylist())
+        return found
+
+    def _features(self) -> Iterator[np.ndarray]:
+        for shard_id in self.shard_ids:
+            column = self.score.read_table("image_scores", [shard_id], columns=["feature"])[
+                "feature"
+            ]
+            if len(column):
+                combined = cast(pa.ListArray, column.combine_chunks())
+                yield combined.flatten().to_numpy().reshape(len(combined), -1)

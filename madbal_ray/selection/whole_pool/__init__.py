@@ -1,0 +1,1 @@
+"""`budget.scope: pool`: the best superpixels of each cluster over all images."""

@@ -1,0 +1,269 @@
+"""`budget.scope: pool`: the best superpixels of each cluster over all images.
+
+digits 0 -> cuts 0 -> ... -> digits 3 -> cuts 3 -> queries. Shards count their scores, the
+counts say where each cluster is cut (`madbal_ray.selection.whole_pool.cut`), and when no cut is
+open any more every shard knows its queries without looking at another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from madbal_ray.engine.contract import CallJob, ShardJob
+from madbal_ray.selection.apportionment import exact_weights
+from madbal_ray.selection.laps import share_laps
+from madbal_ray.selection.query_rows import check_pool_exact, count_asked, query_rows
+from madbal_ray.selection.scored_shard import ClusterBudgets
+from madbal_ray.selection.whole_pool.cut import SHIFTS, Cuts, Digits, count_digits
+from madbal_ray.selection.whole_pool.offers import Offered, OfferPixels
+from madbal_ray.state import tables
+from madbal_ray.state.stage_dir import StageDir, digests, total_of
+from madbal_ray.state.storage import Folder
+from madbal_ray.strategies.strategy import Unit
+
+CHUNK = 64
+"""Shards whose counts are added up at once."""
+
+
+@dataclass
+class CountDigits:
+    """Counts of one pass: the offers of a shard by lap, cluster and digit of u(s).
+
+    Attributes:
+        cuts: of the pass before; None: the first pass.
+    """
+
+    output: StageDir
+    offers: OfferPixels
+    cuts: StageDir | None
+    level: int
+    is_light = True
+    table_names = ("score_digits",)
+
+    def setup(self) -> None:
+        """Load budgets and cuts."""
+        self.offers.setup()
+        self._cuts = None if self.cuts is None else read_cuts(self.cuts)
+
+    def run(self, shard_id: int) -> dict[str, pa.Table]:
+        """Return the counts of one shard."""
+        offered = self.offers.of_shard(shard_id)
+        num_clusters = len(self.offers.clusters.budget)
+        digits = count_digits(
+            offered.group(num_clusters), offered.bits, self._cuts, SHIFTS[self.level]
+        )
+        columns = {
+            "shard_id": np.full(len(digits.group), shard_id),
+            "lap": digits.group // num_clusters,
+            "cluster_id": digits.group % num_clusters,
+            "digit": digits.digit,
+            "count": digits.count,
+        }
+        return {"score_digits": tables.from_columns("score_digits", columns)}
+
+    def count(self, shard_tables: object) -> dict[str, int]:
+        """Count nothing: no image is done."""
+        return {"images": 0}
+
+
+@dataclass
+class CutClusters:
+    """Adds up the counts of one pass and narrows every cluster's cut.
+
+    Attributes:
+        before: cuts of the pass before; None: the first pass.
+    """
+
+    output: StageDir
+    digits: StageDir
+    offers: OfferPixels
+    before: StageDir | None
+    shard_ids: list[int]
+    round_index: int
+    level: int
+
+    def run(self) -> None:
+        """Write and commit table `pool_cuts`; the marker says what is asked for and open."""
+        table = self.cut()
+        cuts = _cuts_of(table)
+        summary = {"asked": int(cuts.take.sum()), "open": int(cuts.is_open.sum())}
+        self.output.commit([self.output.write_table("pool_cuts", 0, table)], summary)
+
+    def cut(self) -> pa.Table:
+        """Return table `pool_cuts`."""
+        clusters = ClusterBudgets.read(self.offers.budgets, self.offers.options)
+        num_clusters = len(clusters.budget)
+        digits = self._add_up(num_clusters)
+        if self.before is None:
+            laps = int(digits.group.max(initial=0)) // num_clusters + 1
+            available = np.zeros(laps * num_clusters, np.int64)
+            np.add.at(available, digits.group, digits.count)
+            take = share_laps(
+                available.reshape(laps, num_clusters),
+                clusters.budget,
+                exact_weights(clusters.weights.tolist()),
+            )
+            cuts = Cuts.start(take.ravel(), available)
+        else:
+            cuts = read_cuts(self.before)
+        cuts = cuts.narrow(digits, SHIFTS[self.level])
+        group = np.arange(len(cuts.take))
+        tie_shard, ties = self._share_ties(cuts, num_clusters)
+        columns = {
+            "round": np.full(len(group), self.round_index),
+            "lap": group // num_clusters,
+            "cluster_id": group % num_clusters,
+            **vars(cuts),
+            "tie_shard": tie_shard,
+            "ties": ties,
+        }
+        return tables.from_columns("pool_cuts", columns)
+
+    def _add_up(self, num_clusters: int) -> Digits:
+        total = Digits.join([])
+        for first in range(0, len(self.shard_ids), CHUNK):
+            parts = [self._digits(i, num_clusters) for i in self.shard_ids[first : first + CHUNK]]
+            total = Digits.join([total, *parts])
+        return total
+
+    def _digits(self, shard_id: int, num_clusters: int) -> Digits:
+        table = self.digits.read_table("score_digits", [shard_id])
+        lap, cluster, digit, count = (
+            table[name].to_numpy().astype(np.int64)
+            for name in ("lap", "cluster_id", "digit", "count")
+        )
+        return Digits(lap * num_clusters + cluster, digit, count)
+
+    def _share_ties(self, cuts: Cuts, num_clusters: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the shard in which a group's ties run out, and how many of its are taken.
+
+        Equal to the last bit, ties go to the lower image_id, which is to the lower shard.
+        """
+        tie_shard = np.full(len(cuts.take), -1)
+        ties = np.zeros(len(cuts.take), np.int64)
+        if SHIFTS[self.level] or not cuts.is_open.any():
+            return tie_shard, ties
+        left = np.where(cuts.is_open, cuts.left, 0)
+        for shard_id in self.shard_ids:
+            digits = self._digits(shard_id, num_clusters)
+            tied = (digits.digit == (cuts.lowest & 0xFFFF)[digits.group]) & (left[digits.group] > 0)
+            group, count = digits.group[tied], digits.count[tied]
+            tie_shard[group] = shard_id
+            ties[group] = np.minimum(count, left[group])
+            left[group] -= ties[group]
+            if not left.any():
+                break
+        return tie_shard, ties
+
+
+@dataclass
+class QueryPool:
+    """Queries of one shard from the pool's cuts."""
+
+    output: StageDir
+    offers: OfferPixels
+    cuts: StageDir
+    round_index: int
+    unit: Unit
+    is_light = True
+    table_names = ("queries",)
+    count = staticmethod(count_asked)
+
+    def setup(self) -> None:
+        """Load budgets and cuts."""
+        self.offers.setup()
+        self._cuts = read_cuts(self.cuts)
+        table = self.cuts.read_table("pool_cuts")
+        self._tie_shard, self._ties = table["tie_shard"].to_numpy(), table["ties"].to_numpy()
+
+    def run(self, shard_id: int) -> dict[str, pa.Table]:
+        """Return the queries of one shard, ranked within each image by lap and u(s)."""
+        offered = self.offers.of_shard(shard_id)
+        shard = offered.shard
+        taken = np.flatnonzero(self._is_taken(offered, shard_id))
+        pixel = offered.pixel()
+        place, lap, bits = offered.row[taken], offered.lap[taken], offered.bits[taken]
+        parts = []
+        for image_id, rows in shard.rows_of.items():
+            span = slice(*np.searchsorted(place, [rows.start, rows.stop]))
+            order = np.lexsort((shard.superpixel[place[span]], -bits[span], lap[span]))
+            chosen = taken[span][order]
+            if not len(chosen):
+                continue
+            superpixels = offered.row[chosen]
+            parts.append(
+                query_rows(
+                    self.round_index,
+                    image_id,
+                    self.unit,
+                    y=pixel["top_y"][chosen],
+                    x=pixel["top_x"][chosen],
+                    superpixel_id=shard.superpixel[superpixels],
+                    cluster_id=shard.cluster[superpixels],
+                    score=pa.array(pixel["top_score"][chosen]),
+                )
+            )
+        return {"queries": tables.concat("queries", parts)}
+
+    def _is_taken(self, offered: Offered, shard_id: int) -> np.ndarray:
+        group = offered.group(len(self.offers.clusters.budget))
+        lowest = self._cuts.lowest[group]
+        taken = offered.bits > lowest
+        tied = offered.bits == lowest
+        taken |= tied & (~self._cuts.is_open[group] | (shard_id < self._tie_shard[group]))
+        for cut in np.flatnonzero(self._cuts.is_open & (self._tie_shard == shard_id)):
+            taken[np.flatnonzero(tied & (group == cut))[: self._ties[cut]]] = True
+        return taken
+
+
+def query_pool(
+    offers: OfferPixels,
+    folder: Folder,
+    shard_ids: list[int],
+    round_index: int,
+    unit: Unit,
+    *,
+    map_shards: Callable[[ShardJob], None],
+    call: Callable[[CallJob], None],
+) -> StageDir:
+    """Cut every cluster at its budget over the pool, then query shard by shard.
+
+    Args:
+        folder: of the round; stages `digits_<n>`, `cuts_<n>` and `select` go there.
+        map_shards, call: complete a stage.
+
+    Returns:
+        Stage `select`.
+
+    Raises:
+        LabelError: the shards did not ask for what the cuts say.
+    """
+    inputs = digests(offers.score, offers.budgets)
+    cuts: StageDir | None = None
+    for level in range(len(SHIFTS)):
+        before = inputs if cuts is None else inputs | digests(cuts)
+        digits = StageDir.plan(folder, f"digits_{level}", {}, before)
+        map_shards(CountDigits(digits, offers, cuts, level))
+        after = StageDir.plan(folder, f"cuts_{level}", {}, before | digests(digits))
+        call(CutClusters(after, digits, offers, cuts, shard_ids, round_index, level))
+        cuts = after
+        if not cuts.marker().summary["open"]:
+            break
+    assert cuts is not None
+    queries = StageDir.plan(folder, "select", {}, inputs | digests(cuts))
+    map_shards(QueryPool(queries, offers, cuts, round_index, unit))
+    check_pool_exact(total_of(queries, "asked"), cuts.marker().summary["asked"])
+    return queries
+
+
+def read_cuts(stage: StageDir) -> Cuts:
+    """Load table `pool_cuts`."""
+    return _cuts_of(stage.read_table("pool_cuts"))
+
+
+def _cuts_of(table: pa.Table) -> Cuts:
+    return Cuts(*(table[name].to_numpy() for name in ("take", "lowest", "inside", "left")))

@@ -1,0 +1,1 @@
+"""Folders, keys, markers, tables and locks."""

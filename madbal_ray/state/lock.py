@@ -1,0 +1,138 @@
+"""One process per run folder: a kernel lock on a disk, a lease on an object store.
+
+Neither guards correctness: commits are idempotent, so two processes on one folder waste
+time and write the same bytes. They keep people from starting the same run twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from madbal_ray.errors import LockedError, RunDirError
+from madbal_ray.state.storage import Folder
+
+LOCK_NAME = "_lock"
+OWNER_NAME = "_owner.json"
+LEASE_NAME = "_lease.json"
+LEASE_SECONDS = 90.0
+RENEW_SECONDS = 20.0
+RACE_SECONDS = 1.0
+"""Pause between writing a lease and reading it back: of two writers the last one has it."""
+
+
+@contextmanager
+def hold(folder: Folder, *, take_over: bool = False) -> Iterator[None]:
+    """Hold a folder. A dead process frees it: at once on a disk, after `LEASE_SECONDS` else.
+
+    Args:
+        take_over: end somebody else's lease; on a disk the kernel knows who lives.
+
+    Raises:
+        LockedError: another process holds it; the message says which.
+    """
+    with _flock(folder) if folder.is_local else _lease(folder, take_over=take_over):
+        yield
+
+
+def holder(folder: Folder) -> Mapping[str, Any] | None:
+    """Return host, pid and since of the process that holds a folder, None when it is free."""
+    if not folder.is_local:
+        lease = _read_lease(folder)
+        return None if lease is None or lease["expires"] < time.time() else lease
+    path = folder.local_path / LOCK_NAME
+    if not path.exists():
+        return None
+    with open(path, "ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return None
+        except OSError:
+            try:
+                return json.loads(folder.read(OWNER_NAME))
+            except (OSError, ValueError):
+                return {"host": "unknown", "pid": "unknown", "since": path.stat().st_mtime}
+
+
+@contextmanager
+def _flock(folder: Folder) -> Iterator[None]:
+    path = folder.local_path / LOCK_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise LockedError(_holder_text(folder, holder(folder), "")) from None
+        folder.write(OWNER_NAME, json.dumps(_owner()).encode())
+        yield
+
+
+@contextmanager
+def _lease(folder: Folder, *, take_over: bool) -> Iterator[None]:
+    current = holder(folder)
+    if current is not None and not take_over:
+        wait = f"; if that process is dead, wait {LEASE_SECONDS:.0f} s or add --take-over"
+        raise LockedError(_holder_text(folder, current, wait))
+    mine = _owner() | {"token": secrets.token_hex(8)}
+    ended = threading.Event()
+
+    def renew() -> None:
+        lease = mine | {"expires": time.time() + LEASE_SECONDS}
+        folder.write(LEASE_NAME, json.dumps(lease).encode())
+
+    def keep() -> None:
+        while not ended.wait(RENEW_SECONDS):
+            try:
+                if _is_ours(folder, mine):  # somebody took over otherwise: let them have it
+                    renew()
+            except RunDirError:  # the store hiccups; three more tries before the lease ends
+                continue
+
+    renew()
+    time.sleep(RACE_SECONDS)
+    if not _is_ours(folder, mine):
+        raise LockedError(_holder_text(folder, holder(folder), ""))
+    thread = threading.Thread(target=keep, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with suppress(RunDirError):  # it runs out by itself
+            if _is_ours(folder, mine):
+                folder.delete(LEASE_NAME)
+
+
+def _owner() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+
+
+def _is_ours(folder: Folder, mine: Mapping[str, Any]) -> bool:
+    lease = _read_lease(folder)
+    return lease is not None and lease.get("token") == mine["token"]
+
+
+def _read_lease(folder: Folder) -> dict[str, Any] | None:
+    try:
+        return json.loads(folder.read(LEASE_NAME))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _holder_text(folder: Folder, held_by: Mapping[str, Any] | None, hint: str) -> str:
+    if held_by is None:
+        return f"{folder} was held by another process a moment ago; start the same command again"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(held_by["since"]))
+    return (
+        f"{folder} is held by process {held_by['pid']} on {held_by['host']} since {since}; "
+        f"wait for it, or end it, or choose another --run-dir{hint}"
+    )

@@ -1,0 +1,198 @@
+"""The run folder: configuration, pointers to finished stages, events, the lock.
+
+::
+
+    <run>/config.json                    resolved configuration of the run
+    <run>/pool/<stage>.json              pointers into the shared pool
+    <run>/rounds/000/<stage>/<key12>/    what a stage of a round wrote
+    <run>/rounds/000/<stage>/_CURRENT.json   pointer to the finished key
+    <run>/events.jsonl                   what happened when (never hashed)
+    <run>/stopped.json                   where a stop rule ended the run
+    <run>/tracking.json                  the name that MLflow and W&B know the run by
+    <run>/report/  <run>/tensorboard/  <run>/wandb/    for people
+
+Only this module (with `stage_dir` and `storage`) touches paths of a run folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from madbal_ray.config.file import changed_keys, load_config
+from madbal_ray.config.schema import Config
+from madbal_ray.errors import ConfigError, IntegrityError, RunDirError
+from madbal_ray.state import lock
+from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.storage import Folder
+
+CONFIG_NAME = "config.json"
+EVENTS_NAME = "events.jsonl"
+STOPPED_NAME = "stopped.json"
+TRACKING_NAME = "tracking.json"
+
+
+class RunDir:
+    """Paths and state of one run."""
+
+    def __init__(self, uri: str | os.PathLike[str]) -> None:
+        self.folder = Folder(uri)
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def name(self) -> str:
+        """Return the last part of the folder's address."""
+        return self.folder.uri.rpartition("/")[2]
+
+    @property
+    def exists(self) -> bool:
+        """Tell whether a run was ever started here."""
+        return self.folder.exists(CONFIG_NAME)
+
+    def config(self) -> Config:
+        """Read the run's resolved configuration."""
+        if not self.exists:
+            raise RunDirError(
+                f"{self.folder} is not a run folder: no {CONFIG_NAME}; start one with `madbal run`"
+            )
+        return load_config(json.loads(self.folder.read(CONFIG_NAME)))
+
+    def store_config(self, config: Config) -> None:
+        """Store the configuration, after checking that a resume may use it.
+
+        Raises:
+            ConfigError: result settings differ from those the run was started with.
+        """
+        if self.exists:
+            changes = changed_keys(self.config(), config)
+            if changes:
+                lines = "\n".join(f"  {change}" for change in changes)
+                raise ConfigError(
+                    f"{self.folder} was started with other settings:\n{lines}\n"
+                    "resume with the same settings, or choose another --run-dir"
+                )
+        data = json.dumps(config.model_dump(mode="json"), indent=1).encode()
+        if not (self.exists and self.folder.read(CONFIG_NAME) == data):
+            self.folder.write(CONFIG_NAME, data)
+
+    def pool_folder(self, config: Config) -> Folder:
+        """Return the pool's folder: `pool.dir`, or the folder `pool` beside the run."""
+        if config.pool.dir is not None:
+            return Folder(config.pool.dir)
+        return Folder(f"{self.folder.uri.rpartition('/')[0]}/pool")
+
+    def round_folder(self, round_index: int) -> Folder:
+        """Return the folder of one round."""
+        return self.folder / f"rounds/{round_index:03d}"
+
+    def _pointer_name(self, stage: str, round_index: int | None) -> str:
+        if round_index is None:
+            return f"pool/{stage}.json"
+        return f"rounds/{round_index:03d}/{stage}/_CURRENT.json"
+
+    def point(self, stage_dir: StageDir, round_index: int | None) -> None:
+        """Record that this run uses a finished stage folder.
+
+        Raises:
+            ConfigError: the run already uses another one; its data or weights have changed.
+        """
+        uri = stage_dir.folder.uri
+        if self.folder.is_local and stage_dir.folder.is_local:
+            uri = os.path.relpath(uri, self.folder.uri)
+        pointer = {"folder": uri, "key": stage_dir.key, "digest": stage_dir.marker().digest}
+        name = self._pointer_name(stage_dir.stage, round_index)
+        if self.folder.exists(name):
+            known = json.loads(self.folder.read(name))
+            if known["key"] != stage_dir.key:
+                raise ConfigError(
+                    f"{self.folder}: stage {stage_dir.stage} was run with key {known['key']} and "
+                    f"would now be {stage_dir.key}: images, masks or weights have changed since "
+                    "the run was started; restore them, or choose another --run-dir"
+                )
+            if known == pointer:
+                return
+        self.folder.write(name, json.dumps(pointer).encode())
+
+    def find(self, stage: str, round_index: int | None = None) -> StageDir | None:
+        """Return the finished folder of a stage that this run uses, None before it is done.
+
+        Raises:
+            IntegrityError: the marker is not the one the run was pointed to.
+        """
+        name = self._pointer_name(stage, round_index)
+        if not self.folder.exists(name):
+            return None
+        pointer = json.loads(self.folder.read(name))
+        uri = pointer["folder"]
+        if self.folder.is_local and "://" not in uri:
+            uri = os.path.normpath(os.path.join(self.folder.uri, uri))
+        stage_dir = StageDir(Folder(uri), stage, pointer["key"])
+        if stage_dir.marker().digest != pointer["digest"]:
+            raise IntegrityError(
+                f"{uri}: its marker is not the one that {self.folder}/{name} points to"
+            )
+        return stage_dir
+
+    def mark_stopped(self, round_index: int, reason: str) -> None:
+        """Record that a stop rule ended the run after a round."""
+        data = json.dumps({"round": round_index, "reason": reason}).encode()
+        self.folder.write(STOPPED_NAME, data)
+
+    def clear_stopped(self) -> None:
+        """Forget an earlier stop; the rules are asked again."""
+        self.folder.delete(STOPPED_NAME)
+
+    def stopped(self) -> Mapping[str, Any] | None:
+        """Return the round after which a stop rule ended the run, and why."""
+        if not self.folder.exists(STOPPED_NAME):
+            return None
+        return json.loads(self.folder.read(STOPPED_NAME))
+
+    def finished_rounds(self, config: Config, *, has_phase2: bool) -> int:
+        """Return how many rounds are trained and measured, from the first without a gap."""
+        last_stage = "phase2" if has_phase2 else "metrics"
+        count = 0
+        while count < config.num_rounds and self.find(last_stage, count) is not None:
+            count += 1
+        return count
+
+    def append_event(self, event: str, **values: Any) -> None:
+        """Note something for `status`, timings and people; never read by a computation."""
+        row = {"time": round(time.time(), 3), "event": event, **values}
+        self.folder.append_line(EVENTS_NAME, json.dumps(row))
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return all events; torn lines are skipped."""
+        rows = []
+        for line in self.folder.read_lines(EVENTS_NAME):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return rows
+
+    def tracking_id(self) -> str:
+        """Return what trackers know this run by: drawn once, kept with the run."""
+        if not self.folder.exists(TRACKING_NAME):
+            drawn = json.dumps({"id": secrets.token_hex(8)})
+            self.folder.write(TRACKING_NAME, drawn.encode())
+        return json.loads(self.folder.read(TRACKING_NAME))["id"]
+
+    def lock(self, *, take_over: bool = False) -> AbstractContextManager[None]:
+        """Hold the run folder (`madbal_ray.state.lock`).
+
+        Raises:
+            LockedError: another process holds it; the message says which.
+        """
+        return lock.hold(self.folder, take_over=take_over)
+
+    def holder(self) -> Mapping[str, Any] | None:
+        """Return the owner of the process that holds the lock, None when it is free."""
+        return lock.holder(self.folder)

@@ -1,0 +1,240 @@
+"""One stage's folder: its key, its files, its marker.
+
+A stage owns ``<parent>/<stage>/<key>/``. The key is a hash of the stage's settings, the
+schema version and the markers of its inputs. Files have deterministic names, appear
+whole and may be written twice; ``_DONE.json`` comes last and names every file with its
+sha256. Readers enter through the marker and never list the folder. ``_manifest.jsonl``
+is a hint about finished shards: a torn last line is ignored, and a file that it does not
+name is adopted when its footer carries the key.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from madbal_ray.errors import IntegrityError
+from madbal_ray.state import tables
+from madbal_ray.state.storage import Folder
+
+MARKER_NAME = "_DONE.json"
+MANIFEST_NAME = "_manifest.jsonl"
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of a value (sorted keys, no spaces)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 of a value's canonical JSON, in hexadecimal."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A finished file: path relative to the stage folder, rows (-1: not a table), bytes."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What a finished stage promises; holds no timing and no host fact."""
+
+    stage: str
+    key: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    files: tuple[FileRecord, ...]
+    summary: Mapping[str, Any]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Return the hash that stages downstream put into their keys."""
+        return digest(asdict(self))
+
+    @functools.cached_property
+    def paths(self) -> Mapping[str, FileRecord]:
+        """Return the files by path."""
+        return {record.path: record for record in self.files}
+
+    def to_json(self) -> bytes:
+        """Return the marker file's content."""
+        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+
+    @staticmethod
+    def from_json(data: bytes) -> Marker:
+        """Parse a marker file."""
+        values = json.loads(data)
+        files = tuple(FileRecord(**record) for record in values.pop("files"))
+        return Marker(files=files, **values)
+
+
+@dataclass(frozen=True)
+class StageDir:
+    """The folder of one stage under one key."""
+
+    folder: Folder
+    stage: str
+    key: str
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    inputs: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @staticmethod
+    def plan(
+        parent: Folder, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]
+    ) -> StageDir:
+        """Name the folder of a stage from all that its result depends on.
+
+        Args:
+            parent: folder of the pool or of a round.
+            settings: JSON values; result settings only, no absolute path.
+            inputs: name of each input -> its marker's digest.
+        """
+        identity = {
+            "stage": stage,
+            "schema_version": tables.SCHEMA_VERSION,
+            "settings": settings,
+            "inputs": inputs,
+        }
+        key = digest(identity)[:12]
+        return StageDir(parent / stage / key, stage, key, settings, inputs)
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether the marker is there."""
+        return self.folder.exists(MARKER_NAME)
+
+    def marker(self) -> Marker:
+        """Read the marker; IntegrityError where there is none or it is not this stage's."""
+        return _read_marker(self)
+
+    def write_table(self, name: str, shard_id: int, table: pa.Table) -> FileRecord:
+        """Write one shard of a table under its deterministic name."""
+        return self.write_file(
+            table_path(name, shard_id), tables.encode(name, table, key=self.key), table.num_rows
+        )
+
+    def write_file(self, path: str, data: bytes, rows: int = -1) -> FileRecord:
+        """Write one file whole."""
+        self.folder.write(path, data)
+        return FileRecord(path, rows, len(data), hashlib.sha256(data).hexdigest())
+
+    def commit(self, files: Iterable[FileRecord], summary: Mapping[str, Any]) -> Marker:
+        """Write the marker, last; the first marker wins.
+
+        Raises:
+            IntegrityError: a file that the marker would promise is not there.
+        """
+        if self.is_done:
+            return self.marker()
+        records = tuple(sorted(files, key=lambda record: record.path))
+        for record in records:
+            if not self.folder.exists(record.path):
+                raise IntegrityError(f"{self.folder}/{record.path} vanished before the commit")
+        marker = Marker(
+            self.stage, self.key, dict(self.settings), dict(self.inputs), records, dict(summary)
+        )
+        self.folder.write(MARKER_NAME, marker.to_json())
+        self.folder.remove_stale_temporaries()
+        return marker
+
+    def read_table(
+        self,
+        name: str,
+        shard_ids: Sequence[int] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Read shards of a finished table; all of them where `shard_ids` is None.
+
+        A shard that the marker does not name is empty.
+        """
+        paths = self.marker().paths
+        if shard_ids is None:
+            wanted = [path for path in sorted(paths) if path.startswith(f"{name}/")]
+        else:
+            wanted = [path for i in shard_ids if (path := table_path(name, i)) in paths]
+        found = [tables.decode(name, self.folder.open(path), columns=columns) for path in wanted]
+        if not found and columns is not None:
+            return tables.empty(name).select(list(columns))
+        return tables.concat(name, found)
+
+    def append_manifest(self, row: Mapping[str, Any]) -> None:
+        """Note a finished shard; only a hint, so object stores do without."""
+        if self.folder.is_local:
+            self.folder.append_line(MANIFEST_NAME, canonical_json(row))
+
+    def read_manifest(self) -> list[dict[str, Any]]:
+        """Return the finished shards noted so far; a torn line ends nothing and is skipped."""
+        rows = []
+        for line in self.folder.read_lines(MANIFEST_NAME):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return rows
+
+    def adopt(self, path: str) -> FileRecord | None:
+        """Return the record of a file that is whole and carries this key, else None."""
+        if not self.folder.exists(path):
+            return None
+        data = self.folder.read(path)
+        if tables.footer_key(pa.BufferReader(data)) != self.key:
+            return None
+        rows = tables.count_rows(pa.BufferReader(data))
+        return FileRecord(path, rows, len(data), hashlib.sha256(data).hexdigest())
+
+    def verify_files(self) -> str | None:
+        """Return what differs from the marker's promise first, None where all is well."""
+        for record in _read_marker.__wrapped__(self).files:
+            if not self.folder.exists(record.path):
+                return f"{self.folder}/{record.path} is missing"
+            found = hashlib.sha256(self.folder.read(record.path)).hexdigest()
+            if found != record.sha256:
+                return (
+                    f"{self.folder}/{record.path}: sha256 {found[:12]}..., the marker says "
+                    f"{record.sha256[:12]}..."
+                )
+        return None
+
+
+def digests(*inputs: StageDir) -> dict[str, str]:
+    """Return what a stage that reads these finished stages puts into its key."""
+    return {stage.stage: stage.marker().digest for stage in inputs}
+
+
+def total_of(stage: StageDir, name: str) -> int:
+    """Add up what the shards of a finished stage counted."""
+    return sum(counts[name] for counts in stage.marker().summary["shards"].values())
+
+
+def table_path(name: str, shard_id: int) -> str:
+    """Return the path of a table's shard inside a stage folder."""
+    return f"{name}/{shard_id:05d}.parquet"
+
+
+@functools.lru_cache(maxsize=256)
+def _read_marker(stage_dir: StageDir) -> Marker:
+    try:
+        marker = Marker.from_json(stage_dir.folder.read(MARKER_NAME))
+    except FileNotFoundError:
+        raise IntegrityError(
+            f"{stage_dir.folder} has no {MARKER_NAME}: the stage is not finished"
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise IntegrityError(f"{stage_dir.folder}/{MARKER_NAME} is damaged: {error}") from None
+    if marker.key != stage_dir.key:
+        raise IntegrityError(
+            f"{stage_dir.folder}/{MARKER_NAME} has key {marker.key}, expected {stage_dir.key}"
+        )
+    return marker

@@ -1,0 +1,1 @@
+"""Many runs: suites, cross-validation, reports on one axis."""

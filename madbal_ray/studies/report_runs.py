@@ -1,0 +1,187 @@
+"""From run folders to a report: reads tables, looks into networks, hands arrays over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from madbal_ray.errors import ConfigError, DataError, RunDirError
+from madbal_ray.report.page import write_report
+from madbal_ray.report.results import Results
+from madbal_ray.report.run_result import RunResult
+from madbal_ray.runs.insight import cluster_galleries, look_inside
+from madbal_ray.runs.run import Run, open_run
+from madbal_ray.state.storage import Folder
+from madbal_ray.studies.suite_config import SUITE_NAME, is_reference, protocol_differences
+
+
+def open_runs(paths: Sequence[str]) -> tuple[list[Run], str | None]:
+    """Open run folders, and all runs of suite folders.
+
+    Returns:
+        The runs with at least one finished round, and the baseline of the (only) suite.
+
+    Raises:
+        RunDirError: a folder is neither a run nor a suite, or no round is finished.
+    """
+    runs, baselines = [], set()
+    for path in paths:
+        folder = Folder(path)
+        if folder.exists(SUITE_NAME):
+            suite = json.loads(folder.read(SUITE_NAME))
+            baselines.add(suite["baseline"])
+            runs += [
+                open_run((folder / name).uri)
+                for name in suite["runs"]
+                if (folder / name).exists("config.json")
+            ]
+        else:
+            runs.append(open_run(path))
+    runs = [run for run in runs if run.num_rounds]
+    if not runs:
+        raise RunDirError(f"{', '.join(paths)}: no round is finished yet")
+    return runs, baselines.pop() if len(baselines) == 1 else None
+
+
+def report_runs(
+    runs: Sequence[Run],
+    out: Path,
+    *,
+    baseline: str | None,
+    suite_baseline: str | None,
+    title: str,
+    device: str,
+    warn: Callable[[str], None],
+) -> tuple[Results, list[Path]]:
+    """Write the report of some runs on one axis.
+
+    Args:
+        baseline: member that the others are compared with, as the user named it; None: the
+            suite's where it is there, else the first one.
+        warn: told what could not be shown, and why.
+
+    Raises:
+        ConfigError: the runs are of different data sets or protocols, or the baseline is
+            none of them.
+    """
+    is_known = baseline is None and suite_baseline is not None
+    results = compare(runs, baseline=baseline or suite_baseline, is_known=is_known)
+    if not results.splits:
+        raise RunDirError("nothing was measured (evaluation.splits is empty), so nothing to report")
+    insights = {}
+    for member in results.members:
+        first = results.of(member)[0]
+        run = next(run for run in runs if str(run.run_dir) == first.folder)
+        try:
+            insight = look_inside(run, device=device)
+        except (DataError, RunDirError) as error:
+            warn(f"no pictures of {member}: {error}")
+            continue
+        if insight is not None:
+            insights[member] = insight
+    galleries = []
+    try:
+        galleries = cluster_galleries(runs[0])
+    except (DataError, RunDirError) as error:
+        warn(f"no pictures of clusters: {error}")
+    return results, write_report(results, insights, galleries, out, title=title)
+
+
+def compare(runs: Sequence[Run], *, baseline: str | None = None, is_known: bool = False) -> Results:
+    """Return runs on one axis.
+
+    Args:
+        is_known: the baseline is a suite's and not the user's; where it is none of the
+            runs, the first member stands in for it.
+
+    Raises:
+        ConfigError: see `report_runs`.
+    """
+    problems = protocol_differences({str(run.run_dir): run.config for run in runs})
+    problems += _other_bytes(runs)
+    if problems:
+        raise ConfigError(
+            "these runs cannot be put on one axis:\n  "
+            + "\n  ".join(problems)
+            + "\nreport them apart, each with its like"
+        )
+    labels = _labels(runs)
+    results = Results(
+        [_result(run, label) for run, label in zip(runs, labels, strict=True)], baseline
+    )
+    if baseline is not None and baseline not in results.members and not is_known:
+        raise ConfigError(
+            f"baseline {baseline!r} is none of the runs: {', '.join(results.members)}"
+        )
+    if results.baseline not in results.members and len(results.members) > 1:
+        results = Results(results.runs, results.members[0])
+    return results
+
+
+def _other_bytes(runs: Sequence[Run]) -> list[str]:
+    """Return where runs saw other images or began with other pretrained weights.
+
+    Their paths may differ from machine to machine; what counts is what the run recorded.
+    """
+    found = []
+    first = runs[0]
+    for run in runs[1:]:
+        if run.stage("index").key != first.stage("index").key:
+            found.append(f"{run.run_dir} has other images or masks than {first.run_dir}")
+        if run.weights_identity() != first.weights_identity():
+            found.append(f"{run.run_dir} began with other pretrained weights than {first.run_dir}")
+    return found
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """Name the members: by configuration name where that tells seeds from strategies."""
+    seen: dict[tuple[str, int], int] = {}
+    settings: dict[str, set[str]] = {}
+    for run in runs:
+        key = (run.config.name, run.config.seed)
+        seen[key] = seen.get(key, 0) + 1
+        alike = run.config.model_copy(update={"seed": 0}).result_settings()
+        settings.setdefault(run.config.name, set()).add(json.dumps(alike, sort_keys=True))
+    if max(seen.values()) == 1 and all(len(found) == 1 for found in settings.values()):
+        return [run.config.name for run in runs]
+    parts = [str(run.run_dir).rstrip("/").split("/") for run in runs]
+    depth = 1
+    while len({tuple(one[-depth:]) for one in parts}) < len({tuple(one) for one in parts}):
+        depth += 1
+    return ["/".join(one[-depth:]) for one in parts]
+
+
+def _result(run: Run, member: str) -> RunResult:
+    last = range(run.num_rounds)
+    labels = pa.concat_tables([run.table("labels", i) for i in last])
+    queries = pa.concat_tables([run.table("queries", i) for i in last])
+    labels = labels.set_column(
+        labels.column_names.index("class_id"), "class_id", pc.fill_null(labels["class_id"], -1)
+    )
+    budgets = run.table("cluster_budgets").to_pandas()
+    total = budgets.groupby("round")["budget"].transform("sum")  # N times B in scope pool
+    budgets["budget"] *= run.config.budget.pixels_per_image / total
+    return RunResult(
+        member=member,
+        seed=run.config.seed,
+        folder=str(run.run_dir),
+        is_reference=is_reference(run.config),
+        metrics=run.metrics(),
+        class_names=run.class_names,
+        asked_classes=_counts(labels, "class_id"),
+        asked_clusters=_counts(queries, "cluster_id"),
+        cluster_budgets=budgets,
+        timings=run.table("timings").to_pandas(),
+        protocol=tuple(run.protocol()),
+        versions=run.versions(),
+    )
+
+
+def _counts(table: pa.Table, key: str) -> pd.DataFrame:
+    counts = table.group_by(["round", key]).aggregate([([], "count_all")]).to_pandas()
+    return counts.rename(columns={"count_all": "count"})

@@ -1,0 +1,1 @@
+"""Curves for dashboards: TensorBoard, MLflow, Weights & Biases."""

@@ -1,0 +1,77 @@
+"""Training state at the end of an epoch: one file, written whole, in the phase's folder."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from madbal_ray.state.stage_dir import StageDir
+
+CHECKPOINT_NAME = "_checkpoint.pt"
+
+
+@dataclass
+class BestEpoch:
+    """The best epoch so far, for `train.select: best`.
+
+    Attributes:
+        state: weights on the CPU; empty before the first epoch was measured.
+    """
+
+    epoch: int = 0
+    miou: float = -1.0
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    def offer(self, epoch: int, miou: float, network: nn.Module) -> None:
+        """Keep this epoch where it is better than all before it."""
+        if miou > self.miou:
+            self.epoch, self.miou = epoch, miou
+            self.state = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
+
+
+class Checkpoint:
+    """Network, optimizer and best epoch of one phase."""
+
+    def __init__(
+        self,
+        stage: StageDir,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        best: BestEpoch,
+    ) -> None:
+        self.stage, self.network, self.optimizer, self.best = stage, network, optimizer, best
+
+    def save(self, epoch: int) -> None:
+        """Write the state after `epoch` epochs."""
+        sink = io.BytesIO()
+        torch.save(
+            {
+                "epoch": epoch,
+                "network": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "best": vars(self.best),
+            },
+            sink,
+        )
+        self.stage.write_file(CHECKPOINT_NAME, sink.getvalue())
+
+    def restore(self, device: torch.device) -> int:
+        """Load the last state; return the number of finished epochs."""
+        if not self.stage.folder.exists(CHECKPOINT_NAME):
+            return 0
+        data = io.BytesIO(self.stage.folder.read(CHECKPOINT_NAME))
+        state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, value in state["best"].items():
+            setattr(self.best, name, value)
+        return state["epoch"]
+
+    @staticmethod
+    def delete(stage: StageDir) -> None:
+        """Remove the checkpoint of a committed phase."""
+        stage.folder.delete(CHECKPOINT_NAME)

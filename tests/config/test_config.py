@@ -1,0 +1,106 @@
+"""Configurations: every finding at once, with key, given and allowed."""
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from madbal_ray.config.file import load_config
+from madbal_ray.config.schema import Config, Section, StrategyName
+from madbal_ray.data.registry import REGISTRY
+from madbal_ray.errors import ConfigError
+from madbal_ray.models.backbones import BACKBONES
+from madbal_ray.models.heads import HEADS
+from madbal_ray.scoring.registry import SCORES
+from madbal_ray.strategies.registry import REGISTRY as STRATEGIES
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+def test_all_findings_are_listed_at_once_with_key_given_and_allowed():
+    with pytest.raises(ConfigError) as caught:
+        load_config(
+            {
+                "sed": 1,
+                "data": {"name": "camvid"},
+                "grids": {"input": [3, "x"]},
+                "train": {"phase1": {"epochs": -3}, "num_workers": 3},
+                "pool": {"shard_images": 6},
+                "score": {"batch_size": 4},
+            }
+        )
+    text = str(caught.value)
+    assert "sed: unknown key; allowed here: name, seed" in text
+    assert "data.root is needed for camvid" in text
+    assert "grids.input: expected original, [height, width] or {long_side: n}" in text
+    assert "train.phase1.epochs: Input should be greater than or equal to 0; given: -3" in text
+    assert "train.phase2.batch_size" not in text  # 12 images over 3 workers are fine
+    assert "pool.shard_images = 6 is not a multiple of score.batch_size = 4" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train": {"num_workers": 4}}, "train.phase1.batch_size = 10 is not a multiple"),
+        (
+            {"data": {"name": "voc2012", "root": "x"}},
+            "images of different sizes cannot form a batch: set train.crop",
+        ),
+        ({"evaluation": {"splits": ["train"]}}, "measured on pixels that it may have been trained"),
+        ({"train": {"augment": {"scale": [2, 1]}}}, "must rise"),
+        ({"seed": float("nan")}, "seed"),
+        ({"budget": {"max_per_image": 30}}, "max_per_image is for budget.scope = pool"),
+        ({"budget": {"scope": "pool", "max_per_image": 3}}, "could never be spent"),
+        (
+            {"budget": {"scope": "pool"}, "strategy": "margin"},
+            "not for margin, which asks image by image",
+        ),
+    ],
+)
+def test_impossible_combinations(values, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(values)
+
+
+def test_files_and_overrides(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("seed: 3\ntrain: {phase1: {epochs: 2}}\n")
+    config = load_config(path, ["train.phase1.epochs=7", "grids.working={long_side: 64}"])
+    assert (config.seed, config.train.phase1.epochs) == (3, 7)
+    for override, message in (
+        ("seed", "expected section.key=value"),
+        ("seed.x=1", "seed is a value, not a section"),
+        ("a: [=1", r"not valid|unknown key"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config(path, [override])
+    path.write_text("a: [")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_names_in_the_configuration_are_those_that_exist():
+    def allowed(section: type[Section], field: str) -> set[str]:
+        return set(section.model_fields[field].annotation.__args__)
+
+    sections = {name: field.annotation for name, field in Config.model_fields.items()}
+    assert allowed(sections["data"], "name") == set(REGISTRY)
+    assert allowed(sections["model"], "backbone") == set(BACKBONES)
+    assert allowed(sections["model"], "head") == set(HEADS)
+    assert set(get_args(StrategyName)) == set(STRATEGIES)
+    assert {s.pixel_score for s in STRATEGIES.values()} - {None} <= set(SCORES)
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_loads_and_says_how_to_run_it(path):
+    text = path.read_text()
+    overrides = ["data.root=somewhere"] if "synthetic" not in text.split("data:")[1] else []
+    config = load_config(path, overrides)
+    assert config.name == path.stem
+    head = text.split("\nname:")[0]
+    assert f"madbal run experiments/{path.name}" in head
+    if path.stem.endswith("-cpu"):
+        assert config.model.weights == "none"

@@ -1,0 +1,171 @@
+"""Suites: what they refuse, what they share, how they go on."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+import madbal_ray
+from madbal_ray import api
+from madbal_ray.errors import ConfigError
+from madbal_ray.studies.suite_config import load_suite
+from tests.conftest import tiny_config, tiny_suite_file
+
+
+def write(path: Path, **changes) -> Path:
+    path.write_text(yaml.safe_dump(tiny_suite_file() | changes))
+    return path
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("changes", "messages"),
+        [
+            (
+                {"members": {"a": {"strategy": {"name": "madball"}}, "random": {}}},
+                ["member a", "madball", "'madbal', 'averaging'"],
+            ),
+            (
+                {"members": {"a": {"train": {"phase1": {"epochs": 9}}}, "random": {}}},
+                ["random is not comparable with a: train.phase1.epochs: 9 -> 1"],
+            ),
+            (
+                {"members": {"a": {"oracle": {"skip_void": True}}, "random": {}}},
+                ["oracle.skip_void"],
+            ),
+            ({"members": {"a": {"num_rounds": 3}, "random": {}}}, ["member random has 2 rounds"]),
+            (
+                {"members": {"a": {"model": {"weights": "x.safetensors"}}, "random": {}}},
+                ["model.weights: x.safetensors -> none"],
+            ),
+            ({"baseline": "nobody"}, ["baseline 'nobody' is no member: madbal, random"]),
+            ({"seed": [1]}, ["seed", "Extra inputs"]),
+            ({"seeds": []}, ["seeds"]),
+            ({"base": "nowhere.yaml"}, ["nowhere.yaml"]),
+        ],
+    )
+    def test_before_anything_runs(self, tmp_path, changes, messages):
+        path = write(tmp_path / "suite.yaml", **changes)
+        with pytest.raises(ConfigError) as caught:
+            api.run_suite(path, folder=tmp_path / "out", engine="local")
+        for message in messages:
+            assert message in str(caught.value)
+        assert not (tmp_path / "out").exists()
+
+    def test_no_file(self, tmp_path):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            load_suite(tmp_path / "none.yaml")
+
+    def test_every_broken_member_is_named(self, tmp_path):
+        members = {"a": {"strategy": {"name": "x"}}, "b": {"strategy": {"name": "y"}}}
+        with pytest.raises(ConfigError) as caught:
+            load_suite(write(tmp_path / "suite.yaml", members=members, baseline="a"))
+        assert "member a" in str(caught.value)
+        assert "member b" in str(caught.value)
+
+
+def test_round_0_is_shared_by_all_strategies_of_a_seed(tiny_suite):
+    runs = {
+        path.parent.name: madbal_ray.open_run(path.parent)
+        for path in tiny_suite.glob("*-seed-*/config.json")
+    }
+    assert len(runs) == 6
+    for name in ("queries", "labels"):
+        first, second = (runs[f"{one}-seed-0"].table(name, 0) for one in ("madbal", "random"))
+        assert first.equals(second)
+        assert not first.equals(runs["madbal-seed-1"].table(name, 0))
+    digests = {
+        runs[f"{one}-seed-0"].stage("phase1", 0).marker().digest for one in ("madbal", "random")
+    }
+    assert len(digests) == 1
+    trained = [
+        event
+        for one in runs.values()
+        for event in one.run_dir.events()
+        if event["event"] == "stage_finished" and event["stage"] == "train" and event["round"] == 0
+    ]
+    # one for each seed, one for each fully supervised run, and madbal's phase II
+    assert len(trained) <= 6
+
+
+def test_a_finished_suite_runs_nothing(tiny_suite, tmp_path):
+    lines: list[str] = []
+    path = write(tmp_path / "suite.yaml")
+    _, failed = api.run_suite(path, folder=tiny_suite, engine="local", say=lines.append)
+    assert lines == ["6 runs, 6 finished"]
+    assert failed == []
+
+
+def test_an_edited_suite_does_not_report_old_runs(tiny_suite, tmp_path):
+    members = {"madbal": {"strategy": {"name": "madbal", "pixel_share": 0.5}}, "random": {}}
+    members["random"] = {"strategy": {"name": "random"}}
+    path = write(tmp_path / "suite.yaml", members=members)
+    with pytest.raises(ConfigError, match=r"madbal-seed-0: strategy.pixel_share: null -> 0.5"):
+        api.run_suite(path, folder=tiny_suite, engine="local")
+
+
+def test_a_run_without_its_phase_2_is_not_finished(tiny_suite, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(tiny_suite, folder)
+    (folder / "madbal-seed-0" / "rounds" / "001" / "phase2" / "_CURRENT.json").unlink()
+    lines: list[str] = []
+    api.run_suite(write(tmp_path / "suite.yaml"), folder=folder, engine="local", say=lines.append)
+    assert lines[0] == "6 runs, 5 finished"
+
+
+def test_two_suites_in_one_report_keep_their_runs_apart(tiny_suite, tmp_path):
+    shutil.copytree(tiny_suite, tmp_path / "other")
+    results, _ = api.report([tiny_suite, tmp_path / "other"], out=tmp_path / "out", warn=print)
+    assert len(results.members) == 8
+    assert all(len(results.of(member)) == 1 for member in results.members)
+
+
+def test_a_failed_run_is_listed_and_tried_again(tiny_suite, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(tiny_suite, folder)
+    shutil.rmtree(folder / "madbal-seed-1")
+    shutil.rmtree(folder / "random-seed-1" / "rounds" / "001")
+    broken = folder / "madbal-seed-1"
+    broken.write_text("a file where a folder should be")
+    path, lines = write(tmp_path / "suite.yaml"), []
+    _, failed = api.run_suite(path, folder=folder, engine="local", say=lines.append)
+    assert [result.task.run.name for result in failed] == ["madbal-seed-1"]
+    assert any("random-seed-1" in line and "failed" not in line for line in lines)
+    broken.unlink()
+    _, failed = api.run_suite(path, folder=folder, engine="local", say=lines.append)
+    assert failed == []
+    again = madbal_ray.open_run(folder / "madbal-seed-1")
+    first = madbal_ray.open_run(tiny_suite / "madbal-seed-1")
+    assert again.table("queries").equals(first.table("queries"))
+
+
+def test_ray_runs_the_suite_like_the_local_engine(ray_session, tiny_suite, tmp_path):
+    path = write(tmp_path / "suite.yaml", seeds=[1], reference=None)
+    _, failed = api.run_suite(path, folder=tmp_path / "out", engine="ray", say=lambda line: None)
+    assert failed == []
+    for name in ("madbal-seed-1", "random-seed-1"):
+        here = madbal_ray.open_run(tmp_path / "out" / name)
+        there = madbal_ray.open_run(tiny_suite / name)
+        assert here.table("queries").equals(there.table("queries"))
+    listing = json.loads((tmp_path / "out" / "suite.json").read_text())
+    assert listing["runs"] == ["madbal-seed-1", "random-seed-1"]
+
+
+@pytest.mark.parametrize("path", sorted(Path("experiments/suites").glob("*.yaml")), ids=str)
+def test_the_suites_we_ship_are_comparable(path):
+    suite = load_suite(path, ("data.root=/data",))
+    assert suite.baseline in suite.members
+    assert len(suite.runs) == len(suite.seeds) * (len(suite.members) + suite.has_reference)
+
+
+def test_reports_refuse_other_protocols_on_one_axis(tiny_run, tmp_path):
+    other = madbal_ray.run(
+        tiny_config(train__phase1={"epochs": 2, "batch_size": 2}, num_rounds=1),
+        run_dir=tmp_path / "other",
+        engine="local",
+    )
+    with pytest.raises(ConfigError, match=r"one axis(.|\n)*train.phase1.epochs"):
+        api.report([str(tiny_run.run_dir), str(other.run_dir)], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
