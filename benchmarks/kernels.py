@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from benchmarks import plain
 from benchmarks.measure import Row, milliseconds, side_by_side
-from madbal_ray.config.schema import ModelConfig
+from madbal_ray.config.training import ModelConfig
 from madbal_ray.models.network import build_network
 from madbal_ray.pool.superpixels.patches import crop_patches
 from madbal_ray.scoring.pixel_scores import pixel_scores

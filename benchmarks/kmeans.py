@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from madbal_ray.config.schema import ClusteringConfig
+from madbal_ray.config.pool import ClusteringConfig
 from madbal_ray.pool.clusters.fit_job import FitKMeans
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
@@ -59,7 +59,13 @@ def main() -> None:
                     Folder(folder), "centroids", config.result_settings(), {"rows": "generated"}
                 )
                 started = time.perf_counter()
-                FitKMeans(output, features, shard_ids, config, "sklearn").run()
+                FitKMeans(
+                    output=output,
+                    features=features,
+                    shard_ids=shard_ids,
+                    config=config,
+                    backend="sklearn",
+                ).run()
                 found[fit_on] = time.perf_counter() - started, output.marker().summary["inertia"]
             (sample_seconds, sample), (all_seconds, whole) = found["sample"], found["all"]
             print(

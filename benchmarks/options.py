@@ -13,7 +13,8 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.measure import machine, milliseconds, side_by_side
-from madbal_ray.config.schema import DataConfig, ModelConfig, SyntheticConfig
+from madbal_ray.config.data import DataConfig, SyntheticConfig
+from madbal_ray.config.training import ModelConfig
 from madbal_ray.data.registry import data_root, open_dataset
 from madbal_ray.models.network import Phase, SegmentationNetwork, build_network
 from madbal_ray.pool.reader import ImageReader, PoolImage

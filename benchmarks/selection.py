@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,16 +15,19 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from benchmarks.measure import Row, milliseconds
-from madbal_ray.config.schema import BudgetConfig, StrategyConfig
-from madbal_ray.engine.contract import ShardJob
+from madbal_ray.config.asking import BudgetConfig
+from madbal_ray.config.pool import ClusteringConfig
+from madbal_ray.config.schema import Config
+from madbal_ray.engine.contract import ShardJob, TableJob
 from madbal_ray.engine.shards import ShardWorker, peak_memory
+from madbal_ray.pool.prepared import Pool
+from madbal_ray.pool.reader import ImageReader
 from madbal_ray.scoring.job import shard_statistics
-from madbal_ray.selection.breakdown_jobs import AllocateBudgets, QueryShard, total_budget
-from madbal_ray.selection.whole_pool.jobs import query_pool
-from madbal_ray.selection.whole_pool.offers import OfferPixels
+from madbal_ray.selection.asking import Asking
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import FileRecord, StageDir, total_of
 from madbal_ray.state.storage import Folder
+from madbal_ray.strategies.madbal import MADBAL
 
 CLUSTERS, CLASSES, PER_IMAGE, IMAGES_PER_SHARD, TOP = 9, 19, 512, 64, 1
 SCOPES: tuple[Literal["image", "pool"], ...] = ("image", "pool")
@@ -70,11 +74,8 @@ def generate(folder: Path, num_images: int) -> StageDir:
 
 def select(score: StageDir, folder: Path, workers: int, config: BudgetConfig) -> Selected:
     """Allocate and query, as selection actors do."""
-    out, strategy = Folder(folder), StrategyConfig()
-    budgets = StageDir.plan(out, "allocate", {}, {})
     counts = score.marker().summary["shards"]
     shard_ids = [int(name) for name in counts]
-    total = total_budget(config, sum(one["images"] for one in counts.values()))
     peak = peak_memory()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         list(pool.map(_wake, range(4 * workers)))  # selection actors live as long as the run
@@ -88,24 +89,50 @@ def select(score: StageDir, folder: Path, workers: int, config: BudgetConfig) ->
             files = [FileRecord(**record) for row in rows for record in row["files"]]
             job.output.commit(files, {"shards": {str(r["shard_id"]): r["counts"] for r in rows}})
 
+        asking = Asking(
+            config=Config(budget=config, clustering=ClusteringConfig(num_clusters=CLUSTERS)),
+            pool=_pool(score, shard_ids, sum(one["images"] for one in counts.values())),
+            round_index=1,
+            labels=(),
+            score=score,
+            stages=_Stages(Folder(folder), map_shards),
+        )
         started = time.perf_counter()
-        AllocateBudgets(budgets, score, 1, CLUSTERS, CLASSES, total, config, strategy).run()
-        if config.scope == "pool":
-            offers = OfferPixels(score, budgets, config, strategy)
-            output = query_pool(
-                offers,
-                out,
-                shard_ids,
-                1,
-                "pixel",
-                map_shards=map_shards,
-                call=lambda job: job.run(),
-            )
-        else:
-            output = StageDir.plan(out, "select", {}, {})
-            map_shards(QueryShard(output, score, budgets, 1, "pixel", strategy))
+        output = MADBAL.run(asking)
         seconds = time.perf_counter() - started
     return Selected(seconds, total_of(output, "asked"), max(peak, peak_memory()))
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """Completes stages with this benchmark's processes."""
+
+    folder: Folder
+    map: Callable[[ShardJob], None]
+
+    def plan(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> StageDir:
+        return StageDir.plan(self.folder, name, settings, inputs)
+
+    def call(self, job: TableJob) -> None:
+        job.run()
+
+    def say(self, text: str) -> None:
+        print(text)
+
+
+def _pool(score: StageDir, shard_ids: list[int], num_images: int) -> Pool:
+    """Return what selection asks a pool for; there are no images behind it."""
+    return Pool(
+        reader=ImageReader(Folder("."), {}, 0),
+        threads=1,
+        class_names=tuple(f"class {i}" for i in range(CLASSES)),
+        images=score,
+        superpixels=score,
+        clusters=score,
+        shard_ids=shard_ids,
+        num_images=num_images,
+        num_pixels=num_images * 256 * 512,
+    )
 
 
 def _wake(_: int) -> None:

@@ -15,12 +15,12 @@ import torch
 from benchmarks.measure import Row, milliseconds
 from madbal_ray import api
 from madbal_ray.config.file import load_config
-from madbal_ray.config.schema import StrategyConfig
 from madbal_ray.engine.stages import StopRequested
 from madbal_ray.models.trained import load_network
 from madbal_ray.pool.reader import read_images, read_label_maps
 from madbal_ray.runs.run import Run
-from madbal_ray.scoring.score_images import ScoreImages, ScoringPlan
+from madbal_ray.scoring.score_images import ScoreImages
+from madbal_ray.strategies.madbal import MADBAL
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "quickstart.yaml"
 IMAGES = 1024
@@ -68,14 +68,9 @@ def scoring(device: str) -> Iterator[Row]:
 def _bare_loop(run: Run, device: str) -> float:
     """Return images/s of forward + uncertainty + reduction, everything decoded before."""
     config, shard_id = run.config, 0
-    network = load_network(
-        config.model, len(run.class_names), run.stage("phase1", 0), run.stage("phase2", 0), "full"
-    ).to(device)
+    network = load_network(config.model, len(run.class_names), run.network(0), "full").to(device)
     network.set_phase("eval")
-    plan = ScoringPlan(
-        "madbal", "superpixels", "top", len(run.class_names), config.budget.pixels_per_image,
-        False, StrategyConfig(), config.seed, 1,
-    )  # fmt: skip
+    plan = MADBAL.plan(config, num_classes=len(run.class_names), round_index=1)
     stage = ScoreImages(network, plan, use_bf16=False, device=torch.device(device))
     reader = run.reader()
     images = read_images(run.stage("images"), shard_id)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from madbal_ray.arrays import IGNORE_INDEX
-from madbal_ray.config.schema import DataConfig
+from madbal_ray.config.data import DataConfig
 from madbal_ray.data.dataset import mask_lookup
 from madbal_ray.data.registry import open_dataset
 from madbal_ray.pool.superpixels.seeds import segment_seeds

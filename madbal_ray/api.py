@@ -1,49 +1,52 @@
-"""What a notebook calls: run an experiment, open a run and read its tables.
+"""What a notebook or the command line calls: each function hands over to the room that works.
 
-Longer than others, and one thing: the list of what may be called, each function the hand-over
-from its arguments to the room that does the work.
+Functions that launch work take the fields of `Launch` as keywords: ``engine`` (``ray`` or
+``local``), ``overrides``, ``address``, ``progress``, ``take_over``, ``stop_after``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
-from madbal_ray.config.file import changed_keys, load_config
+from madbal_ray.config.file import load_config
 from madbal_ray.config.schema import Config
 from madbal_ray.engine.contract import Engine
 from madbal_ray.engine.progress import Progress
 from madbal_ray.engine.stages import StopRequested
-from madbal_ray.errors import ConfigError
-from madbal_ray.loop.forecast import forecast
-from madbal_ray.loop.launch import local_device, make_local_engine, run_whole, with_engine
-from madbal_ray.loop.score_unlabelled import PoolScorer, scoring_config
-from madbal_ray.models.weights import publish_weights
-from madbal_ray.report.protocol import describe_scope
+from madbal_ray.loop.forecast import plan_lines
+from madbal_ray.loop.launch import (
+    EngineName,
+    Launch,
+    MakeEngine,
+    local_device,
+    make_local_engine,
+    run_whole,
+    with_engine,
+)
+from madbal_ray.loop.score_unlabelled import score_unlabelled, scoring_config
 from madbal_ray.report.results import Results
-from madbal_ray.report.search import write_search
-from madbal_ray.runs import status
+from madbal_ray.runs import status as run_status
 from madbal_ray.runs.run import Run, open_run
-from madbal_ray.runs.status import Step
-from madbal_ray.runs.trained_model import import_model, of_run
-from madbal_ray.runs.verify import ROUND_STAGES
+from madbal_ray.runs.status import Status, Step
+from madbal_ray.runs.trained_model import export_model, import_model, of_run
+from madbal_ray.runs.verify import verify_run
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.storage import Folder
-from madbal_ray.studies.cross_validation import CrossValidation, Objective
+from madbal_ray.studies import tuning
+from madbal_ray.studies.cross_validation import Objective
 from madbal_ray.studies.report_runs import open_runs, report_runs
-from madbal_ray.studies.search_space import load_space
 from madbal_ray.studies.suite import SuiteRunner
 from madbal_ray.studies.suite_config import load_suite
 from madbal_ray.studies.tasks import OneAfterAnother, TaskResult
 
-EngineName = Literal["ray", "local"]
-
 __all__ = [
+    "Launch",
     "Run",
+    "export",
     "is_finished",
     "open_run",
     "plan",
@@ -51,128 +54,101 @@ __all__ = [
     "run",
     "run_suite",
     "score",
+    "status",
     "step",
     "tune",
+    "verify",
 ]
 
+Source = Config | Mapping[str, Any] | str | Path
+"""An experiment: a YAML or JSON file, a mapping, or a `Config`."""
 
-def run(
-    config: Config | Mapping[str, Any] | str | Path,
-    *,
-    run_dir: str | os.PathLike[str] | None = None,
-    engine: EngineName = "ray",
-    overrides: Sequence[str] = (),
-    address: str | None = None,
-    progress: Progress | None = None,
-    stop_after: tuple[str, int | None] | None = None,
-    take_over: bool = False,
-) -> Run:
+Place = str | os.PathLike[str]
+
+
+class Launching(TypedDict, total=False):
+    """The fields of `Launch` as keywords."""
+
+    engine: EngineName
+    overrides: Sequence[str]
+    address: str | None
+    progress: Progress | None
+    take_over: bool
+    stop_after: tuple[str, int | None] | None
+
+
+def run(config: Source, *, run_dir: Place | None = None, **launching: Unpack[Launching]) -> Run:
     """Run an experiment, or carry on with one; the same call resumes.
 
     Args:
-        config: a YAML or JSON file, a mapping, or a `Config`.
         run_dir: folder of the run; None: ``runs/<config name>``.
-        engine: ``ray``, or ``local``: this process, no Ray needed.
-        overrides: strings ``section.key=value``.
-        address: of a Ray cluster; None: $RAY_ADDRESS, else a private local one.
-        stop_after: (stage, round) after which to stop; round None for pool stages.
-        take_over: end the lease of another process on an object store.
+        launching: see `Launch`.
 
     Raises:
         ConfigError: the configuration cannot be used, or differs from the run's.
+        AnswersPending: the oracle waits for somebody; the same call carries on.
         LockedError: another process holds the run folder.
     """
-    resolved = load_config(config, overrides)
+    launch = Launch(**launching)
+    resolved = load_config(config, launch.overrides)
     folder = RunDir(run_dir if run_dir is not None else default_run_dir(resolved))
-    make_engine = _engine_maker(engine, resolved, folder, address)
-    run_whole(
-        resolved,
-        folder,
-        make_engine,
-        progress=progress,
-        stop_after=stop_after,
-        take_over=take_over,
-    )
+    run_whole(resolved, folder, _engine_maker(launch), launch)
     return Run(folder.folder.uri)
 
 
 def step(
-    name: Step,
-    config: Config | Mapping[str, Any] | str | Path,
-    *,
-    run_dir: str | os.PathLike[str] | None = None,
-    engine: EngineName = "ray",
-    overrides: Sequence[str] = (),
-    address: str | None = None,
-    progress: Progress | None = None,
-    take_over: bool = False,
+    name: Step, config: Source, *, run_dir: Place | None = None, **launching: Unpack[Launching]
 ) -> Run:
     """Do one step of a run, with what is missing before it; `run` carries on from there.
 
     Args:
         name: ``prepare``: the pool, down to clusters of superpixels; ``select``: the queries of
             the next round; ``train``: the network of the next round, labelled and measured.
-        config, run_dir, engine, overrides, address, take_over: as for `run`.
+        config, run_dir, launching: as for `run`; ``stop_after`` is the step's own.
 
     Raises:
         ConfigError: as `run`; or all rounds are trained.
         LockedError: another process holds the run folder.
     """
-    resolved = load_config(config, overrides)
+    resolved = load_config(config, launching.pop("overrides", ()))
     folder = run_dir if run_dir is not None else default_run_dir(resolved)
-    stop_after = status.end_of_step(name, resolved, RunDir(folder))
+    launching["stop_after"] = run_status.end_of_step(name, resolved, RunDir(folder))
     with contextlib.suppress(StopRequested):
-        run(
-            resolved,
-            run_dir=folder,
-            engine=engine,
-            address=address,
-            progress=progress,
-            stop_after=stop_after,
-            take_over=take_over,
-        )
+        run(resolved, run_dir=folder, **launching)
     return Run(folder)
 
 
-def _engine_maker(
-    engine: EngineName, config: Config, folder: RunDir, address: str | None
-) -> Callable[[], Engine]:
-    if engine not in ("ray", "local"):
-        raise ConfigError(f"engine = {engine!r}; expected ray or local")
+def _engine_maker(launch: Launch) -> MakeEngine:
+    if launch.engine == "local":
+        return make_local_engine
 
-    def make_engine() -> Engine:
-        if engine == "local":
-            return make_local_engine(config)
+    def make_engine(config: Config, run_dir: RunDir) -> Engine:
         from madbal_ray.distributed.engine import make_ray_engine
 
-        return make_ray_engine(config, folder, address)
+        return make_ray_engine(config, run_dir, launch.address)
 
     return make_engine
 
 
 def score(
-    pool: str | os.PathLike[str],
+    pool: Place,
     *,
-    checkpoint: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    checkpoint: Place,
+    out: Place,
     round_index: int | None = None,
     budget: int | None = None,
-    engine: EngineName = "ray",
-    overrides: Sequence[str] = (),
-    address: str | None = None,
-    progress: Progress | None = None,
-    stop_after: tuple[str, int | None] | None = None,
-    take_over: bool = False,
+    **launching: Unpack[Launching],
 ) -> dict[str, str]:
     """Score a pool of images without masks; the same call carries on.
 
     Args:
         pool: a tree of images, Parquet files or tars; a path or a URI.
-        checkpoint: folder of a run, or a file written by `madbal export`.
+        checkpoint: folder of a run, or a file written by `export`.
         out: folder of the result; `open_run` reads its tables.
         round_index: of the run; None: the last finished one.
         budget: also ask for so many pixels in each image (table `pixel_requests`); with
             ``budget.scope=pool`` among the overrides, on average.
+        launching: see `Launch`.
 
     Returns:
         Name of each table that was written -> its folder of Parquet shards.
@@ -181,57 +157,72 @@ def score(
         ConfigError: the checkpoint does not fit, or `out` holds another pool's result.
         DataError, PoolError: the pool cannot be read, or holds no usable image.
     """
-    folder = RunDir(out)
+    launch, folder = Launch(**launching), RunDir(out)
     source = os.fspath(checkpoint)
     if Folder(source).exists("config.json"):
         model = of_run(open_run(source), round_index)
     else:
         model = import_model(source, folder.folder / "pool")
-    if budget is not None:
-        overrides = [*overrides, f"budget.pixels_per_image={budget}"]
-    config = scoring_config(model, os.fspath(pool), overrides=tuple(overrides))
     asks = budget is not None
+    overrides = [*launch.overrides, *([f"budget.pixels_per_image={budget}"] if asks else [])]
+    config = scoring_config(model, os.fspath(pool), overrides=tuple(overrides))
 
     def work(engine: Engine, view: Progress) -> None:
-        PoolScorer(model, config, folder, engine, view, stop_after).run(ask=asks)
+        score_unlabelled(
+            model, config, folder, engine, view, asks=asks, stop_after=launch.stop_after
+        )
 
-    with_engine(
-        config,
-        folder,
-        _engine_maker(engine, config, folder, address),
-        work,
-        progress=progress,
-        take_over=take_over,
-    )
+    with_engine(config, folder, _engine_maker(launch), launch, work)
     names = ["score", *(["select", "requests"] if asks else [])]
     tables_of = {"score": "scores", "select": "queries", "requests": "pixel_requests"}
-    found = {tables_of[name]: folder.find(name, 0) for name in names}
-    return {name: stage.folder.uri for name, stage in found.items() if stage is not None}
+    stages = {tables_of[name]: folder.find(name, 0) for name in names}
+    return {name: stage.folder.uri for name, stage in stages.items() if stage is not None}
 
 
-def is_finished(config: Config, *, run_dir: str | os.PathLike[str]) -> bool:
+def is_finished(config: Config, *, run_dir: Place) -> bool:
     """Tell whether a run with these settings is complete in this folder."""
-    return status.is_finished(config, RunDir(run_dir))
+    return run_status.is_finished(config, RunDir(run_dir))
 
 
-def plan(config: Config, *, run_dir: str | os.PathLike[str]) -> list[str]:
+def status(run_dir: Place) -> Status:
+    """Return where a run is: round, stage, time left, who holds it.
+
+    Raises:
+        RunDirError: there is no run.
+    """
+    return run_status.read_status(RunDir(run_dir))
+
+
+def verify(run_dir: Place) -> Iterator[str]:
+    """Recompute what a run promises; yield one line for each part that holds.
+
+    Raises:
+        IntegrityError, LabelError: the first mismatch.
+    """
+    return verify_run(RunDir(run_dir))
+
+
+def export(run_dir: Place, file: Place, *, round_index: int | None = None) -> int:
+    """Write a round's network, with its settings and class names, to one safetensors file.
+
+    Args:
+        round_index: None: of the last finished round.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        RunDirError: no such round is finished.
+    """
+    data = export_model(open_run(run_dir), round_index)
+    target = Path(file).absolute()
+    Folder(target.parent).write(target.name, data)
+    return len(data)
+
+
+def plan(config: Config, *, run_dir: Place) -> list[str]:
     """Return what a run would do and cost, as lines; probes a few images, writes nothing."""
-    folder = RunDir(run_dir)
-    if folder.exists and (changes := changed_keys(folder.config(), config)):
-        raise ConfigError(f"{folder} was started with other settings: {'; '.join(changes)}")
-    lines = [
-        f"data     {config.data.name}, pool split {config.data.pool_split}",
-        f"pool     {folder.pool_folder(config)}",
-        f"run      {folder}",
-        f"network  {config.model.backbone} + {config.model.head}, weights {config.model.weights}",
-        f"asks     {config.budget.initial_pixels_per_image} pixels an image at random, then "
-        f"{config.num_rounds - 1} x {config.budget.pixels_per_image}"
-        f"{describe_scope(config.budget)} by {config.strategy.name}",
-    ]
-    for index in range(config.num_rounds):
-        done = [name for name in ROUND_STAGES if folder.exists and folder.find(name, index)]
-        lines.append(f"round {index}  done: {', '.join(done) or 'nothing'}")
-    return lines + forecast(config, device=local_device(config.resources.device)).lines()
+    return plan_lines(config, RunDir(run_dir), device=local_device(config.resources.device))
 
 
 def default_run_dir(config: Config) -> Path:
@@ -242,7 +233,7 @@ def default_run_dir(config: Config) -> Path:
 def run_suite(
     path: str | Path,
     *,
-    folder: str | os.PathLike[str] | None = None,
+    folder: Place | None = None,
     engine: EngineName = "ray",
     overrides: Sequence[str] = (),
     address: str | None = None,
@@ -278,7 +269,7 @@ def run_suite(
 
 
 def tune(
-    config: Config | Mapping[str, Any] | str | Path,
+    config: Source,
     *,
     space: str | Path,
     num_samples: int = 20,
@@ -286,7 +277,7 @@ def tune(
     algorithm: Literal["random", "optuna"] = "random",
     use_asha: bool = False,
     objective: Objective = "precision",
-    out: str | os.PathLike[str] | None = None,
+    out: Place | None = None,
     overrides: Sequence[str] = (),
     address: str | None = None,
     say: Callable[[str], None] = print,
@@ -312,45 +303,30 @@ def tune(
     from madbal_ray.distributed.tune import search
 
     resolved = load_config(config, overrides)
-    ranges = load_space(space)
-    for key, one in ranges.items():
-        load_config(resolved, [f"{key}={json.dumps(one.values[0])}"])  # the key and type exist
     root = Folder(out if out is not None else Path("runs/tune") / resolved.name)
-    base = RunDir((root / "base").uri)
-    try:
-        run_whole(
-            load_config(resolved, ["tracking.mlflow=null", "tracking.wandb=null"]),
-            base,
-            _engine_maker("local", resolved, base, address),
-            stop_after=("labels", 0),
-        )
-    except StopRequested:
-        say("pool prepared, initial labels drawn")
-    opened = Run(base.folder.uri)
-    weights = publish_weights(
-        resolved.model.weights,
-        resolved.model.backbone,
-        base.pool_folder(resolved),
-        option="model.weights",
+    return tuning.tune(
+        resolved,
+        space,
+        lambda trials, ranges, storage: search(
+            trials,
+            ranges,
+            num_samples=num_samples,
+            algorithm=algorithm,
+            use_asha=use_asha,
+            storage=storage,
+            address=address,
+        ),
+        root,
+        folds=folds,
+        objective=objective,
+        say=say,
     )
-    validation = CrossValidation(opened, root, weights, folds, device="cpu", objective=objective)
-    rows = search(
-        validation,
-        ranges,
-        num_samples=num_samples,
-        algorithm=algorithm,
-        use_asha=use_asha,
-        storage=root / "_ray",
-        address=address,
-    )
-    best = load_config(resolved, [f"{key}={json.dumps(rows[0][key])}" for key in ranges])
-    return rows, write_search(rows, list(ranges), best.model_dump(mode="json"), root.local_path)
 
 
 def report(
-    paths: Sequence[str | os.PathLike[str]],
+    paths: Sequence[Place],
     *,
-    out: str | os.PathLike[str] | None = None,
+    out: Place | None = None,
     baseline: str | None = None,
     warn: Callable[[str], None] = print,
 ) -> tuple[Results, list[Path]]:
@@ -371,12 +347,8 @@ def report(
         RunDirError: a folder is neither a run nor a suite.
     """
     names = [os.fspath(path) for path in paths]
-    runs, known = open_runs(names)
-    title = (
-        Path(names[0]).resolve().name
-        if len(names) == 1
-        else " · ".join(Path(name).resolve().name for name in names)
-    )
+    runs, suite_baseline = open_runs(names)
+    title = " · ".join(Path(name).resolve().name for name in names)
     if out is None:
         first = Folder(names[0])
         out = first.local_path / "report" if first.is_local else Path("reports") / title
@@ -384,7 +356,7 @@ def report(
         runs,
         Path(out),
         baseline=baseline,
-        suite_baseline=known,
+        suite_baseline=suite_baseline,
         title=title,
         device=local_device("auto"),
         warn=warn,

@@ -7,6 +7,9 @@ carries the exit code that the command line ends with.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class MadbalError(Exception):
     """Base of every error raised on purpose by this package."""
@@ -66,3 +69,34 @@ class IntegrityError(RunDirError):
 
 class StageError(MadbalError, RuntimeError):
     """A stage failed on a worker; image, round and stage are named."""
+
+
+class AnswersPending(MadbalError):  # noqa: N818  (not a failure: somebody is awaited)
+    """Somebody has not answered yet; the same command carries on when they have.
+
+    Attributes:
+        count: queries that wait.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, count: int) -> None:
+        super().__init__(message)
+        self.args = (message, count)  # what a copy in another process is made of
+        self.count = count
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def pack(error: MadbalError) -> dict[str, Any]:
+    """Return one of our errors as JSON values, for a manifest row or a worker's return value."""
+    return {"type": type(error).__name__, "args": list(error.args), "text": str(error)}
+
+
+def unpack(packed: Mapping[str, Any]) -> MadbalError:
+    """Return the error that was packed; a plug-in's own class comes back as a `StageError`."""
+    kind = globals().get(packed["type"])
+    if isinstance(kind, type) and issubclass(kind, MadbalError):
+        return kind(*packed["args"])
+    return StageError(packed["text"])

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from madbal_ray import __version__
-from madbal_ray.errors import MadbalError
+from madbal_ray.errors import AnswersPending, MadbalError
 
 
 class _Group(click.Group):
@@ -18,6 +18,9 @@ class _Group(click.Group):
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except AnswersPending as pending:
+            click.echo(f"waiting: {pending}; the same command carries on", err=True)
+            sys.exit(pending.exit_code)
         except MadbalError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(error.exit_code)

@@ -59,9 +59,6 @@ def command(
 def export(run: str, file: Path, round_index: int | None) -> None:
     """Write the network of RUN, with its settings and class names, to one safetensors FILE."""
     from madbal_ray import api
-    from madbal_ray.runs.trained_model import export_model
-    from madbal_ray.state.storage import Folder
 
-    data = export_model(api.open_run(run), round_index)
-    Folder(file.absolute().parent).write(file.name, data)
-    click.echo(f"wrote {file}: {len(data) / 2**20:.1f} MiB")
+    size = api.export(run, file, round_index=round_index)
+    click.echo(f"wrote {file}: {size / 2**20:.1f} MiB")

@@ -9,8 +9,7 @@ import click
 @click.argument("run")
 def command(run: str) -> None:
     """Show round, stage, time left and holder of RUN."""
-    from madbal_ray.runs.status import read_status
-    from madbal_ray.state.run_dir import RunDir
+    from madbal_ray import api
 
-    for line in read_status(RunDir(run)).lines():
+    for line in api.status(run).lines():
         click.echo(line)

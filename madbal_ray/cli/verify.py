@@ -9,9 +9,8 @@ import click
 @click.argument("run")
 def command(run: str) -> None:
     """Recompute hashes and ledger of RUN and replay its selection; exit 1 at a mismatch."""
-    from madbal_ray.runs.verify import verify_run
-    from madbal_ray.state.run_dir import RunDir
+    from madbal_ray import api
 
-    for line in verify_run(RunDir(run)):
+    for line in api.verify(run):
         click.echo(line)
     click.echo("verified")

@@ -26,17 +26,19 @@ def load_config(
     """
     where = "configuration"
     if isinstance(source, Config):
+        if not overrides:
+            return source
         values: Any = source.model_dump(mode="json")
     elif isinstance(source, Mapping):
         values = _deep_copy(source)
     else:
         where = str(source)
-        values = _read_yaml(Path(source))
+        values = read_yaml(Path(source), "an experiment, see experiments/")
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected keys and values, got {type(values).__name__}")
     for override in overrides:
         _apply_override(values, override)
-    findings: list[str] = []
+    findings = _old_names(values)
     is_open = True
     while is_open:
         try:
@@ -97,13 +99,45 @@ def _deep_copy(value: Any) -> Any:
     return value
 
 
-def _read_yaml(path: Path) -> Any:
+RENAMED = {("train", "select"): "keep_epoch"}
+"""Keys that have another name now: path -> last part of the new one."""
+
+
+def _old_names(values: dict[str, Any]) -> list[str]:
+    """Take keys out that have another name now; return a line for each."""
+    findings = []
+    for (section, key), new in RENAMED.items():
+        node = values.get(section)
+        if isinstance(node, dict) and key in node:
+            findings.append(f"{section}.{key}: this option is called {section}.{new} now")
+            del node[key]
+    return findings
+
+
+def stored_config(values: dict[str, Any]) -> Config:
+    """Return the configuration that a run stored, whatever its keys were called then."""
+    for (section, key), new in RENAMED.items():
+        node = values.get(section)
+        if isinstance(node, dict) and key in node:
+            node[new] = node.pop(key)
+    return load_config(values)
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """Return what a YAML file holds; {} where it is empty.
+
+    Args:
+        what: the file should be, for messages.
+
+    Raises:
+        ConfigError: it cannot be read, or is not valid YAML.
+    """
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); give the path of a "
-            "YAML file, see experiments/"
+            f"{path}: cannot be read ({reason}); give the path of a YAML file: {what}"
         ) from None
     try:
         return yaml.safe_load(text) or {}

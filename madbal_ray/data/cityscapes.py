@@ -6,7 +6,7 @@ Source: Cordts et al. 2016; the 19 train ids, every other label id is void.
 from __future__ import annotations
 
 from madbal_ray.arrays import IGNORE_INDEX
-from madbal_ray.config.schema import DataConfig
+from madbal_ray.config.data import DataConfig
 from madbal_ray.data.dataset import Dataset, ImageRecord
 from madbal_ray.errors import DataError
 from madbal_ray.state.storage import Folder

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from madbal_ray.config.schema import DataConfig
+from madbal_ray.config.data import DataConfig
 from madbal_ray.data.dataset import Dataset, ImageRecord, identity_values, spread_colors
 from madbal_ray.errors import DataError
 from madbal_ray.state.storage import Folder

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-from madbal_ray.config.schema import DataConfig
-from madbal_ray.data import camvid, cityscapes, folder, images, synthetic, voc2012
+from madbal_ray.config.data import DataConfig
+from madbal_ray.data import synthetic
 from madbal_ray.data.dataset import Dataset
 from madbal_ray.errors import PoolError
+from madbal_ray.seams import DATASETS
 from madbal_ray.state.storage import Folder
-
-REGISTRY: Mapping[str, Callable[[DataConfig, Folder], Dataset]] = {
-    "synthetic": synthetic.open_dataset,
-    "camvid": camvid.open_dataset,
-    "voc2012": voc2012.open_dataset,
-    "cityscapes": cityscapes.open_dataset,
-    "folder": folder.open_dataset,
-    "images": images.open_dataset,
-}
 
 
 def data_root(config: DataConfig, pool: Folder) -> Folder:
@@ -38,7 +28,7 @@ def open_dataset(config: DataConfig, pool: Folder) -> Dataset:
         PoolError: the pool split has no images.
     """
     root = data_root(config, pool)
-    dataset = REGISTRY[config.name](config, root)
+    dataset = DATASETS[config.name](config, root)
     num_pool = len(dataset.of_split(config.pool_split))
     if not num_pool:
         raise PoolError(

@@ -15,7 +15,7 @@ from jaxtyping import Float32
 
 from madbal_ray import rng
 from madbal_ray.arrays import IGNORE_INDEX, Mask, RGBImage
-from madbal_ray.config.schema import DataConfig, SyntheticConfig
+from madbal_ray.config.data import DataConfig, SyntheticConfig
 from madbal_ray.data.dataset import Dataset, ImageRecord, identity_values
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
@@ -32,13 +32,12 @@ CLASSES: dict[str, tuple[int, int, int]] = {
     "person": (150, 90, 80),
 }
 SKY, BUILDING, ROAD, PAVEMENT, TREE, CAR, POLE, SIGN, PERSON = range(len(CLASSES))
-DRAWING_VERSION = 1
 SPLITS = ("train", "val")
 
 
 def scene_dir(config: SyntheticConfig, pool: Folder) -> StageDir:
     """Return the pool's folder of these scenes."""
-    settings = config.result_settings() | {"drawing_version": DRAWING_VERSION}
+    settings = config.result_settings()
     return StageDir.plan(pool, "synthetic", settings, {})
 
 

@@ -5,7 +5,7 @@ Source: Everingham et al. 2015; 21 classes with background, void 255.
 
 from __future__ import annotations
 
-from madbal_ray.config.schema import DataConfig
+from madbal_ray.config.data import DataConfig
 from madbal_ray.data.dataset import Dataset, ImageRecord, identity_values, spread_colors
 from madbal_ray.errors import DataError
 from madbal_ray.state.storage import Folder

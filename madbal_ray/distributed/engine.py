@@ -7,7 +7,8 @@ from typing import Any
 
 import ray
 
-from madbal_ray.config.schema import Config, ResourcesConfig
+from madbal_ray.config.running import ResourcesConfig
+from madbal_ray.config.schema import Config
 from madbal_ray.distributed.gpu_group import call_on_gpus
 from madbal_ray.distributed.map_shards import map_with_ray_data
 from madbal_ray.distributed.metrics import RunMetrics
@@ -37,6 +38,7 @@ def make_ray_engine(config: Config, run_dir: RunDir, address: str | None) -> Ray
         threads=(config.score.threads_per_worker, config.train.threads_per_worker),
         address=address,
         shared=[run_dir.pool_folder(config)],
+        plugins=config.plugins,
     )
 
 
@@ -49,6 +51,7 @@ class RayEngine:
         threads: (scoring, training) threads of a worker; what it reserves as CPUs, as far
             as the cluster has them.
         shared: further folders that every node must see.
+        plugins: modules that every worker imports first.
         address: see `madbal_ray.distributed.session.connect`.
 
     Raises:
@@ -66,13 +69,15 @@ class RayEngine:
         threads: tuple[int, int],
         address: str | None,
         shared: Sequence[Folder] = (),
+        plugins: Sequence[str] = (),
     ) -> None:
         self._is_ours = connect(address)
         self.metrics = RunMetrics(run)
         self.resources = resources
         self.scratch = scratch
         self.scoring_threads, self.training_threads = threads
-        self.selection = SelectionActors(resources.scoring_workers)
+        self.plugins = tuple(plugins)
+        self.selection = SelectionActors(resources.scoring_workers, self.plugins)
         self.device = cluster_device(resources.device)
         for folder in (scratch, *shared):
             check_shared(folder)
@@ -97,6 +102,7 @@ class RayEngine:
             job,
             shard_ids,
             run=self.metrics.run,
+            plugins=self.plugins,
             num_workers=workers,
             num_cpus=max(SMALLEST_CPUS, min(float(self.scoring_threads), share)),
             num_gpus=1 if self.device == "cuda" else 0,
@@ -122,6 +128,7 @@ class RayEngine:
             job,
             listener,
             metrics=self.metrics,
+            plugins=self.plugins,
             storage_path=self.scratch.uri,
             use_gpu=self.device == "cuda",
             num_cpus=min(float(self.training_threads), cpus / job.num_workers),

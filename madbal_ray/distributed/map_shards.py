@@ -14,13 +14,15 @@ from madbal_ray.distributed.metrics import note_gpu_memory
 from madbal_ray.engine.contract import ShardJob
 from madbal_ray.engine.shards import ShardWorker
 from madbal_ray.errors import StageError
+from madbal_ray.seams import load_plugins
 from madbal_ray.state.stage_dir import canonical_json
 
 
 class ShardActor:
     """One Ray Data actor: set up once, then shard after shard."""
 
-    def __init__(self, job: ShardJob, run: str) -> None:
+    def __init__(self, job: ShardJob, run: str, plugins: Sequence[str]) -> None:
+        load_plugins(plugins)
         self.stage, self.run = job.output.stage, run
         self.worker = ShardWorker(job)
 
@@ -36,6 +38,7 @@ def map_with_ray_data(
     shard_ids: Sequence[int],
     *,
     run: str,
+    plugins: Sequence[str],
     num_workers: int,
     num_cpus: float,
     num_gpus: float,
@@ -44,13 +47,14 @@ def map_with_ray_data(
 
     Args:
         run: name of the run, for metrics.
+        plugins: modules that every actor imports first.
     """
     ray.data.DataContext.get_current().enable_progress_bars = False
     dataset = ray.data.from_items(
         [{"shard_id": shard_id} for shard_id in shard_ids], override_num_blocks=len(shard_ids)
     ).map_batches(
         ShardActor,
-        fn_constructor_args=(job, run),
+        fn_constructor_args=(job, run, tuple(plugins)),
         batch_size=1,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=min(num_workers, len(shard_ids))),

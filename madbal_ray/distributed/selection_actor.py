@@ -12,6 +12,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from madbal_ray.engine.contract import CallJob, ShardJob
 from madbal_ray.engine.shards import ShardWorker
 from madbal_ray.errors import MadbalError, StageError
+from madbal_ray.seams import load_plugins
 
 ATTEMPTS = 4
 
@@ -19,7 +20,8 @@ ATTEMPTS = 4
 class SelectionActor:
     """Runs whole-pool jobs and the shards of light jobs."""
 
-    def __init__(self) -> None:
+    def __init__(self, plugins: Sequence[str] = ()) -> None:
+        load_plugins(plugins)
         self.key: str | None = None
         self.worker: ShardWorker | None = None
 
@@ -37,15 +39,15 @@ class SelectionActor:
 class SelectionActors:
     """A few selection actors, started when first needed, replaced when they are lost."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, count: int, plugins: Sequence[str] = ()) -> None:
+        self.count, self.plugins = count, tuple(plugins)
         self.actors: list[Any] = []
 
     def start(self) -> None:
         """Start the actors that are not there."""
         remote: Any = ray.remote(num_cpus=0)(SelectionActor)
         while len(self.actors) < self.count:
-            self.actors.append(remote.remote())
+            self.actors.append(remote.remote(self.plugins))
 
     def call(self, job: CallJob) -> None:
         """Run a whole-pool job on the first actor; another one where its node dies.

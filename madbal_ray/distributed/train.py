@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from madbal_ray import errors
 from madbal_ray.distributed.metrics import RunMetrics, note_gpu_memory
 from madbal_ray.engine.contract import Listener, TrainingJob
+from madbal_ray.seams import load_plugins
 
 POLL_SECONDS = 0.5
 CONTROLLER_RETRIES = 1
@@ -85,19 +86,20 @@ class Mailbox:
         return taken
 
 
-def train_worker(settings: dict[str, Any]) -> dict[str, str] | None:
+def train_worker(settings: dict[str, Any]) -> dict[str, Any] | None:
     """Run the job in one worker.
 
     A lone worker returns our own errors, which a retry would only repeat. One of several
     must raise, since the others wait for it.
     """
+    load_plugins(settings["plugins"])
     worker = RayWorker(settings["mailbox"], settings["run"])
     try:
         settings["job"].run(worker)
     except errors.MadbalError as error:
         if worker.world_size > 1:
             raise
-        return {"type": type(error).__name__, "error": str(error)}
+        return errors.pack(error)
     return None
 
 
@@ -106,6 +108,7 @@ def train_with_ray(
     listener: Listener,
     *,
     metrics: RunMetrics,
+    plugins: Sequence[str],
     storage_path: str,
     use_gpu: bool,
     num_cpus: float,
@@ -122,7 +125,12 @@ def train_with_ray(
     mailbox: Any = ray.remote(**options)(Mailbox).remote()  # it lives as long as the driver's node
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"job": job, "mailbox": mailbox, "run": metrics.run},
+        train_loop_config={
+            "job": job,
+            "mailbox": mailbox,
+            "run": metrics.run,
+            "plugins": tuple(plugins),
+        },
         scaling_config=ScalingConfig(
             num_workers=job.num_workers,
             use_gpu=use_gpu,
@@ -144,7 +152,7 @@ def train_with_ray(
     finally:
         ray.kill(mailbox)
     if failure is not None:
-        raise getattr(errors, failure["type"])(failure["error"])
+        raise errors.unpack(failure)
 
 
 @contextmanager

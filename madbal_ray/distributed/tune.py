@@ -18,6 +18,7 @@ from madbal_ray.distributed.session import (
     connect,
 )
 from madbal_ray.errors import ConfigError, MadbalError
+from madbal_ray.seams import load_plugins
 from madbal_ray.state.storage import Folder
 from madbal_ray.studies.cross_validation import CrossValidation
 from madbal_ray.studies.search_space import Range
@@ -103,19 +104,21 @@ def _prepare(validation: CrossValidation, share: Mapping[str, float]) -> None:
     prepare: Any = ray.remote(num_cpus=share["CPU"], num_gpus=share["GPU"])(_prepare_fold)
     for error in ray.get([prepare.remote(validation, i) for i in range(validation.num_folds)]):
         if error is not None:
-            raise getattr(errors, error["type"])(error["message"])
+            raise errors.unpack(error)
 
 
-def _prepare_fold(validation: CrossValidation, fold: int) -> dict[str, str] | None:
+def _prepare_fold(validation: CrossValidation, fold: int) -> dict[str, Any] | None:
+    load_plugins(validation.config.plugins)
     try:
         validation.prepare(fold)
     except MadbalError as error:
-        return {"type": type(error).__name__, "message": str(error)}
+        return errors.pack(error)
     return None
 
 
 def _trial(config: dict[str, Any], validation: CrossValidation) -> None:
     """Report the means over the folds done so far, fold by fold."""
+    load_plugins(validation.config.plugins)
     found = []
     for fold in range(validation.num_folds):
         try:

@@ -7,6 +7,7 @@ the same bytes.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -31,6 +32,11 @@ class ShardJob(Protocol):
         ...
 
     @property
+    def counts_images(self) -> bool:
+        """Tell whether `count` counts the pool's images, for the progress view."""
+        ...
+
+    @property
     def table_names(self) -> tuple[str, ...]:
         """Return the tables that every shard writes."""
         ...
@@ -46,6 +52,26 @@ class ShardJob(Protocol):
     def count(self, shard_tables: Mapping[str, pa.Table]) -> dict[str, int]:
         """Return what to add up over shards; at least ``images``, the images done."""
         ...
+
+
+@dataclass(kw_only=True)
+class LightShardJob:
+    """A shard job on tables alone: no network, no accelerator, and nothing to load.
+
+    Attributes:
+        output: folder of the stage.
+    """
+
+    output: StageDir
+    is_light = True
+    counts_images = True
+
+    def setup(self) -> None:
+        """Load nothing."""
+
+    def count(self, shard_tables: Mapping[str, pa.Table]) -> dict[str, int]:
+        """Count the shard's images."""
+        return count_images(shard_tables)
 
 
 def count_images(shard_tables: Mapping[str, pa.Table]) -> dict[str, int]:
@@ -66,6 +92,43 @@ class CallJob(Protocol):
     def run(self) -> None:
         """Do it and write the results into `output`."""
         ...
+
+
+@dataclass(kw_only=True)
+class TableJob(abc.ABC):
+    """A whole-pool job that gives small tables; what it computes can be computed again.
+
+    Attributes:
+        output: folder of the stage.
+    """
+
+    output: StageDir
+
+    @abc.abstractmethod
+    def compute(self) -> Computed:
+        """Return the tables and the marker's summary; the same inputs give the same."""
+
+    def run(self) -> None:
+        """Compute, write, commit."""
+        computed = self.compute()
+        records = [
+            self.output.write_table(name, shard_id, table)
+            for (name, shard_id), table in computed.tables.items()
+        ]
+        self.output.commit(records, computed.summary)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a `TableJob` gives.
+
+    Attributes:
+        tables: (name, shard) -> rows.
+        summary: of the marker.
+    """
+
+    tables: Mapping[tuple[str, int], pa.Table]
+    summary: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class ShardWorker:
         try:
             shard_tables = self.job.run(shard_id)
         except errors.MadbalError as error:
-            return {"shard_id": shard_id, "error": str(error), "type": type(error).__name__}
+            return {"shard_id": shard_id, "error": errors.pack(error)}
         files = [
             self.job.output.write_table(name, shard_id, table)
             for name, table in shard_tables.items()
@@ -120,7 +120,13 @@ def _adopt_shard(job: ShardJob, shard_id: int) -> dict[str, Any] | None:
 
 
 def _raise_first(stage: str, rows: Sequence[dict[str, Any]], total: int) -> None:
-    first = min(rows, key=lambda row: row["shard_id"])
+    """Raise the error of the first failed shard, or how many answers all of them wait for."""
+    packed = [row["error"] for row in sorted(rows, key=lambda row: row["shard_id"])]
+    failures = [errors.unpack(error) for error in packed]
+    pending = [error for error in failures if isinstance(error, errors.AnswersPending)]
+    if len(pending) == len(failures):
+        raise errors.AnswersPending(str(pending[0]), sum(error.count for error in pending))
+    index = next(i for i, error in enumerate(failures) if error not in pending)
     more = f" ({len(rows)} of {total} shards failed)" if len(rows) > 1 else ""
-    kind = getattr(errors, first["type"], errors.StageError)
-    raise kind(f"stage {stage}, shard {first['shard_id']}{more}: {first['error']}")
+    shard_id = sorted(row["shard_id"] for row in rows)[index]
+    raise type(failures[index])(f"stage {stage}, shard {shard_id}{more}: {failures[index]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,6 @@ class JobRunner(Protocol):
     """Completes the stages of a round."""
 
     progress: Progress
-    round_index: int | None
 
     def map(self, job: ShardJob, shard_ids: Sequence[int], *, total: int | None) -> None:
         """Complete a shard-wise stage."""
@@ -30,6 +30,10 @@ class JobRunner(Protocol):
 
     def call(self, job: CallJob) -> None:
         """Complete a whole-pool stage."""
+        ...
+
+    def train(self, job: TrainingJob, outputs: Sequence[StageDir]) -> None:
+        """Complete the training of a round, which commits several stages."""
         ...
 
 
@@ -59,6 +63,12 @@ class StageRunner:
         self.stop_after = stop_after
         self.round_index: int | None = None
         self._last_epoch_event = 0.0
+
+    def of_round(self, round_index: int) -> StageRunner:
+        """Return a runner of the same run whose stages belong to a round."""
+        runner = copy.copy(self)
+        runner.round_index = round_index
+        return runner
 
     def map(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -13,31 +12,32 @@ import torch
 from torch.nn import functional as F
 
 from madbal_ray.arrays import Mask, RGBImage
-from madbal_ray.config.schema import EvaluationConfig
+from madbal_ray.config.running import EvaluationConfig
 from madbal_ray.engine.workers import TrainContext
 from madbal_ray.evaluation.metrics import confusion_matrix, summarize_confusion
 from madbal_ray.labels.ledger import Ledger
 from madbal_ray.models.network import SegmentationNetwork
-from madbal_ray.pool.reader import ImageReader, PoolImage, map_ahead, read_images
+from madbal_ray.pool.prepared import Pool
+from madbal_ray.pool.reader import PoolImage, map_ahead, read_images
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.vision.normalize import normalize_images
 
 
-@dataclass
+@dataclass(kw_only=True)
 class EvaluateSplits:
-    """Confusion matrices and metrics of one round on every evaluation split."""
+    """Confusion matrices and metrics of one round on every evaluation split.
+
+    Attributes:
+        ledger: what the labels cost that the network was trained on.
+    """
 
     output: StageDir
-    images: StageDir
-    splits: Mapping[str, list[int]]
-    reader: ImageReader
+    pool: Pool
     config: EvaluationConfig
-    num_classes: int
     round_index: int
     ledger: Ledger
     use_bf16: bool
-    threads: int
 
     def __post_init__(self) -> None:
         self._rows: dict[str, list[dict[str, Any]]] = {"confusion": [], "metrics": []}
@@ -58,7 +58,7 @@ class EvaluateSplits:
             selection: ``last`` or ``best``.
             epoch: of phase I, counted from 1.
         """
-        for split in self.splits:
+        for split in self.pool.evaluation_shards:
             counts, num_images = self._confusion(network, context, split)
             identity = {
                 "round": self.round_index,
@@ -86,8 +86,10 @@ class EvaluateSplits:
     ) -> tuple[np.ndarray, int]:
         """Return the confusion matrix of one split over all workers, and its images."""
         network.set_phase("eval")
-        images = [image for i in self.splits[split] for image in read_images(self.images, i)]
-        shape = (self.num_classes, self.num_classes)
+        source = self.pool.evaluation_images or self.pool.images
+        shards = self.pool.evaluation_shards[split]
+        images = [image for shard_id in shards for image in read_images(source, shard_id)]
+        shape = (self.pool.num_classes, self.pool.num_classes)
         total = torch.zeros(shape, dtype=torch.int64, device=context.device)
         for part in self._batches(images[context.rank :: context.world_size]):
             total += self._batch_confusion(network, part, context.device)
@@ -95,7 +97,7 @@ class EvaluateSplits:
 
     def _batches(self, images: list[PoolImage]):
         decoded = map_ahead(
-            self._load, images, threads=self.threads, ahead=2 * self.config.batch_size
+            self._load, images, threads=self.pool.threads, ahead=2 * self.config.batch_size
         )
         for _, run in groupby(decoded, key=lambda pair: (pair[0].shape, pair[1].shape)):
             window: list[tuple[RGBImage, Mask]] = []
@@ -109,11 +111,11 @@ class EvaluateSplits:
 
     def _load(self, image: PoolImage) -> tuple[RGBImage, Mask]:
         mask = (
-            self.reader.mask(image)
+            self.pool.reader.mask(image)
             if self.config.size == "original"
-            else self.reader.mask_on_working_grid(image)
+            else self.pool.reader.mask_on_working_grid(image)
         )
-        return self.reader.on_input_grid(image), mask
+        return self.pool.reader.on_input_grid(image), mask
 
     def _batch_confusion(
         self,
@@ -130,7 +132,7 @@ class EvaluateSplits:
                 logits.float(), tuple(truth.shape[1:]), mode="bilinear", align_corners=False
             )
             return confusion_matrix(
-                truth=truth, prediction=full.argmax(dim=1), num_classes=self.num_classes
+                truth=truth, prediction=full.argmax(dim=1), num_classes=self.pool.num_classes
             )
 
     def _metrics(self, counts: np.ndarray) -> dict[str, Any]:

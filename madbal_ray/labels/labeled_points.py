@@ -10,18 +10,24 @@ import pyarrow as pa
 
 from madbal_ray.arrays import IGNORE_INDEX, LabelMap
 from madbal_ray.errors import LabelError
+from madbal_ray.labels.class_map import unpack_class_map
 from madbal_ray.labels.ledger import latest_revisions
-from madbal_ray.pool.reader import (
-    ImageReader,
-    PoolImage,
-    pool_images,
-    read_images,
-    read_label_maps,
-    split_by_image,
-)
+from madbal_ray.pool.prepared import Pool
+from madbal_ray.pool.reader import PoolImage, pool_images, split_by_image
 from madbal_ray.state.stage_dir import StageDir
 
-COLUMNS = ["round", "image_id", "y", "x", "unit", "superpixel_id", "class_id", "status", "revision"]
+COLUMNS = [
+    "round",
+    "image_id",
+    "y",
+    "x",
+    "unit",
+    "superpixel_id",
+    "class_id",
+    "class_map",
+    "status",
+    "revision",
+]
 SHORT_GRID = 32_767
 
 
@@ -49,31 +55,26 @@ class LabeledPoints:
         return slice(int(self.start[index]), int(self.start[index + 1]))
 
 
-def read_labeled_points(
-    reader: ImageReader,
-    images: StageDir,
-    superpixels: StageDir,
-    shard_ids: Sequence[int],
-    labels: Sequence[StageDir],
-) -> LabeledPoints:
+def read_labeled_points(pool: Pool, labels: Sequence[StageDir]) -> LabeledPoints:
     """Read all labelled (not void, not skipped) pixels of the pool.
 
     Raises:
         LabelError: there is none.
     """
-    parts = [one.read_table("labels", shard_ids, columns=COLUMNS) for one in labels]
+    parts = [stage.read_table("labels", list(pool.shard_ids), columns=COLUMNS) for stage in labels]
     table = latest_revisions(pa.concat_tables(parts))
     if set(table["unit"].unique().to_pylist()) <= {"pixel"}:
-        points = _from_pixels(images, shard_ids, table)
+        points = _from_pixels(pool, table)
     else:
-        points = _from_regions(reader, images, superpixels, shard_ids, table)
+        points = _from_regions(pool, table)
     if not len(points.y):
         raise LabelError("no labelled pixel to train on: every answer was void or skipped")
     return points
 
 
-def _from_pixels(images: StageDir, shard_ids: Sequence[int], table: pa.Table) -> LabeledPoints:
-    known = {image.image_id: image for image in pool_images(images.read_table("images", shard_ids))}
+def _from_pixels(pool: Pool, table: pa.Table) -> LabeledPoints:
+    rows = pool.images.read_table("images", list(pool.shard_ids))
+    known = {image.image_id: image for image in pool_images(rows)}
     table = table.filter(pa.array(table["status"].to_numpy() == "labelled"))
     table = table.sort_by([("image_id", "ascending"), ("y", "ascending"), ("x", "ascending")])
     rows_of = split_by_image(table)
@@ -86,26 +87,20 @@ def _from_pixels(images: StageDir, shard_ids: Sequence[int], table: pa.Table) ->
     )
 
 
-def _from_regions(
-    reader: ImageReader,
-    images: StageDir,
-    superpixels: StageDir,
-    shard_ids: Sequence[int],
-    table: pa.Table,
-) -> LabeledPoints:
+def _from_regions(pool: Pool, table: pa.Table) -> LabeledPoints:
     """Expand superpixels and whole images; what was asked earlier keeps its own answer."""
     table = table.sort_by([("image_id", "ascending"), ("round", "ascending")])
     rows_of = split_by_image(table)
     answers = table.to_pandas()
     kept, ys, xs, classes = [], [], [], []
-    for shard_id in shard_ids:
-        in_shard = read_images(images, shard_id)
-        label_maps = read_label_maps(superpixels, shard_id, in_shard)
+    for shard_id in pool.shard_ids:
+        in_shard = pool.images_of(shard_id)
+        label_maps = pool.label_maps_of(shard_id)
         for image in in_shard:
             if image.image_id not in rows_of:
                 continue
             rows = answers.iloc[rows_of[image.image_id]].to_dict("records")
-            class_map = _expand(reader, image, label_maps[image.image_id], rows)
+            class_map = _expand(image, label_maps[image.image_id], rows)
             y, x = np.nonzero(class_map != IGNORE_INDEX)
             if len(y):
                 kept.append(image)
@@ -124,9 +119,7 @@ def _from_regions(
     )
 
 
-def _expand(
-    reader: ImageReader, image: PoolImage, label_map: LabelMap, rows: list[dict]
-) -> np.ndarray:
+def _expand(image: PoolImage, label_map: LabelMap, rows: list[dict]) -> np.ndarray:
     """Return the classes of an image's asked pixels, `IGNORE_INDEX` elsewhere."""
     class_map = np.full((image.work_height, image.work_width), IGNORE_INDEX, np.uint8)
     asked = np.zeros(class_map.shape, bool)
@@ -142,7 +135,7 @@ def _expand(
         if row["status"] != "labelled":
             continue
         if row["unit"] == "image":
-            class_map[where] = reader.mask_on_working_grid(image)[where]
+            class_map[where] = unpack_class_map(row["class_map"], *class_map.shape)[where]
         else:
             class_map[where] = int(row["class_id"])
     return class_map

@@ -8,27 +8,28 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from madbal_ray.pool.reader import ImageShardJob, read_images, split_by_image
+from madbal_ray.engine.contract import LightShardJob
+from madbal_ray.pool.prepared import Pool
+from madbal_ray.pool.reader import split_by_image
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.vision.grids import nearest_pixel
 
 
-@dataclass
-class RequestPixels(ImageShardJob):
+@dataclass(kw_only=True)
+class RequestPixels(LightShardJob):
     """Queries on the grid of the original images: what an annotator is asked."""
 
-    images: StageDir
+    pool: Pool
     queries: StageDir
     table_names = ("pixel_requests",)
-    is_light = True
 
     def run(self, shard_id: int) -> dict[str, pa.Table]:
         """Map the queries of one shard."""
         queries = self.queries.read_table("queries", [shard_id])
         rows_of = split_by_image(queries)
         parts = []
-        for image in read_images(self.images, shard_id):
+        for image in self.pool.images_of(shard_id):
             if image.image_id not in rows_of:
                 continue
             span = rows_of[image.image_id]

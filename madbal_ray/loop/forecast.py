@@ -6,25 +6,38 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from madbal_ray.arrays import RGBImage
+from madbal_ray.config.file import changed_keys
 from madbal_ray.config.schema import Config
 from madbal_ray.data.dataset import Dataset
 from madbal_ray.data.members import read_image_bytes
 from madbal_ray.data.registry import data_root, open_dataset
 from madbal_ray.engine.shards import peak_memory
-from madbal_ray.errors import BadImageError, PoolError
+from madbal_ray.engine.workers import SingleWorker
+from madbal_ray.errors import BadImageError, ConfigError, PoolError
+from madbal_ray.labels.labeled_points import LabeledPoints
 from madbal_ray.models.network import SegmentationNetwork, build_network
+from madbal_ray.models.trained import PHASE1, PHASE2, PhaseSpec
+from madbal_ray.pool.reader import PoolImage
 from madbal_ray.pool.superpixels.embed_superpixels import EmbedSuperpixels
 from madbal_ray.pool.superpixels.segment_images import SegmentImages
+from madbal_ray.report.protocol import describe_scope
 from madbal_ray.runs.status import format_seconds
-from madbal_ray.scoring.score_images import ScoreImages, ScoringPlan
+from madbal_ray.scoring.score_images import ScoreImages
+from madbal_ray.state.run_dir import RunDir
+from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.stages import stages_of
 from madbal_ray.state.storage import Folder
-from madbal_ray.strategies.registry import resolve
+from madbal_ray.strategies.strategy import resolve
+from madbal_ray.training.batches import BatchMaker
+from madbal_ray.training.image_cache import ImageCache
+from madbal_ray.training.phase import PhaseTrainer
 from madbal_ray.vision.decode import decode_image, resize_image
 from madbal_ray.vision.grids import grid_shape
 
@@ -79,6 +92,31 @@ class Forecast:
         return lines
 
 
+def plan_lines(config: Config, run_dir: RunDir, *, device: str) -> list[str]:
+    """Return what a run would do, what is done of it and what it will cost, as lines.
+
+    Raises:
+        ConfigError: the folder holds a run with other settings.
+        DataError, PoolError: as `forecast`.
+    """
+    if run_dir.exists and (changes := changed_keys(run_dir.config(), config)):
+        raise ConfigError(f"{run_dir} was started with other settings: {'; '.join(changes)}")
+    lines = [
+        f"data     {config.data.name}, pool split {config.data.pool_split}",
+        f"pool     {run_dir.pool_folder(config)}",
+        f"run      {run_dir}",
+        f"network  {config.model.backbone} + {config.model.head}, weights {config.model.weights}",
+        f"asks     {config.budget.initial_pixels_per_image} pixels an image at random, then "
+        f"{config.num_rounds - 1} x {config.budget.pixels_per_image}"
+        f"{describe_scope(config.budget)} by {config.strategy.name}",
+    ]
+    for index in range(config.num_rounds):
+        names = stages_of("round") if run_dir.exists else []
+        done = [name for name in names if run_dir.find(name, index)]
+        lines.append(f"round {index}  done: {', '.join(done) or 'nothing'}")
+    return lines + forecast(config, device=device).lines()
+
+
 def forecast(config: Config, *, device: str) -> Forecast:
     """Do every step of a run on a few images and multiply.
 
@@ -128,9 +166,10 @@ class _Probe:
         network = build_network(
             config.model, self.dataset.num_classes, weights=None, seed=0, supports=strategy.supports
         ).to(self.device)
-        stages.append(StageForecast("train phase I", rounds * self._train(network, "phase1")))
+        maker = self._batch_maker(inputs, works)
+        stages.append(StageForecast("train phase I", self._train(network, maker, PHASE1)))
         if strategy.has_phase2:
-            stages.append(StageForecast("train phase II", rounds * self._train(network, "phase2")))
+            stages.append(StageForecast("train phase II", self._train(network, maker, PHASE2)))
         network.set_phase("eval")
         torch.set_num_threads(config.train.threads_per_worker)
         forward, _ = _timed(lambda: [self._forward(network, one) for one in inputs])
@@ -167,32 +206,52 @@ class _Probe:
         )
         return inputs, works
 
-    def _train(self, network: SegmentationNetwork, phase: Any) -> float:
-        """Return seconds of one round's phase: a step on noise, times the number of steps."""
-        train = self.config.train
-        settings = getattr(train, phase)
-        network.set_phase(phase)
-        torch.set_num_threads(train.threads_per_worker)
-        batch = settings.batch_size // train.num_workers
-        size = train.crop or grid_shape(self.config.grids.input, *self._usual_size())
-        noise = torch.rand(batch, 3, *size, device=self.device)
+    def _batch_maker(self, inputs: list[np.ndarray], works: list[np.ndarray]) -> BatchMaker:
+        """Return what makes batches of the probed images, with as many points as a round's."""
+        count = self.config.budget.initial_pixels_per_image
+        generator = np.random.default_rng(0)
+        images, parts = [], []
+        for index, (picture, work) in enumerate(zip(inputs, works, strict=True)):
+            size = (*work.shape[:2], *picture.shape[:2], *work.shape[:2])
+            images.append(PoolImage(str(index), "", None, *size))
+            pixels = work.shape[0] * work.shape[1]
+            number = pixels if count == "all" else min(count, pixels)
+            drawn = np.sort(generator.choice(pixels, number, replace=False))
+            parts.append(np.stack(np.divmod(drawn, work.shape[1])))
+        y, x = np.concatenate(parts, axis=1)
+        points = LabeledPoints(
+            images=images,
+            start=np.cumsum([0, *(part.shape[1] for part in parts)]),
+            y=y,
+            x=x,
+            class_id=generator.integers(0, self.dataset.num_classes, len(y)).astype(np.uint8),
+            is_target=generator.random(len(y)) < 0.5,
+            is_boundary=generator.random(len(y)) < 0.5,
+        )
+        return BatchMaker(
+            points=points,
+            cache=ImageCache(_Decoded(inputs), memory_gib=1.0, disk_gib=0.0),
+            config=self.config.train,
+            seed=0,
+            round_index=0,
+            threads=self.config.resources.decode_threads,
+        )
 
-        def step() -> None:
-            output = network(noise, supports=phase == "phase2")
-            parts = [output.logits] if phase == "phase1" else list(output.head_logits)
-            if phase == "phase2" and output.error_logits is not None:
-                parts.append(output.error_logits)
-            torch.stack([one.mean() for one in parts]).sum().backward()
-            if self.device.type == "cuda":
-                torch.cuda.synchronize()
-
-        step()
-        seconds, _ = _timed(lambda: [step()])
-        return seconds * settings.epochs * math.ceil(len(self.pool) / settings.batch_size)
-
-    def _usual_size(self) -> tuple[int, int]:
-        _, pictures = self._decode()
-        return pictures[0].shape[0], pictures[0].shape[1]
+    def _train(self, network: SegmentationNetwork, maker: BatchMaker, phase: PhaseSpec) -> float:
+        """Return the seconds of a phase in all rounds: a step of the trainer, many times."""
+        settings = phase.settings(self.config.train)
+        torch.set_num_threads(self.config.train.threads_per_worker)
+        trainer = PhaseTrainer(
+            config=self.config,
+            round_index=0,
+            phase=phase,
+            stage=StageDir(Folder("."), phase.name, "probe"),
+            maker=maker,
+            context=SingleWorker(self.device, lambda progress: None),
+        )
+        seconds = trainer.step_seconds(network) / self.config.train.num_workers
+        steps = math.ceil(len(self.pool) / settings.batch_size)
+        return self.config.num_rounds * settings.epochs * steps * seconds
 
     def _forward(self, network: SegmentationNetwork, image: np.ndarray) -> Any:
         with torch.inference_mode():
@@ -208,11 +267,11 @@ class _Probe:
     ) -> float:
         config, strategy = self.config, resolve(self.config.strategy)
         torch.set_num_threads(config.score.threads_per_worker)
-        assert strategy.pixel_score is not None
-        plan = ScoringPlan(
-            strategy.pixel_score, "superpixels", "top", self.dataset.num_classes,
-            config.budget.most_per_image, False, config.strategy, config.seed, 1,
-        )  # fmt: skip
+        plan = replace(
+            strategy.plan(config, num_classes=self.dataset.num_classes, round_index=1),
+            rows="superpixels",
+            candidate_rule="top",
+        )
         use_bf16 = config.score.precision == "bf16"
         stage = ScoreImages(network, plan, use_bf16=use_bf16, device=self.device)
 
@@ -228,6 +287,17 @@ class _Probe:
 
         score_one(0)
         return _timed(lambda: [score_one(index) for index in range(len(inputs))])[0]
+
+
+class _Decoded:
+    """Reads the probed images, which are decoded already."""
+
+    def __init__(self, inputs: list[np.ndarray]) -> None:
+        self.inputs = inputs
+
+    def on_input_grid(self, image: PoolImage) -> RGBImage:
+        """Return the image on the input grid."""
+        return self.inputs[int(image.image_id)]
 
 
 def _timed(work: Callable[[], list[Result]]) -> tuple[float, list[Result]]:

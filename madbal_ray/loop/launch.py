@@ -1,9 +1,11 @@
-"""One whole run on a given engine: lock, configuration, loop."""
+"""Launching work in a run folder: which engine, where, under its lock and with its settings."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -11,25 +13,42 @@ from madbal_ray.config.schema import Config
 from madbal_ray.engine.contract import Engine
 from madbal_ray.engine.local import LocalEngine
 from madbal_ray.engine.progress import LogProgress, Progress
-from madbal_ray.errors import ResourceError
-from madbal_ray.loop.active_loop import ActiveLoop
+from madbal_ray.errors import ConfigError, ResourceError
+from madbal_ray.loop.active_loop import run_loop
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.tracking.trackers import check_tracking
 
+EngineName = Literal["ray", "local"]
+MakeEngine = Callable[[Config, RunDir], Engine]
 
-def run_whole(
-    config: Config,
-    run_dir: RunDir,
-    make_engine: Callable[[], Engine],
-    *,
-    progress: Progress | None = None,
-    stop_after: tuple[str, int | None] | None = None,
-    take_over: bool = False,
-) -> None:
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How work is launched.
+
+    Attributes:
+        engine: ``ray``, or ``local``: this process, no Ray needed.
+        overrides: strings ``section.key=value`` on top of the configuration.
+        address: of a Ray cluster; None: $RAY_ADDRESS, else a private local one.
+        progress: view of the work; None: lines through `logging`.
+        take_over: end the lease of another process on an object store.
+        stop_after: (stage, round) after which to stop; round None for pool stages.
+    """
+
+    engine: EngineName = "ray"
+    overrides: Sequence[str] = ()
+    address: str | None = None
+    progress: Progress | None = None
+    take_over: bool = False
+    stop_after: tuple[str, int | None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine not in ("ray", "local"):
+            raise ConfigError(f"engine = {self.engine!r}; expected ray or local")
+
+
+def run_whole(config: Config, run_dir: RunDir, make_engine: MakeEngine, launch: Launch) -> None:
     """Run an experiment, or carry on with one.
-
-    Args:
-        make_engine: called once the folder is ours and the configuration accepted.
 
     Raises:
         ConfigError: the configuration differs from the run's.
@@ -37,25 +56,22 @@ def run_whole(
     """
 
     def work(engine: Engine, view: Progress) -> None:
-        ActiveLoop(config, run_dir, engine, view, device=engine.device, stop_after=stop_after).run()
+        run_loop(config, run_dir, engine, view, stop_after=launch.stop_after)
 
-    with_engine(config, run_dir, make_engine, work, progress=progress, take_over=take_over)
+    with_engine(config, run_dir, make_engine, launch, work)
 
 
 def with_engine(
     config: Config,
     run_dir: RunDir,
-    make_engine: Callable[[], Engine],
+    make_engine: MakeEngine,
+    launch: Launch,
     work: Callable[[Engine, Progress], None],
-    *,
-    progress: Progress | None = None,
-    take_over: bool = False,
 ) -> None:
     """Do some work in a run folder: under its lock, with its settings, on a fresh engine.
 
     Args:
         make_engine: called once the folder is ours and the configuration accepted.
-        take_over: end the lease of another process on an object store.
 
     Raises:
         ConfigError: the configuration differs from the folder's, or a tracker that it asks for
@@ -63,19 +79,19 @@ def with_engine(
         LockedError: another process holds the folder.
     """
     check_tracking(config.tracking)
-    with run_dir.lock(take_over=take_over):
+    with run_dir.lock(take_over=launch.take_over):
         run_dir.store_config(config)
-        engine = make_engine()
+        engine = make_engine(config, run_dir)
         started = time.time()
         try:
-            work(engine, progress if progress is not None else LogProgress())
+            work(engine, launch.progress if launch.progress is not None else LogProgress())
         finally:
             engine.close()
             run_dir.append_event("process_ended", seconds=round(time.time() - started, 3))
 
 
-def make_local_engine(config: Config) -> LocalEngine:
-    """Return the local engine on this machine's device."""
+def make_local_engine(config: Config, run_dir: RunDir | None = None) -> LocalEngine:
+    """Return the local engine on this machine's device, whatever the run."""
     return LocalEngine(local_device(config.resources.device))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 from madbal_ray.config.file import load_config, merged
 from madbal_ray.config.schema import Config
@@ -11,12 +11,13 @@ from madbal_ray.engine.progress import Progress
 from madbal_ray.engine.stages import StageRunner
 from madbal_ray.errors import ConfigError
 from madbal_ray.labels.requests import RequestPixels
-from madbal_ray.loop.ask import Acquisition
+from madbal_ray.loop.round import History, Round
+from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.prepare import prepare_pool
 from madbal_ray.runs.trained_model import TrainedModel
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stage_dir import StageDir, digests
-from madbal_ray.strategies.registry import resolve
+from madbal_ray.strategies.strategy import resolve
 from madbal_ray.tracking.trackers import Trackers
 
 ROUND = 0
@@ -64,56 +65,63 @@ def scoring_config(model: TrainedModel, pool: str, *, overrides: tuple[str, ...]
     return config
 
 
-@dataclass
-class PoolScorer:
-    """Prepares a pool, scores it and, with a budget, asks for pixels.
+def score_unlabelled(
+    model: TrainedModel,
+    config: Config,
+    out: RunDir,
+    engine: Engine,
+    progress: Progress,
+    *,
+    asks: bool,
+    stop_after: tuple[str, int | None] | None = None,
+) -> None:
+    """Prepare a pool, score it and, where asked for, choose pixels; do what is not done yet.
 
-    Attributes:
+    Args:
         out: folder of the result; a run folder of its own, so that the same call carries on.
+        asks: also choose `budget.pixels_per_image` pixels in each image.
     """
+    trackers = Trackers(config, out, progress.say)
+    is_finished = False
+    try:
+        runner = StageRunner(out, engine, progress, trackers, stop_after)
+        _score(model, config, out, runner, engine.device, asks=asks)
+        is_finished = True
+    finally:
+        trackers.close(is_finished=is_finished)
 
-    model: TrainedModel
-    config: Config
-    out: RunDir
-    engine: Engine
-    progress: Progress
-    stop_after: tuple[str, int | None] | None = None
 
-    def run(self, *, ask: bool) -> None:
-        """Do what is not done yet.
-
-        Args:
-            ask: also choose `budget.pixels_per_image` pixels in each image.
-        """
-        trackers = Trackers(self.config, self.out, self.progress.say)
-        is_finished = False
-        try:
-            self._run(ask, trackers)
-            is_finished = True
-        finally:
-            trackers.close(is_finished=is_finished)
-
-    def _run(self, ask: bool, trackers: Trackers) -> None:
-        runner = StageRunner(self.out, self.engine, self.progress, trackers, self.stop_after)
-        pool = prepare_pool(
-            self.config, self.out.folder / "pool", runner, self.engine.device, needs_masks=False
-        )
-        strategy = resolve(self.config.strategy)
-        runner.round_index = ROUND
-        for phase in self.model.phases:
-            if phase is not None:
-                runner.point(phase)
-        acquisition = Acquisition(self.config, strategy, pool, runner, self.engine.device)
-        folder = self.out.round_folder(ROUND)
-        if not ask:
-            acquisition.score(folder, ROUND, (), self.model.phases)
-            return
-        queries = acquisition.ask(folder, ROUND, (), self.model.phases)
-        requests = StageDir.plan(folder, "requests", {}, digests(pool.images, queries))
-        runner.map(
-            RequestPixels(
-                requests, pool.reader, self.config.resources.decode_threads, pool.images, queries
-            ),
-            pool.shard_ids,
-            total=pool.num_images,
-        )
+def _score(
+    model: TrainedModel,
+    config: Config,
+    out: RunDir,
+    runner: StageRunner,
+    device: str,
+    *,
+    asks: bool,
+) -> None:
+    pool = prepare_pool(config, out.folder / "pool", runner, device, needs_masks=False)
+    folder = out.round_folder(ROUND)
+    scoring = Round(
+        config=config,
+        pool=pool,
+        index=ROUND,
+        runner=runner.of_round(ROUND),
+        folder=folder,
+        own_folder=folder,
+        weights=PublishedWeights("none", None),
+        device=device,
+    )
+    for stage in model.phases.stages:
+        runner.point(stage)
+    history = replace(History.before(pool), network=model.phases)
+    if not asks:
+        scoring.score(history)
+        return
+    queries = scoring.ask(history)
+    requests = StageDir.plan(folder, "requests", {}, digests(pool.images, queries))
+    runner.map(
+        RequestPixels(output=requests, pool=pool, queries=queries),
+        pool.shard_ids,
+        total=pool.num_images,
+    )

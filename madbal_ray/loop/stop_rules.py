@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from madbal_ray.config.schema import StopConfig
+from madbal_ray.config.running import StopConfig
 
 
 def reason_to_stop(config: StopConfig, history: Sequence[Mapping[str, Any]]) -> str | None:

@@ -1,4 +1,4 @@
-"""Backbones from torchvision; one entry of `BACKBONES` is a constructor and a tap list."""
+"""Backbones from torchvision; one `BackboneSpec` is a constructor and a tap list."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torchvision import models as tv
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from madbal_ray.errors import ConfigError
+from madbal_ray.seams import BACKBONES
 
 PROBE_SIZE = 64
 
@@ -45,23 +46,19 @@ def _resnet50(output_stride: int) -> nn.Module:
     return tv.resnet50(replace_stride_with_dilation=[False, output_stride < 16, output_stride < 32])
 
 
-BACKBONES: Mapping[str, BackboneSpec] = {
-    "mobilenet_v2": BackboneSpec(
-        build=_sequential(tv.mobilenet_v2),
-        taps=("features.3", "features.6", "features.13", "features.17"),
-        unused=("features.18.", "classifier."),
-    ),
-    "mobilenet_v3_large": BackboneSpec(
-        build=_sequential(tv.mobilenet_v3_large),
-        taps=("features.3", "features.6", "features.12", "features.16"),
-        unused=("classifier.",),
-    ),
-    "resnet50": BackboneSpec(
-        build=_resnet50,
-        taps=("layer1", "layer2", "layer3", "layer4"),
-        unused=("fc.",),
-    ),
-}
+MOBILENET_V2 = BackboneSpec(
+    build=_sequential(tv.mobilenet_v2),
+    taps=("features.3", "features.6", "features.13", "features.17"),
+    unused=("features.18.", "classifier."),
+)
+MOBILENET_V3_LARGE = BackboneSpec(
+    build=_sequential(tv.mobilenet_v3_large),
+    taps=("features.3", "features.6", "features.12", "features.16"),
+    unused=("classifier.",),
+)
+RESNET50 = BackboneSpec(
+    build=_resnet50, taps=("layer1", "layer2", "layer3", "layer4"), unused=("fc.",)
+)
 
 
 class Backbone(nn.Module):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -59,13 +57,6 @@ class DeepLabV3Plus(nn.Module):
         """Return logits on the grid of tap 1."""
         low = self.project_low(features[0])
         return self.decoder(torch.cat([resize(self.pyramid(features[3]), low.shape[-2:]), low], 1))
-
-
-HEADS: Mapping[str, Callable[[tuple[int, ...], int], nn.Module]] = {
-    "lraspp": LRASPP,
-    "deeplabv3": DeepLabV3,
-    "deeplabv3plus": DeepLabV3Plus,
-}
 
 
 class MaturityHeads(nn.Module):

@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from madbal_ray.config.schema import ModelConfig, Supports
+from madbal_ray.config.training import ModelConfig, Supports
 from madbal_ray.errors import ConfigError
 from madbal_ray.models.backbones import Backbone
-from madbal_ray.models.heads import HEADS, LossPredictionModule, MaturityHeads, resize
+from madbal_ray.models.heads import LossPredictionModule, MaturityHeads, resize
+from madbal_ray.seams import HEADS
 
 Phase = Literal["phase1", "phase2", "eval"]
 

@@ -1,33 +1,74 @@
-"""Weights of a finished round: file names, and the network that they make."""
+"""A trained network on disk: its phases, the names of their weights, and loading them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
 from safetensors.torch import load as load_safetensors
 
-from madbal_ray.config.schema import ModelConfig, Supports
+from madbal_ray.config.training import ModelConfig, PhaseConfig, Supports, TrainConfig
 from madbal_ray.models.network import SegmentationNetwork, build_network
 from madbal_ray.state.stage_dir import StageDir
 
-PHASE1_WEIGHTS = "phase1.safetensors"
+
+@dataclass(frozen=True)
+class PhaseSpec:
+    """A phase of training.
+
+    Attributes:
+        name: of its stage, its section below `train`, and its part of the network.
+        weights: file of its weights in the stage's folder.
+    """
+
+    name: Literal["phase1", "phase2"]
+    weights: str
+
+    def settings(self, config: TrainConfig) -> PhaseConfig:
+        """Return the section of the configuration."""
+        return config.phase1 if self.name == "phase1" else config.phase2
 
 
-PHASE2_WEIGHTS = "phase2.safetensors"
+PHASE1 = PhaseSpec("phase1", "phase1.safetensors")
+"""Backbone and main head."""
+
+PHASE2 = PhaseSpec("phase2", "phase2.safetensors")
+"""Maturity heads, weight block, loss prediction; the rest is frozen."""
+
+PHASES = (PHASE1, PHASE2)
 
 
-Phases = tuple[StageDir, StageDir | None]
+@dataclass(frozen=True)
+class TrainedPhases:
+    """The stages that hold a round's network.
+
+    Attributes:
+        phase2: None for a strategy whose network has no supports.
+    """
+
+    phase1: StageDir
+    phase2: StageDir | None
+
+    def __iter__(self) -> Iterator[tuple[PhaseSpec, StageDir]]:
+        """Yield the phases that there are."""
+        yield PHASE1, self.phase1
+        if self.phase2 is not None:
+            yield PHASE2, self.phase2
+
+    @property
+    def stages(self) -> list[StageDir]:
+        """Return the stages that there are."""
+        return [stage for _, stage in self]
 
 
 def load_network(
-    model: ModelConfig,
-    num_classes: int,
-    phase1: StageDir,
-    phase2: StageDir | None,
-    supports: Supports,
+    model: ModelConfig, num_classes: int, phases: TrainedPhases, supports: Supports
 ) -> SegmentationNetwork:
     """Return the network of a finished round."""
     network = build_network(model, num_classes, weights=None, seed=0, supports=supports)
-    state = load_safetensors(phase1.folder.read(PHASE1_WEIGHTS))
-    if phase2 is not None:
-        state |= load_safetensors(phase2.folder.read(PHASE2_WEIGHTS))
+    state = {}
+    for phase, stage in phases:
+        state |= load_safetensors(stage.folder.read(phase.weights))
     network.load_state_dict(state, strict=True)
     return network

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from madbal_ray.config.schema import GridsConfig
+from madbal_ray.config.pool import GridsConfig
 from madbal_ray.errors import BadImageError, DataError
 from madbal_ray.pool.reader import (
     ImageShardJob,
@@ -22,7 +22,7 @@ from madbal_ray.vision.decode import decode_image, decode_mask
 from madbal_ray.vision.grids import grid_shape
 
 
-@dataclass
+@dataclass(kw_only=True)
 class InspectImages(ImageShardJob):
     """Decode every image and mask once: sizes of the grids, or quarantine."""
 

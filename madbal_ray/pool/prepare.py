@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from madbal_ray.config.schema import Config
@@ -18,41 +17,16 @@ from madbal_ray.pool.clusters.backend import choose_backend
 from madbal_ray.pool.clusters.fit_job import FitKMeans
 from madbal_ray.pool.index import index_rows, write_index
 from madbal_ray.pool.inspect_job import InspectImages
+from madbal_ray.pool.prepared import Pool
 from madbal_ray.pool.reader import ImageReader
 from madbal_ray.pool.superpixels.embed_job import EmbedPool
 from madbal_ray.pool.superpixels.segment_job import SegmentPool
+from madbal_ray.seams import ORACLES
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir, digest, digests, table_path
 from madbal_ray.state.storage import Folder
 
 SHOWN_REASONS = 5
-
-
-@dataclass(frozen=True)
-class Pool:
-    """A prepared pool.
-
-    Attributes:
-        shard_ids: shards of the pool split.
-        evaluation_shards: shards of every evaluation split.
-        num_images: images of the pool split, quarantined ones not counted (N).
-        num_pixels: pixels of their working grids.
-    """
-
-    reader: ImageReader
-    class_names: tuple[str, ...]
-    images: StageDir
-    superpixels: StageDir
-    clusters: StageDir
-    shard_ids: list[int]
-    evaluation_shards: dict[str, list[int]]
-    num_images: int
-    num_pixels: int
-
-    @property
-    def num_classes(self) -> int:
-        """Return C."""
-        return len(self.class_names)
 
 
 def prepare_pool(
@@ -66,7 +40,7 @@ def prepare_pool(
     """Index, inspect, segment, embed and cluster what is not done yet.
 
     Args:
-        needs_masks: a simulated oracle will answer; False: nobody does.
+        needs_masks: the oracle will answer; False: nobody is asked.
 
     Raises:
         DataError: the data set or its masks cannot be used.
@@ -90,6 +64,7 @@ def prepare_pool(
     )
     return Pool(
         reader=reader,
+        threads=config.resources.decode_threads,
         class_names=dataset.class_names,
         images=images,
         superpixels=superpixels,
@@ -144,7 +119,13 @@ def _inspect(
             raise _too_many_bad(images, row["shard_id"], split, bad[split], total[split], config)
 
     runner.map(
-        InspectImages(images, reader, config.resources.decode_threads, index, config.grids),
+        InspectImages(
+            output=images,
+            reader=reader,
+            threads=config.resources.decode_threads,
+            index=index,
+            grids=config.grids,
+        ),
         sorted(split_of),
         total=sum(total.values()),
         on_row=check,
@@ -183,10 +164,11 @@ def _check_pool(config: Config, totals: dict[str, int], *, needs_masks: bool) ->
         raise PoolError(
             f"no image of the pool can be used: all {totals['quarantined']} are quarantined"
         )
-    if needs_masks and config.oracle.kind == "simulated" and totals["without_mask"]:
+    kind = config.oracle.kind
+    if needs_masks and ORACLES[kind].needs_masks and totals["without_mask"]:
         raise DataError(
             f"{totals['without_mask']} of {totals['images']} pool images have no mask, so a "
-            "simulated oracle cannot answer for them; add the masks, or remove the images"
+            f"{kind} oracle cannot answer for them; add the masks, or remove the images"
         )
 
 
@@ -229,7 +211,13 @@ def _cluster(
     if not superpixels.is_done:  # then no centroids lie there: say early that they cannot be made
         choose_backend(config.clustering.backend, device)
     runner.map(
-        SegmentPool(superpixels, reader, threads, images, config.superpixels),
+        SegmentPool(
+            output=superpixels,
+            reader=reader,
+            threads=threads,
+            images=images,
+            config=config.superpixels,
+        ),
         shard_ids,
         total=num_images,
     )
@@ -245,7 +233,16 @@ def _cluster(
         digests(images, superpixels),
     )
     runner.map(
-        EmbedPool(features, reader, threads, images, superpixels, config.features, weights, device),
+        EmbedPool(
+            output=features,
+            reader=reader,
+            threads=threads,
+            images=images,
+            superpixels=superpixels,
+            config=config.features,
+            weights=weights,
+            device=device,
+        ),
         shard_ids,
         total=num_images,
     )
@@ -254,7 +251,11 @@ def _cluster(
     )
     _fit_kmeans(config, runner, centroids, features, shard_ids, device)
     clusters = StageDir.plan(folder, "superpixel_clusters", {}, digests(features, centroids))
-    runner.map(AssignPool(clusters, features, centroids), shard_ids, total=num_images)
+    runner.map(
+        AssignPool(output=clusters, features=features, centroids=centroids),
+        shard_ids,
+        total=num_images,
+    )
     return superpixels, clusters
 
 
@@ -272,4 +273,12 @@ def _fit_kmeans(
         return
     backend, reason = choose_backend(config.clustering.backend, device)
     runner.progress.say(f"K-means: {backend} ({reason})")
-    runner.call(FitKMeans(centroids, features, shard_ids, config.clustering, backend))
+    runner.call(
+        FitKMeans(
+            output=centroids,
+            features=features,
+            shard_ids=shard_ids,
+            config=config.clustering,
+            backend=backend,
+        )
+    )

@@ -183,9 +183,9 @@ def map_ahead(
             yield waiting.popleft().result()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ImageShardJob:
-    """A shard job that reads images.
+    """A shard job that decodes images.
 
     Attributes:
         output: folder of the stage.
@@ -197,6 +197,7 @@ class ImageShardJob:
     reader: ImageReader
     threads: int
     is_light = False
+    counts_images = True
 
     def setup(self) -> None:
         """Load nothing."""

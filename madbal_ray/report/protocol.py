@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from madbal_ray.arrays import IGNORE_INDEX
-from madbal_ray.config.schema import BudgetConfig, Config, GridSize, LongSide
+from madbal_ray.config.asking import BudgetConfig
+from madbal_ray.config.schema import Config
+from madbal_ray.config.section import GridSize, LongSide
 
 
 def describe_protocol(

@@ -9,14 +9,14 @@ from sklearn.metrics import average_precision_score
 
 from madbal_ray.arrays import IGNORE_INDEX, LabelMap, RGBImage
 from madbal_ray.labels.asked_pixels import AskedPixels
-from madbal_ray.pool.clusters.assign_job import read_clusters
+from madbal_ray.pool.prepared import read_clusters
 from madbal_ray.pool.reader import PoolImage, read_images, read_label_maps
 from madbal_ray.runs.run import Run
 from madbal_ray.models.trained import load_network
 from madbal_ray.report.pictures import ClusterGallery, QueryPicture, RunInsight
 from madbal_ray.scoring.registry import ScoreOptions
 from madbal_ray.scoring.explain_image import Explanation, explain_image
-from madbal_ray.strategies.registry import resolve
+from madbal_ray.strategies.strategy import resolve
 from madbal_ray.pool.superpixels.patches import crop_patches
 
 NUM_PICTURES = 3
@@ -50,10 +50,8 @@ class _Inspector:
         config = run.config
         self.supports = resolve(config.strategy).supports
         self.reader = run.reader()
-        phase1 = run.stage("phase1", round_index)
-        phase2 = run.stage("phase2", round_index) if self.supports != "none" else None
         self.network = load_network(
-            config.model, len(run.class_names), phase1, phase2, self.supports
+            config.model, len(run.class_names), run.network(round_index), self.supports
         ).to(device)
         self.network.set_phase("eval")
         self.options = ScoreOptions(config.strategy.normalize_terms, config.strategy.uncertainty)

@@ -11,34 +11,15 @@ import pyarrow.compute as pc
 from madbal_ray.state import tables
 from madbal_ray.data.registry import data_root, open_dataset
 from madbal_ray.errors import RunDirError
+from madbal_ray.models.trained import TrainedPhases
+from madbal_ray.pool.prepared import Pool
 from madbal_ray.pool.reader import ImageReader, PoolImage, pool_images
 from madbal_ray.report.protocol import describe_protocol
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stage_dir import StageDir
-
-POOL_TABLES = {
-    "images": "images",
-    "quarantine": "images",
-    "superpixels": "superpixels",
-    "superpixel_features": "superpixel_features",
-    "centroids": "centroids",
-    "superpixel_clusters": "superpixel_clusters",
-}
-ROUND_TABLES = {
-    "superpixel_scores": "score",
-    "pixel_candidates": "score",
-    "image_scores": "score",
-    "cluster_statistics": "score",
-    "cluster_budgets": "allocate",
-    "queries": "select",
-    "labels": "labels",
-    "class_loss_thresholds": "phase2",
-    "confusion": "metrics",
-    "metrics": "metrics",
-    "pixel_requests": "requests",
-}
-"""Which stage writes a table."""
-
+from madbal_ray.state.stages import writer_of
+from madbal_ray.state.storage import Folder
+from madbal_ray.strategies.strategy import resolve
 
 class Run:
     """A run on disk, finished or not; reads only what is committed."""
@@ -71,14 +52,14 @@ class Run:
         tables.schema(name)
         if name == "timings":
             return self._timings(round)
-        if name in POOL_TABLES:
-            return self.stage(POOL_TABLES[name]).read_table(name)
+        writer = writer_of(name)
+        if writer.scope == "pool":
+            return self.stage(writer.name).read_table(name)
         if round is not None:
-            return self.stage(ROUND_TABLES[name], round).read_table(name)
-        stages = [
-            self.run_dir.find(ROUND_TABLES[name], index) for index in range(self.config.num_rounds)
-        ]
-        return tables.concat(name, [one.read_table(name) for one in stages if one is not None])
+            return self.stage(writer.name, round).read_table(name)
+        rounds = range(self.config.num_rounds)
+        stages = [self.run_dir.find(writer.name, index) for index in rounds]
+        return tables.concat(name, [stage.read_table(name) for stage in stages if stage is not None])
 
     def stage(self, name: str, round: int | None = None) -> StageDir:
         """Return the folder of a finished stage; round None: of the pool.
@@ -107,6 +88,44 @@ class Run:
         dataset = open_dataset(self.config.data, folder)
         root = data_root(self.config.data, folder)
         return ImageReader(root, dataset.mask_values, self.config.data.max_pixels)
+
+    def network(self, round_index: int) -> TrainedPhases:
+        """Return the stages that hold a round's network.
+
+        Raises:
+            RunDirError: the round is not trained.
+        """
+        has_phase2 = resolve(self.config.strategy).has_phase2
+        return TrainedPhases(
+            self.stage("phase1", round_index),
+            self.stage("phase2", round_index) if has_phase2 else None,
+        )
+
+    def pool(self, *, reads_images: bool = True) -> Pool:
+        """Return the run's prepared pool, without evaluation splits.
+
+        Args:
+            reads_images: False: tables alone, for which the data set may be gone.
+
+        Raises:
+            DataError: the data set is not where the run found it.
+            RunDirError: the pool is not prepared.
+        """
+        images, data = self.stage("images"), self.config.data
+        shard_ids = self.stage("index").marker().summary["shards_of_split"][data.pool_split]
+        counts = images.marker().summary["shards"]
+        reader = ImageReader(Folder(data.root or "."), {}, data.max_pixels)
+        return Pool(
+            reader=self.reader() if reads_images else reader,
+            threads=self.config.resources.decode_threads,
+            class_names=self.class_names,
+            images=images,
+            superpixels=self.stage("superpixels"),
+            clusters=self.stage("superpixel_clusters"),
+            shard_ids=shard_ids,
+            num_images=sum(counts[str(i)]["images"] for i in shard_ids),
+            num_pixels=sum(counts[str(i)]["work_pixels"] for i in shard_ids),
+        )
 
     def pool_sample(self, count: int) -> list[tuple[int, PoolImage]]:
         """Return (shard_id, image) of up to `count` pool images at even distances.
@@ -143,12 +162,12 @@ class Run:
         return dict(started[-1].get("versions", {})) if started else {}
 
     def metrics(self) -> pd.DataFrame:
-        """Return one row per round and split, of the epoch that `train.select` names.
+        """Return one row per round and split, of the epoch that `train.keep_epoch` names.
 
         With ``best``, `table("metrics")` has the last epoch beside it.
         """
         found = self.table("metrics").to_pandas()
-        return found[found["selection"] == self.config.train.select].reset_index(drop=True)
+        return found[found["selection"] == self.config.train.keep_epoch].reset_index(drop=True)
 
     def _timings(self, round_index: int | None) -> pa.Table:
         rows = []

@@ -11,10 +11,10 @@ from madbal_ray.config.schema import Config
 from madbal_ray.config.file import changed_keys
 from madbal_ray.errors import ConfigError
 from madbal_ray.state.run_dir import RunDir
-from madbal_ray.strategies.registry import resolve
+from madbal_ray.state.stages import LAST_POOL_STAGE
+from madbal_ray.strategies.strategy import resolve
 
 Step = Literal["prepare", "select", "train"]
-LAST_POOL_STAGE = "superpixel_clusters"
 
 
 @dataclass(frozen=True)

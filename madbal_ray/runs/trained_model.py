@@ -13,15 +13,14 @@ from safetensors.torch import save as save_safetensors
 from madbal_ray.config.schema import Config
 from madbal_ray.config.file import load_config
 from madbal_ray.errors import ConfigError, RunDirError
-from madbal_ray.models.trained import Phases
+from madbal_ray.models.trained import PHASES, TrainedPhases
 from madbal_ray.runs.run import Run
-from madbal_ray.models.trained import PHASE1_WEIGHTS, PHASE2_WEIGHTS
+from madbal_ray.models.trained import PHASES, TrainedPhases
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
-from madbal_ray.strategies.registry import resolve
+from madbal_ray.strategies.strategy import resolve
 
 FORMAT = "madbal-model-1"
-PHASES = ("phase1", "phase2")
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class TrainedModel:
 
     config: Config
     class_names: tuple[str, ...]
-    phases: Phases
+    phases: TrainedPhases
 
 
 def of_run(run: Run, round_index: int | None = None) -> TrainedModel:
@@ -50,21 +49,16 @@ def of_run(run: Run, round_index: int | None = None) -> TrainedModel:
         raise RunDirError(
             f"{run.run_dir}: round {round_index} is not finished; finished rounds: {run.num_rounds}"
         )
-    has_phase2 = resolve(run.config.strategy).has_phase2
-    phase2 = run.stage("phase2", round_index) if has_phase2 else None
-    return TrainedModel(run.config, run.class_names, (run.stage("phase1", round_index), phase2))
+    return TrainedModel(run.config, run.class_names, run.network(round_index))
 
 
 def export_model(run: Run, round_index: int | None = None) -> bytes:
     """Return a round's network as one safetensors file, settings and class names within."""
     model = of_run(run, round_index)
     tensors = {}
-    for phase, stage, name in zip(
-        PHASES, model.phases, (PHASE1_WEIGHTS, PHASE2_WEIGHTS), strict=True
-    ):
-        if stage is not None:
-            state = load_safetensors(stage.folder.read(name))
-            tensors |= {f"{phase}/{key}": value for key, value in state.items()}
+    for phase, stage in model.phases:
+        state = load_safetensors(stage.folder.read(phase.weights))
+        tensors |= {f"{phase.name}/{key}": value for key, value in state.items()}
     metadata = {
         "format": FORMAT,
         "config": json.dumps(model.config.model_dump(mode="json")),
@@ -93,21 +87,23 @@ def import_model(path: str, folder: Folder) -> TrainedModel:
         )
     config = load_config(json.loads(metadata["config"]))
     stages: list[StageDir | None] = []
-    for phase, name in zip(PHASES, (PHASE1_WEIGHTS, PHASE2_WEIGHTS), strict=True):
+    for phase in PHASES:
         state = {
             key.partition("/")[2]: value
             for key, value in tensors.items()
-            if key.partition("/")[0] == phase
+            if key.partition("/")[0] == phase.name
         }
         if not state:
             stages.append(None)
             continue
         data = save_safetensors(state)
-        stage = StageDir.plan(folder, phase, {"sha256": hashlib.sha256(data).hexdigest()}, {})
+        settings = {"sha256": hashlib.sha256(data).hexdigest()}
+        stage = StageDir.plan(folder, phase.name, settings, {})
         if not stage.is_done:
-            stage.commit([stage.write_file(name, data)], {})
+            stage.commit([stage.write_file(phase.weights, data)], {})
         stages.append(stage)
     phase1, phase2 = stages
     if phase1 is None:
         raise ConfigError(f"--checkpoint {path} holds no weights of phase I")
-    return TrainedModel(config, tuple(json.loads(metadata["class_names"])), (phase1, phase2))
+    class_names = tuple(json.loads(metadata["class_names"]))
+    return TrainedModel(config, class_names, TrainedPhases(phase1, phase2))

@@ -15,7 +15,8 @@ from madbal_ray.scoring.pixel_scores import (
     predicted_error,
     to_size,
 )
-from madbal_ray.scoring.registry import SCORES, ScoreOptions, Views
+from madbal_ray.scoring.registry import ScoreOptions, Views
+from madbal_ray.seams import SCORES
 from madbal_ray.vision.boundary import boundary_map
 from madbal_ray.vision.normalize import normalize_images
 

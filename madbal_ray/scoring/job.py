@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -11,37 +11,34 @@ import pyarrow as pa
 import torch
 
 from madbal_ray.arrays import IGNORE_INDEX, BoolMap, RGBImage
-from madbal_ray.config.schema import ModelConfig, ScoreConfig, Supports
+from madbal_ray.config.asking import ScoreConfig
+from madbal_ray.config.training import ModelConfig, Supports
+from madbal_ray.engine.contract import count_images
 from madbal_ray.labels.asked_pixels import AskedPixels
-from madbal_ray.models.trained import load_network
-from madbal_ray.pool.clusters.assign_job import read_clusters
-from madbal_ray.pool.reader import (
-    ImageShardJob,
-    PoolImage,
-    map_ahead,
-    read_images,
-    read_label_maps,
-)
-from madbal_ray.scoring.score_images import ScoreImages, ScoringPlan
+from madbal_ray.models.trained import TrainedPhases, load_network
+from madbal_ray.pool.prepared import Pool, read_clusters
+from madbal_ray.pool.reader import PoolImage, map_ahead
+from madbal_ray.scoring.plan import ScoringPlan
+from madbal_ray.scoring.score_images import ScoreImages
 from madbal_ray.selection.cluster_statistics import cluster_statistics
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
 
 
-@dataclass
-class ScorePool(ImageShardJob):
+@dataclass(kw_only=True)
+class ScoreShards:
     """Rows to choose from, of every shard: superpixels, pixel candidates or images.
 
     Attributes:
-        phase2: None for a strategy without supports.
+        clusters: what superpixels are grouped by.
+        phases: the network that asks.
         num_clusters: K of the statistics; 1 puts all superpixels into one cluster.
     """
 
-    images: StageDir
-    superpixels: StageDir
+    output: StageDir
+    pool: Pool
     clusters: StageDir
-    phase1: StageDir
-    phase2: StageDir | None
+    phases: TrainedPhases
     labels: tuple[StageDir, ...]
     model: ModelConfig
     config: ScoreConfig
@@ -50,6 +47,12 @@ class ScorePool(ImageShardJob):
     num_clusters: int
     skip_void: bool
     device: str
+    is_light = False
+    counts_images = True
+
+    def count(self, shard_tables: Mapping[str, pa.Table]) -> dict[str, int]:
+        """Count the shard's images."""
+        return count_images(shard_tables)
 
     @property
     def table_names(self) -> tuple[str, ...]:
@@ -64,9 +67,9 @@ class ScorePool(ImageShardJob):
         """Load the network."""
         torch.set_num_threads(self.config.threads_per_worker)
         device = torch.device(self.device)
-        network = load_network(
-            self.model, self.plan.num_classes, self.phase1, self.phase2, self.supports
-        ).to(device)
+        network = load_network(self.model, self.plan.num_classes, self.phases, self.supports).to(
+            device
+        )
         network.set_phase("eval")
         if self.config.compile:
             network.compile()
@@ -76,12 +79,12 @@ class ScorePool(ImageShardJob):
 
     def run(self, shard_id: int) -> dict[str, pa.Table]:
         """Score one shard."""
-        images = read_images(self.images, shard_id)
-        label_maps = read_label_maps(self.superpixels, shard_id, images)
+        images = self.pool.images_of(shard_id)
+        label_maps = self.pool.label_maps_of(shard_id)
         clusters = read_clusters(self.clusters, shard_id)
         asked = AskedPixels(self.labels, shard_id, label_maps)
         decoded = map_ahead(
-            self._decode, images, threads=self.threads, ahead=2 * self.config.batch_size
+            self._decode, images, threads=self.pool.threads, ahead=2 * self.config.batch_size
         )
         table_name = self.table_names[0]
         parts = []
@@ -110,8 +113,8 @@ class ScorePool(ImageShardJob):
     def _decode(self, image: PoolImage) -> tuple[RGBImage, RGBImage, BoolMap | None]:
         is_void = None
         if self.skip_void:
-            is_void = self.reader.mask_on_working_grid(image) == IGNORE_INDEX
-        return *self.reader.on_both_grids(image), is_void
+            is_void = self.pool.reader.mask_on_working_grid(image) == IGNORE_INDEX
+        return *self.pool.reader.on_both_grids(image), is_void
 
 
 def shard_statistics(

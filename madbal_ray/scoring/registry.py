@@ -1,13 +1,13 @@
 """Pixel scores by name, and the passes of the network each of them needs.
 
 To change MADBAL's score, change `pixel_scores`; to add a score, write a function from
-`Views` to `PixelScores` and name it in `SCORES`.
+`Views` to `PixelScores`, wrap it in a `ScoreSpec` and name it in `madbal_ray.seams.SCORES`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -151,12 +151,10 @@ def views_prediction(views: Views) -> Tensor:
     return _full_log_probabilities(views).argmax(dim=1)
 
 
-SCORES: Mapping[str, ScoreSpec] = {
-    "madbal": ScoreSpec(_madbal, uses_supports=True),
-    "entropy": ScoreSpec(_entropy),
-    "margin": ScoreSpec(_margin),
-    "least_confidence": ScoreSpec(_least_confidence),
-    "best_versus_second_best": ScoreSpec(_best_versus_second_best),
-    "bald": ScoreSpec(_bald, passes="dropout"),
-    "self_consistency": ScoreSpec(_self_consistency, passes="flip"),
-}
+MADBAL = ScoreSpec(_madbal, uses_supports=True)
+ENTROPY = ScoreSpec(_entropy)
+MARGIN = ScoreSpec(_margin)
+LEAST_CONFIDENCE = ScoreSpec(_least_confidence)
+BEST_VERSUS_SECOND_BEST = ScoreSpec(_best_versus_second_best)
+BALD = ScoreSpec(_bald, passes="dropout")
+SELF_CONSISTENCY = ScoreSpec(_self_consistency, passes="flip")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from jaxtyping import UInt8
 
 from madbal_ray import rng
 from madbal_ray.arrays import BoolMap, LabelMap, RGBImage
-from madbal_ray.config.schema import StrategyConfig
 from madbal_ray.errors import NumericalError
 from madbal_ray.models.network import NetworkOutput, SegmentationNetwork
 from madbal_ray.scoring.candidates import (
@@ -22,37 +20,12 @@ from madbal_ray.scoring.candidates import (
     top_candidates,
 )
 from madbal_ray.scoring.pixel_scores import PixelScores
+from madbal_ray.scoring.plan import ScoringPlan
 from madbal_ray.scoring.reduce import laps_needed, random_top_pixels, reduce_scores
-from madbal_ray.scoring.registry import SCORES, ScoreOptions, Views
+from madbal_ray.scoring.registry import ScoreOptions, Views
+from madbal_ray.seams import SCORES
 from madbal_ray.vision.boundary import boundary_map
 from madbal_ray.vision.normalize import normalize_images
-
-Rows = Literal["superpixels", "candidates", "images"]
-CandidateRule = Literal["top", "random_of_top", "class_balanced"]
-
-
-@dataclass(frozen=True)
-class ScoringPlan:
-    """What to compute of an image.
-
-    Attributes:
-        pixel_score: name in `madbal_ray.scoring.SCORES`.
-        rows: which rows come out.
-        budget: B; decides how many pixels of a superpixel or image are kept.
-        asks_regions: a superpixel is asked as a whole, so one pixel of it is enough.
-        options: of the strategy.
-        seed, round_index: key of the random streams.
-    """
-
-    pixel_score: str
-    rows: Rows
-    candidate_rule: CandidateRule
-    num_classes: int
-    budget: int
-    asks_regions: bool
-    options: StrategyConfig
-    seed: int
-    round_index: int
 
 
 class ScoreImages:

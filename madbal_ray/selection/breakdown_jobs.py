@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from madbal_ray.config.schema import BudgetConfig, StrategyConfig
+from madbal_ray.config.asking import BudgetConfig, StrategyConfig
+from madbal_ray.engine.contract import Computed, TableJob
 from madbal_ray.selection.cluster_budget import allocate_cluster_budget, ceil_excess
 from madbal_ray.selection.cluster_statistics import ClusterStatistics, score_clusters
-from madbal_ray.selection.query_rows import check_exact, count_asked, nothing_left, query_rows
+from madbal_ray.selection.query_rows import QueryJob, Unit, check_exact, nothing_left, query_rows
 from madbal_ray.selection.scored_shard import ClusterBudgets, ScoredShard, cluster_weights
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
-from madbal_ray.strategies.strategy import Unit
 
 
 def merge_statistics(score: StageDir, num_clusters: int, num_classes: int) -> ClusterStatistics:
@@ -34,15 +34,14 @@ def merge_statistics(score: StageDir, num_clusters: int, num_classes: int) -> Cl
     return reduce(add, parts, ClusterStatistics.zeros(*shape))
 
 
-@dataclass
-class AllocateBudgets:
+@dataclass(kw_only=True)
+class AllocateBudgets(TableJob):
     """Cluster shares, scores and budgets of one round (Eq. 5, 7, 8).
 
     Attributes:
         total: pixels to share out: B, or N times B over the whole pool.
     """
 
-    output: StageDir
     score: StageDir
     round_index: int
     num_clusters: int
@@ -51,18 +50,15 @@ class AllocateBudgets:
     config: BudgetConfig
     options: StrategyConfig
 
-    def run(self) -> None:
-        """Write and commit table `cluster_budgets`."""
-        statistics = merge_statistics(self.score, self.num_clusters, self.num_classes)
-        table = self.allocate(statistics)
-        record = self.output.write_table("cluster_budgets", 0, table)
+    def compute(self) -> Computed:
+        """Return table `cluster_budgets`, and by how much Eq. 8's ceilings exceed the budget."""
+        table = self.allocate(merge_statistics(self.score, self.num_clusters, self.num_classes))
         excess = 0
         if self.config.rounding == "ceil":
             excess = ceil_excess(
-                cluster_score=cluster_weights(table, self.options),
-                budget=self.total,
+                cluster_score=cluster_weights(table, self.options), budget=self.total
             )
-        self.output.commit([record], {"ceil_excess": excess})
+        return Computed({("cluster_budgets", 0): table}, {"ceil_excess": excess})
 
     def allocate(self, statistics: ClusterStatistics) -> pa.Table:
         """Return table `cluster_budgets`.
@@ -95,24 +91,15 @@ class AllocateBudgets:
         return tables.from_columns("cluster_budgets", columns)
 
 
-def total_budget(config: BudgetConfig, num_images: int) -> int:
-    """Return the pixels that clusters share: B in each image, or N times B in the pool."""
-    return config.pixels_per_image * (num_images if config.scope == "pool" else 1)
-
-
-@dataclass
-class QueryShard:
+@dataclass(kw_only=True)
+class QueryShard(QueryJob):
     """Queries of one shard from its superpixel scores (the one pass over rows)."""
 
-    output: StageDir
     score: StageDir
     budgets: StageDir
     round_index: int
     unit: Unit
     options: StrategyConfig
-    is_light = True
-    table_names = ("queries",)
-    count = staticmethod(count_asked)
 
     def setup(self) -> None:
         """Load the cluster budgets."""

@@ -7,24 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from madbal_ray.selection.query_rows import count_asked
+from madbal_ray.selection.query_rows import QueryJob
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
 
 
-@dataclass
-class QueryCandidates:
+@dataclass(kw_only=True)
+class QueryCandidates(QueryJob):
     """Queries of one shard: the pixels that the scorer drew."""
 
-    output: StageDir
     score: StageDir
     round_index: int
-    is_light = True
-    table_names = ("queries",)
-    count = staticmethod(count_asked)
-
-    def setup(self) -> None:
-        """Load nothing."""
 
     def run(self, shard_id: int) -> dict[str, pa.Table]:
         """Return the queries of one shard."""

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from madbal_ray.engine.contract import LightShardJob
 from madbal_ray.errors import LabelError, PoolError
 from madbal_ray.state import tables
+
+Unit = Literal["pixel", "superpixel", "image"]
+"""What one query is."""
+
+
+@dataclass(kw_only=True)
+class QueryJob(LightShardJob):
+    """A light job whose shards are queries."""
+
+    table_names = ("queries",)
+
+    def count(self, shard_tables: Mapping[str, pa.Table]) -> dict[str, int]:
+        """Count images and queries."""
+        return count_asked(shard_tables)
 
 
 def query_rows(
@@ -30,7 +46,7 @@ def query_rows(
     )
 
 
-def image_query(round_index: int, image_id: str, score: float | None) -> pa.Table:
+def whole_image_query(round_index: int, image_id: str, score: float | None) -> pa.Table:
     """Return the query of one whole image."""
     row = {
         "round": round_index,

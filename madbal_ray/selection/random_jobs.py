@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,48 +11,39 @@ import pyarrow as pa
 from madbal_ray import rng
 from madbal_ray.arrays import IGNORE_INDEX
 from madbal_ray.labels.asked_pixels import AskedPixels
-from madbal_ray.pool.clusters.assign_job import read_clusters
-from madbal_ray.pool.reader import (
-    ImageShardJob,
-    PoolImage,
-    map_ahead,
-    read_images,
-    read_label_maps,
-)
+from madbal_ray.pool.prepared import Pool
+from madbal_ray.pool.reader import PoolImage, map_ahead
 from madbal_ray.selection.initial import draw_initial_pixels
-from madbal_ray.selection.query_rows import check_exact, count_asked, image_query, query_rows
+from madbal_ray.selection.query_rows import (
+    QueryJob,
+    check_exact,
+    query_rows,
+    whole_image_query,
+)
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
 
 
-@dataclass
-class DrawRandomPixels(ImageShardJob):
+@dataclass(kw_only=True)
+class DrawRandomPixels(QueryJob):
     """Random pixels of every image: the initial pool, and strategy `random`.
 
     Attributes:
         labels: of earlier rounds; what they cover is not drawn again.
     """
 
-    images: StageDir
-    superpixels: StageDir
-    clusters: StageDir
+    pool: Pool
     labels: tuple[StageDir, ...]
     round_index: int
     count_per_image: int
     skip_void: bool
     seed: int
-    is_light = True
-    table_names = ("queries",)
-
-    def count(self, shard_tables: Mapping[str, pa.Table]) -> dict[str, int]:
-        """Count images and queries."""
-        return count_asked(shard_tables)
 
     def run(self, shard_id: int) -> dict[str, pa.Table]:
         """Return the random queries of one shard."""
-        images = read_images(self.images, shard_id)
-        label_maps = read_label_maps(self.superpixels, shard_id, images)
-        clusters = read_clusters(self.clusters, shard_id)
+        images = self.pool.images_of(shard_id)
+        label_maps = self.pool.label_maps_of(shard_id)
+        clusters = self.pool.clusters_of(shard_id)
         asked = AskedPixels(self.labels, shard_id, label_maps)
         parts = []
         for image, no_void in zip(images, self._not_void(images), strict=True):
@@ -82,25 +73,23 @@ class DrawRandomPixels(ImageShardJob):
         if not self.skip_void:
             return (np.ones((image.work_height, image.work_width), bool) for image in images)
         masks = map_ahead(
-            self.reader.mask_on_working_grid, images, threads=self.threads, ahead=self.threads
+            self.pool.reader.mask_on_working_grid,
+            images,
+            threads=self.pool.threads,
+            ahead=self.pool.threads,
         )
         return (mask != IGNORE_INDEX for mask in masks)
 
 
-@dataclass
-class AskWholeImages:
+@dataclass(kw_only=True)
+class AskWholeImages(QueryJob):
     """Every image as a whole: full supervision with the same trainer."""
 
-    output: StageDir
-    images: StageDir
-    is_light = True
-    table_names = ("queries",)
-    count = staticmethod(count_asked)
-
-    def setup(self) -> None:
-        """Load nothing."""
+    pool: Pool
 
     def run(self, shard_id: int) -> dict[str, pa.Table]:
         """Return one query per image."""
-        parts = [image_query(0, i.image_id, None) for i in read_images(self.images, shard_id)]
+        parts = [
+            whole_image_query(0, image.image_id, None) for image in self.pool.images_of(shard_id)
+        ]
         return {"queries": tables.concat("queries", parts)}

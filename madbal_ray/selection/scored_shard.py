@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from madbal_ray.config.schema import StrategyConfig
+from madbal_ray.config.asking import StrategyConfig
 from madbal_ray.pool.reader import split_by_image
 from madbal_ray.selection.cluster_statistics import score_superpixels
 from madbal_ray.selection.query import Queries, query_image

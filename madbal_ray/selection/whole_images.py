@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
 
+from madbal_ray.engine.contract import Computed, TableJob
 from madbal_ray.selection.image_choice import core_set, top_images
-from madbal_ray.selection.query_rows import image_query, nothing_left
+from madbal_ray.selection.query_rows import nothing_left, whole_image_query
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
-from madbal_ray.strategies.strategy import Selector
+
+ImageRule = Literal["core_set", "top"]
 
 
-@dataclass
-class SelectImages:
-    """Queries of one round, one per chosen image; memory: one distance per image."""
+@dataclass(kw_only=True)
+class SelectImages(TableJob):
+    """Queries of one round, one per chosen image; memory: one distance per image.
 
-    output: StageDir
+    Attributes:
+        rule: ``core_set``: greedy k-center on features; ``top``: the highest scores.
+    """
+
     score: StageDir
     labels: tuple[StageDir, ...]
-    shard_ids: list[int]
+    shard_ids: Sequence[int]
     round_index: int
-    selector: Selector
+    rule: ImageRule
     count: int
 
-    def run(self) -> None:
-        """Choose images, write every shard's queries, commit.
+    def compute(self) -> Computed:
+        """Choose images; return every shard's queries.
 
         Raises:
             PoolError: every image was asked.
@@ -47,24 +52,23 @@ class SelectImages:
         is_asked = np.array([image_id in asked for image_id in ids], bool)
         if is_asked.all():
             raise nothing_left(self.round_index)
-        if self.selector == "core_set":
+        if self.rule == "core_set":
             chosen = core_set(self._features, is_asked, self.count)
         else:
             chosen = top_images(score, is_asked, self.count)
-        files, counts = [], {}
+        queries, counts = {}, {}
         for shard_id in self.shard_ids:
             mine = [int(i) for i in chosen if shard_of[i] == shard_id]
-            parts = [image_query(self.round_index, ids[i], float(score[i])) for i in mine]
-            table = tables.concat("queries", parts)
-            files.append(self.output.write_table("queries", shard_id, table))
+            rows = [whole_image_query(self.round_index, ids[i], float(score[i])) for i in mine]
+            queries["queries", shard_id] = tables.concat("queries", rows)
             counts[str(shard_id)] = {"images": len(mine), "asked": len(mine)}
-        self.output.commit(files, {"shards": counts})
+        return Computed(queries, {"shards": counts})
 
     def _asked(self) -> set[str]:
         """Return the images that were asked as a whole."""
         found: set[str] = set()
         for stage in self.labels:
-            table = stage.read_table("labels", self.shard_ids, columns=["image_id", "unit"])
+            table = stage.read_table("labels", list(self.shard_ids), columns=["image_id", "unit"])
             whole = table["unit"].to_numpy() == "image"
             found |= set(table.filter(pa.array(whole))["image_id"].to_pylist())
         return found

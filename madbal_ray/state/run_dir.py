@@ -24,11 +24,12 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from madbal_ray.config.file import changed_keys, load_config
+from madbal_ray.config.file import changed_keys, stored_config
 from madbal_ray.config.schema import Config
 from madbal_ray.errors import ConfigError, IntegrityError, RunDirError
 from madbal_ray.state import lock
 from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.stages import STAGES, stages_of
 from madbal_ray.state.storage import Folder
 
 CONFIG_NAME = "config.json"
@@ -62,15 +63,17 @@ class RunDir:
             raise RunDirError(
                 f"{self.folder} is not a run folder: no {CONFIG_NAME}; start one with `madbal run`"
             )
-        return load_config(json.loads(self.folder.read(CONFIG_NAME)))
+        return stored_config(json.loads(self.folder.read(CONFIG_NAME)))
 
     def store_config(self, config: Config) -> None:
         """Store the configuration, after checking that a resume may use it.
 
         Raises:
-            ConfigError: result settings differ from those the run was started with.
+            ConfigError: result settings differ from those the run was started with, or
+                stages were made by an earlier version that writes other bytes.
         """
         if self.exists:
+            self._check_revisions()
             changes = changed_keys(self.config(), config)
             if changes:
                 lines = "\n".join(f"  {change}" for change in changes)
@@ -81,6 +84,24 @@ class RunDir:
         data = json.dumps(config.model_dump(mode="json"), indent=1).encode()
         if not (self.exists and self.folder.read(CONFIG_NAME) == data):
             self.folder.write(CONFIG_NAME, data)
+
+    def _check_revisions(self) -> None:
+        config = self.config()
+        places = [(name, None) for name in stages_of("pool")]
+        places += [(name, i) for i in range(config.num_rounds) for name in stages_of("round")]
+        old = {}
+        for name, round_index in places:
+            stage = self.find(name, round_index)
+            if stage is not None and stage.marker().revision != STAGES[name].revision:
+                now = STAGES[name].revision
+                old[name] = f"{name} (revision {stage.marker().revision}, now {now})"
+        if old:
+            raise ConfigError(
+                f"{self.folder} was made by an earlier version of madbal_ray and cannot be carried "
+                f"on, since these stages would now write other bytes: {', '.join(old.values())}; "
+                "it still opens, reports and verifies: choose another --run-dir, or carry on with "
+                "the version that made it"
+            )
 
     def pool_folder(self, config: Config) -> Folder:
         """Return the pool's folder: `pool.dir`, or the folder `pool` beside the run."""
@@ -170,13 +191,7 @@ class RunDir:
 
     def events(self) -> list[dict[str, Any]]:
         """Return all events; torn lines are skipped."""
-        rows = []
-        for line in self.folder.read_lines(EVENTS_NAME):
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return rows
+        return self.folder.read_json_lines(EVENTS_NAME)
 
     def tracking_id(self) -> str:
         """Return what trackers know this run by: drawn once, kept with the run."""

@@ -1,7 +1,7 @@
 """One stage's folder: its key, its files, its marker.
 
-A stage owns ``<parent>/<stage>/<key>/``. The key is a hash of the stage's settings, the
-schema version and the markers of its inputs. Files have deterministic names, appear
+A stage owns ``<parent>/<stage>/<key>/``. The key is a hash of the stage's revision and
+settings, the schema version and the markers of its inputs. Files have deterministic names, appear
 whole and may be written twice; ``_DONE.json`` comes last and names every file with its
 sha256. Readers enter through the marker and never list the folder. ``_manifest.jsonl``
 is a hint about finished shards: a torn last line is ignored, and a file that it does not
@@ -19,8 +19,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from madbal_ray.errors import IntegrityError
+from madbal_ray.errors import ConfigError, IntegrityError
 from madbal_ray.state import tables
+from madbal_ray.state.stages import STAGES
 from madbal_ray.state.storage import Folder
 
 MARKER_NAME = "_DONE.json"
@@ -57,11 +58,18 @@ class Marker:
     inputs: Mapping[str, str]
     files: tuple[FileRecord, ...]
     summary: Mapping[str, Any]
+    revision: int = 0
 
     @functools.cached_property
     def digest(self) -> str:
         """Return the hash that stages downstream put into their keys."""
-        return digest(asdict(self))
+        return digest(self._values())
+
+    def _values(self) -> dict[str, Any]:
+        values = asdict(self)
+        if not self.revision:  # made before there were revisions; its digest stays
+            del values["revision"]
+        return values
 
     @functools.cached_property
     def paths(self) -> Mapping[str, FileRecord]:
@@ -70,7 +78,7 @@ class Marker:
 
     def to_json(self) -> bytes:
         """Return the marker file's content."""
-        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+        return (json.dumps(self._values(), indent=1, sort_keys=True) + "\n").encode()
 
     @staticmethod
     def from_json(data: bytes) -> Marker:
@@ -103,6 +111,7 @@ class StageDir:
         """
         identity = {
             "stage": stage,
+            "revision": revision_of(stage),
             "schema_version": tables.SCHEMA_VERSION,
             "settings": settings,
             "inputs": inputs,
@@ -143,7 +152,13 @@ class StageDir:
             if not self.folder.exists(record.path):
                 raise IntegrityError(f"{self.folder}/{record.path} vanished before the commit")
         marker = Marker(
-            self.stage, self.key, dict(self.settings), dict(self.inputs), records, dict(summary)
+            stage=self.stage,
+            key=self.key,
+            settings=dict(self.settings),
+            inputs=dict(self.inputs),
+            files=records,
+            summary=dict(summary),
+            revision=revision_of(self.stage),
         )
         self.folder.write(MARKER_NAME, marker.to_json())
         self.folder.remove_stale_temporaries()
@@ -176,13 +191,7 @@ class StageDir:
 
     def read_manifest(self) -> list[dict[str, Any]]:
         """Return the finished shards noted so far; a torn line ends nothing and is skipped."""
-        rows = []
-        for line in self.folder.read_lines(MANIFEST_NAME):
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return rows
+        return self.folder.read_json_lines(MANIFEST_NAME)
 
     def adopt(self, path: str) -> FileRecord | None:
         """Return the record of a file that is whole and carries this key, else None."""
@@ -196,7 +205,7 @@ class StageDir:
 
     def verify_files(self) -> str | None:
         """Return what differs from the marker's promise first, None where all is well."""
-        for record in _read_marker.__wrapped__(self).files:
+        for record in _parse_marker(self).files:
             if not self.folder.exists(record.path):
                 return f"{self.folder}/{record.path} is missing"
             found = hashlib.sha256(self.folder.read(record.path)).hexdigest()
@@ -206,6 +215,20 @@ class StageDir:
                     f"{record.sha256[:12]}..."
                 )
         return None
+
+
+def revision_of(stage: str) -> int:
+    """Return a stage's revision in the catalogue.
+
+    Raises:
+        ConfigError: the catalogue does not know the stage.
+    """
+    if stage not in STAGES:
+        raise ConfigError(
+            f"stage {stage!r} is not in the catalogue; enter it with "
+            "madbal_ray.state.stages.add_stage"
+        )
+    return STAGES[stage].revision
 
 
 def digests(*inputs: StageDir) -> dict[str, str]:
@@ -223,8 +246,7 @@ def table_path(name: str, shard_id: int) -> str:
     return f"{name}/{shard_id:05d}.parquet"
 
 
-@functools.lru_cache(maxsize=256)
-def _read_marker(stage_dir: StageDir) -> Marker:
+def _parse_marker(stage_dir: StageDir) -> Marker:
     try:
         marker = Marker.from_json(stage_dir.folder.read(MARKER_NAME))
     except FileNotFoundError:
@@ -238,3 +260,6 @@ def _read_marker(stage_dir: StageDir) -> Marker:
             f"{stage_dir.folder}/{MARKER_NAME} has key {marker.key}, expected {stage_dir.key}"
         )
     return marker
+
+
+_read_marker = functools.lru_cache(maxsize=256)(_parse_marker)

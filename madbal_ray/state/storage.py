@@ -7,6 +7,7 @@ stores: one PUT. Nothing in this package writes a file in any other way.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import secrets
 import time
@@ -174,6 +175,16 @@ class Folder:
             return self.read(name).decode(errors="replace").splitlines()
         lines = self / name
         return [lines.read(path).decode(errors="replace") for path, _ in lines.walk()]
+
+    def read_json_lines(self, name: str) -> list[dict[str, Any]]:
+        """Return the JSON objects that `append_line` wrote; a torn line is skipped."""
+        rows = []
+        for line in self.read_lines(name):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return rows
 
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is fine."""

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from madbal_ray.errors import IntegrityError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _string, _int32, _int64, _float32, _float64 = (
     pa.string(),
@@ -145,9 +145,15 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         num_pixels=(_int32, "working-grid pixels that this answer covers"),
         image_y=(_int32, "original grid"),
         image_x=(_int32, "original grid"),
-        class_id=(_int32, "null unless status is labelled"),
+        class_id=(_int32, "null unless status is labelled, and for a whole image"),
+        class_map=(
+            pa.binary(),
+            "unit image: zlib-compressed uint8, work_height x work_width, 255 void; else null",
+        ),
         status=(_string, "labelled | void | skipped"),
-        oracle=(_string, "simulated | file | person"),
+        oracle=(_string, "name of what answered: oracle.kind"),
+        annotator=(_string, "who answered; null: nobody in particular"),
+        seconds=(_float32, "that the answer took; null: not known"),
         revision=(_int32, "highest wins"),
     ),
     "class_loss_thresholds": _fields(
@@ -168,7 +174,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "metrics": _fields(
         round=_int32,
         split=_string,
-        selection=(_string, "epoch that was measured: last | best (train.select)"),
+        selection=(_string, "epoch that was measured: last | best (train.keep_epoch)"),
         epoch=(_int32, "of phase I, from 1"),
         num_labels=(_int64, "asked pixels, void ones included, up to this round"),
         num_regions=(_int64, "answers: pixels, superpixels or images"),

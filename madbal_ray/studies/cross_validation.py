@@ -21,21 +21,17 @@ from sklearn.metrics import average_precision_score
 from madbal_ray import rng
 from madbal_ray.config.file import load_config
 from madbal_ray.config.schema import Config
-from madbal_ray.engine.workers import SingleWorker
 from madbal_ray.errors import ConfigError, LabelError
-from madbal_ray.evaluation.evaluate import EvaluateSplits
-from madbal_ray.labels.ledger import Ledger
-from madbal_ray.models.trained import load_network
+from madbal_ray.models.trained import TrainedPhases, load_network
 from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.reader import read_images
 from madbal_ray.runs.run import Run
 from madbal_ray.scoring.explain_image import explain_image
 from madbal_ray.scoring.registry import ScoreOptions
-from madbal_ray.state.stage_dir import StageDir, digests
+from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
-from madbal_ray.strategies.registry import resolve
-from madbal_ray.studies.held_out_round import NextRound
-from madbal_ray.training.job import TrainRound
+from madbal_ray.strategies.strategy import resolve
+from madbal_ray.studies.held_out_round import Fold, HeldOut
 
 Objective = Literal["precision", "miou"]
 RESULT_NAME = "result.json"
@@ -65,10 +61,6 @@ class FoldResult:
         if self.miou is not None:
             return self.miou
         return (self.score_precision + self.error_precision) / 2
-
-
-def _say_nothing(progress: dict[str, Any]) -> None:
-    """Leave progress to Ray Tune."""
 
 
 @dataclass
@@ -114,12 +106,12 @@ class CrossValidation:
     def config(self) -> Config:
         """Return the run's settings; the last epoch counts, since the fold measures none."""
         config = self.run.config
-        train = config.train.model_copy(update={"select": "last"})
+        train = config.train.model_copy(update={"keep_epoch": "last"})
         return config.model_copy(update={"train": train})
 
     def prepare(self, fold: int) -> None:
         """Train phase I of one fold, if it is not trained yet."""
-        self._training(self.config, fold, None).run(self._context)
+        self._phase1(fold)
 
     def result(self, overrides: dict[str, Any], fold: int) -> FoldResult:
         """Return how phase II does under some settings on one fold; computed once.
@@ -130,9 +122,7 @@ class CrossValidation:
         config = load_config(
             self.config, [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
         )
-        phase1 = self._phase1(fold, self._labels(fold))
-        if not phase1.is_done:
-            self.prepare(fold)
+        phase1 = self._phase1(fold)
         settings = {
             "phase2": config.train.phase2.result_settings(),
             "strategy": config.strategy.result_settings(),
@@ -143,105 +133,41 @@ class CrossValidation:
                 for name in ("budget", "score", "oracle", "evaluation")
             }
         output = StageDir.plan(
-            self.folder / f"fold-{fold}", "trial", settings, {"phase1": phase1.marker().digest}
+            self._folder(fold), "trial", settings, {"phase1": phase1.marker().digest}
         )
         if not output.is_done:
-            phase2 = StageDir.plan(
-                self.folder / f"fold-{fold}", "phase2", settings, {"phase1": phase1.key}
-            )
-            self._training(config, fold, phase2).run(self._context)
-            found = self._measure(config, fold, phase1, phase2)
+            held_out = self._held_out(fold)
+            history = held_out.train(config, self.device)
+            assert history.network is not None
+            found = self._measure(config, fold, history.network)
             if self.objective == "miou":
-                found = replace(found, miou=self._next_miou(config, fold, phase1, phase2))
+                found = replace(found, miou=held_out.next_miou(config, history, self.device))
             output.commit([output.write_file(RESULT_NAME, json.dumps(vars(found)).encode())], {})
         return FoldResult(**json.loads(output.folder.read(RESULT_NAME)))
 
-    def _next_miou(self, config: Config, fold: int, phase1: StageDir, phase2: StageDir) -> float:
-        following = NextRound(
-            self.run,
-            self.folder / f"fold-{fold}",
-            self.weights,
-            self._shard_ids,
-            self._fold_settings(fold),
-            lambda image_id: self._fold_of[image_id] == fold,
-            self.device,
-        )
-        return following.miou(config, self._labels(fold), phase1, phase2)
+    def _folder(self, fold: int) -> Folder:
+        return self.folder / f"fold-{fold}"
 
-    @property
-    def _context(self) -> SingleWorker:
-        return SingleWorker(torch.device(self.device), _say_nothing)
+    def _fold(self, fold: int) -> Fold:
+        held_out = frozenset(name for name, number in self._fold_of.items() if number == fold)
+        settings = {"fold": fold, "folds": self.num_folds, "seed": self.run.config.seed}
+        return Fold(held_out, settings)
 
-    def _fold_settings(self, fold: int) -> dict[str, int]:
-        """Return what decides which images a fold holds out."""
-        return {"fold": fold, "folds": self.num_folds, "seed": self.run.config.seed}
+    def _held_out(self, fold: int) -> HeldOut:
+        return HeldOut(self.run, self._folder(fold), self._fold(fold), self.weights)
 
-    def _labels(self, fold: int) -> StageDir:
-        """Return the labels of round 0 without those of a fold's images."""
-        source = self.run.stage("labels", 0)
-        settings = self._fold_settings(fold)
-        output = StageDir.plan(self.folder / f"fold-{fold}", "labels", settings, digests(source))
-        if not output.is_done:
-            files = []
-            for shard_id in self._shard_ids:
-                table = source.read_table("labels", [shard_id])
-                kept = [self._fold_of[name] != fold for name in table["image_id"].to_pylist()]
-                files.append(output.write_table("labels", shard_id, table.filter(kept)))
-            output.commit(files, {})
-        return output
+    def _phase1(self, fold: int) -> StageDir:
+        """Return phase I of a fold, trained; all trials share it."""
+        history = self._held_out(fold).train(self.config, self.device, only_phase1=True)
+        assert history.network is not None
+        return history.network.phase1
 
-    def _phase1(self, fold: int, labels: StageDir) -> StageDir:
-        config = self.config
-        train = config.train.result_settings()
-        train.pop("phase2")
-        settings = {
-            "seed": config.seed,
-            "model": config.model.result_settings(),
-            "weights": self.weights.identity,
-            "train": train,
-        }
-        inputs = digests(self.run.stage("images"), self.run.stage("superpixels"), labels)
-        return StageDir.plan(self.folder / f"fold-{fold}", "phase1", settings, inputs)
-
-    def _training(self, config: Config, fold: int, phase2: StageDir | None) -> TrainRound:
-        run, labels = self.run, self._labels(fold)
-        phase1 = self._phase1(fold, labels)
-        unmeasured = EvaluateSplits(
-            StageDir.plan(self.folder / f"fold-{fold}", "metrics", {}, {"phase1": phase1.key}),
-            run.stage("images"),
-            {},
-            run.reader(),
-            config.evaluation,
-            num_classes=len(run.class_names),
-            round_index=0,
-            ledger=Ledger(num_images=1, num_pixels=1),
-            use_bf16=config.train.precision == "bf16",
-            threads=config.resources.decode_threads,
-        )
-        return TrainRound(
-            config,
-            0,
-            resolve(config.strategy).supports,
-            self.weights,
-            len(run.class_names),
-            run.reader(),
-            run.stage("images"),
-            run.stage("superpixels"),
-            self._shard_ids,
-            (labels,),
-            None,
-            phase1,
-            phase2,
-            unmeasured,
-        )
-
-    def _measure(self, config: Config, fold: int, phase1: StageDir, phase2: StageDir) -> FoldResult:
+    def _measure(self, config: Config, fold: int, network: TrainedPhases) -> FoldResult:
         """Look at every labelled pixel of the held-out images."""
         run, device = self.run, torch.device(self.device)
-        network = load_network(
-            config.model, len(run.class_names), phase1, phase2, resolve(config.strategy).supports
-        ).to(device)
-        network.set_phase("eval")
+        supports = resolve(config.strategy).supports
+        trained = load_network(config.model, len(run.class_names), network, supports).to(device)
+        trained.set_phase("eval")
         options = ScoreOptions(config.strategy.normalize_terms, config.strategy.uncertainty)
         reader, parts = run.reader(), []
         for shard_id in self._shard_ids:
@@ -254,7 +180,7 @@ class CrossValidation:
                     continue
                 input_image, work_image = reader.on_both_grids(image)
                 found = explain_image(
-                    network, input_image, work_image, options=options, device=device
+                    trained, input_image, work_image, options=options, device=device
                 )
                 y, x = rows["y"].to_numpy(), rows["x"].to_numpy()
                 wrong = found.predictions["final"].numpy()[y, x] != rows["class_id"].to_numpy()

@@ -1,36 +1,42 @@
-"""One more round inside a fold: ask, answer, train phase I again, measure what was held out."""
+"""Rounds inside a fold: round 0 on the images that are kept, and one more to measure the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import torch
 
 from madbal_ray.config.schema import Config
-from madbal_ray.engine.contract import CallJob, ShardJob
+from madbal_ray.engine.contract import CallJob, ShardJob, TrainingJob
 from madbal_ray.engine.local import LocalEngine
 from madbal_ray.engine.progress import LogProgress, Progress
 from madbal_ray.engine.shards import complete_stage
 from madbal_ray.engine.workers import SingleWorker
 from madbal_ray.errors import LabelError
-from madbal_ray.evaluation.evaluate import EvaluateSplits
-from madbal_ray.labels.answer_job import SimulateAnswers, annotator_noise
-from madbal_ray.labels.ledger import Ledger
-from madbal_ray.loop.ask import Acquisition
+from madbal_ray.loop.round import History, Round
 from madbal_ray.models.weights import PublishedWeights
-from madbal_ray.pool.prepare import Pool
+from madbal_ray.pool.prepared import Pool
 from madbal_ray.runs.run import Run
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir, digests
 from madbal_ray.state.storage import Folder
-from madbal_ray.strategies.registry import resolve
-from madbal_ray.training.job import TrainRound
 
-ROUND = 1
 HELD_OUT = "held_out"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The images that a fold leaves out.
+
+    Attributes:
+        settings: what decides them, for keys.
+    """
+
+    held_out: frozenset[str]
+    settings: Mapping[str, int]
 
 
 class InPlace:
@@ -39,7 +45,6 @@ class InPlace:
     def __init__(self, device: str) -> None:
         self.engine = LocalEngine(device)
         self.progress: Progress = LogProgress()
-        self.round_index: int | None = ROUND
 
     def map(self, job: ShardJob, shard_ids: Sequence[int], *, total: int | None) -> None:
         """Complete a shard-wise stage."""
@@ -51,140 +56,106 @@ class InPlace:
         if not job.output.is_done:
             job.run()
 
+    def train(self, job: TrainingJob, outputs: Sequence[StageDir]) -> None:
+        """Complete the training of a round; the search has a progress of its own."""
+        if not all(output.is_done for output in outputs):
+            job.run(SingleWorker(torch.device(self.engine.device), lambda progress: None))
 
-@dataclass
-class NextRound:
-    """The round after a trial of a search, on the images that its fold trains on.
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Training and asking on the images that a fold keeps.
 
     Attributes:
         run: with a labelled round 0.
         folder: of the fold.
-        fold: what cuts the fold, for the keys of its image lists.
-        is_held_out: tells the fold's images by id.
     """
 
     run: Run
     folder: Folder
+    fold: Fold
     weights: PublishedWeights
-    shard_ids: list[int]
-    fold: dict[str, int]
-    is_held_out: Callable[[str], bool]
-    device: str
 
-    def miou(self, config: Config, labels: StageDir, phase1: StageDir, phase2: StageDir) -> float:
+    def train(self, config: Config, device: str, *, only_phase1: bool = False) -> History:
+        """Return round 0: its labels without the fold's, and the network trained on them."""
+        current = self._round(config, 0, self._pool(), device)
+        history = replace(History.before(current.pool), labels=(self.labels(),))
+        return current.train(history, only_phase1=only_phase1)[0]
+
+    def next_miou(self, config: Config, history: History, device: str) -> float:
         """Return the mIoU on the held-out images (every pixel) after one round of queries.
 
         Args:
-            config: with the trial's settings.
-            labels: of round 0, the held-out images left out.
-            phase1, phase2: what asks.
+            history: of round 0; its network asks.
 
         Raises:
             LabelError: no class occurs in the held-out images or their predictions.
         """
-        run, runner = self.run, InPlace(self.device)
-        train_images = self._images("images_asked", held_out=False)
-        pool = self._pool(train_images)
-        strategy = resolve(config.strategy)
-        acquisition = Acquisition(config, strategy, pool, runner, self.device)
-        queries = acquisition.ask(self.folder, ROUND, (labels,), (phase1, phase2))
-        answers = StageDir.plan(
-            self.folder,
-            "answers",
-            config.oracle.result_settings() | {"seed": config.seed},
-            digests(queries, labels),
+        pool = self._pool()
+        held_out = self._images(keeps=lambda name: name in self.fold.held_out)
+        pool = replace(
+            pool, evaluation_images=held_out, evaluation_shards={HELD_OUT: pool.shard_ids}
         )
-        runner.map(
-            SimulateAnswers(
-                answers,
-                pool.reader,
-                config.resources.decode_threads,
-                train_images,
-                pool.superpixels,
-                queries,
-                (labels,),
-                annotator_noise(config.oracle.noise, pool.num_classes),
-                config.seed,
-                ROUND,
-            ),
-            self.shard_ids,
-            total=None,
-        )
-        settings = {"train": config.train.result_settings()}
-        inputs = digests(phase1, phase2, labels, answers)
-        again = StageDir.plan(self.folder, "next_phase1", settings, inputs)
-        held_out = self._images("images_held_out", held_out=True)
-        measured = StageDir.plan(
-            self.folder,
-            "next_metrics",
-            config.evaluation.result_settings(),
-            inputs | digests(held_out) | {"next_phase1": again.key},
-        )
-        job = TrainRound(
-            config,
-            ROUND,
-            strategy.supports,
-            self.weights,
-            pool.num_classes,
-            pool.reader,
-            train_images,
-            pool.superpixels,
-            self.shard_ids,
-            (labels, answers),
-            (phase1, phase2) if config.train.init == "previous" else None,
-            again,
-            None,
-            EvaluateSplits(
-                measured,
-                held_out,
-                {HELD_OUT: self.shard_ids},
-                pool.reader,
-                config.evaluation,
-                num_classes=pool.num_classes,
-                round_index=ROUND,
-                ledger=Ledger(num_images=pool.num_images, num_pixels=pool.num_pixels),
-                use_bf16=config.train.precision == "bf16",
-                threads=config.resources.decode_threads,
-            ),
-        )
-        if not measured.is_done:
-            job.run(SingleWorker(torch.device(self.device), _say_nothing))
-        found = measured.read_table("metrics")["miou"].to_pylist()[0]
-        if found is None:
+        following = self._round(config, 1, pool, device)
+        history = following.label(following.ask(history), history)
+        _, measured = following.train(history, only_phase1=True)
+        miou = measured.read_table("metrics")["miou"].to_pylist()[0]
+        if miou is None:
             raise LabelError(
-                f"{run.run_dir}: the mIoU on held-out images is undefined; use fewer folds"
+                f"{self.run.run_dir}: the mIoU on held-out images is undefined; use fewer folds"
             )
-        return found
+        return miou
 
-    def _images(self, name: str, *, held_out: bool) -> StageDir:
-        """Return the part of table `images` that is held out, or that is not."""
-        source = self.run.stage("images")
-        output = StageDir.plan(self.folder, name, self.fold, digests(source))
+    def labels(self) -> StageDir:
+        """Return the labels of round 0 without those of the fold's images."""
+        return self._filtered(self.run.stage("labels", 0), "labels", self._is_kept)
+
+    def _is_kept(self, image_id: str) -> bool:
+        return image_id not in self.fold.held_out
+
+    def _images(self, keeps: Callable[[str], bool]) -> StageDir:
+        return self._filtered(self.run.stage("images"), "images", keeps)
+
+    def _filtered(self, source: StageDir, table: str, keeps: Callable[[str], bool]) -> StageDir:
+        """Return the rows of a table whose images are kept, as a stage of the fold."""
+        settings: dict[str, Any] = {**self.fold.settings, "keeps_fold": keeps != self._is_kept}
+        output = StageDir.plan(self.folder, f"fold_{table}", settings, digests(source))
         if not output.is_done:
             files = []
-            for shard_id in self.shard_ids:
-                table = source.read_table("images", [shard_id])
-                kept = [self.is_held_out(one) == held_out for one in table["image_id"].to_pylist()]
-                files.append(output.write_table("images", shard_id, table.filter(pa.array(kept))))
+            for shard_id in self._shard_ids:
+                rows = source.read_table(table, [shard_id])
+                kept = [keeps(name) for name in rows["image_id"].to_pylist()]
+                part = rows.filter(pa.array(kept, pa.bool_()))
+                files.append(output.write_table(table, shard_id, part))
             output.commit(files, {})
         return output
 
-    def _pool(self, images: StageDir) -> Pool:
+    @property
+    def _shard_ids(self) -> list[int]:
+        shards = self.run.stage("index").marker().summary["shards_of_split"]
+        return shards[self.run.config.data.pool_split]
+
+    def _pool(self) -> Pool:
+        images = self._images(keeps=self._is_kept)
         table = pa.concat_tables(
-            [tables.empty("images"), *(images.read_table("images", [i]) for i in self.shard_ids)]
+            [tables.empty("images"), *(images.read_table("images", [i]) for i in self._shard_ids)]
         ).to_pandas()
-        return Pool(
-            reader=self.run.reader(),
-            class_names=tuple(self.run.class_names),
+        return replace(
+            self.run.pool(),
             images=images,
-            superpixels=self.run.stage("superpixels"),
-            clusters=self.run.stage("superpixel_clusters"),
-            shard_ids=self.shard_ids,
-            evaluation_shards={},
             num_images=len(table),
             num_pixels=int((table["work_height"].astype("int64") * table["work_width"]).sum()),
         )
 
-
-def _say_nothing(progress: dict[str, Any]) -> None:
-    """Leave progress to Ray Tune."""
+    def _round(self, config: Config, index: int, pool: Pool, device: str) -> Round:
+        folder = self.folder / f"round-{index}"
+        return Round(
+            config=config,
+            pool=pool,
+            index=index,
+            runner=InPlace(device),
+            folder=folder,
+            own_folder=folder,
+            weights=self.weights,
+            device=device,
+        )

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from madbal_ray.config.file import read_yaml
 from madbal_ray.errors import ConfigError
 
 PREFIX = "train.phase2."
@@ -33,12 +32,7 @@ def load_space(path: str | Path) -> dict[str, Range]:
         ConfigError: lists everything that is wrong with it.
     """
     path = Path(path)
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    found = read_yaml(path, "a search space, see experiments/spaces/")
     if not isinstance(found, Mapping) or not found:
         raise ConfigError(f"{path}: expected keys with ranges, such as {PREFIX}learning_rate")
     problems: list[str] = []

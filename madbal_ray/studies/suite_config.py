@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from madbal_ray.config.file import changed_keys, load_config, merged
+from madbal_ray.config.file import changed_keys, load_config, merged, read_yaml
 from madbal_ray.config.schema import Config
 from madbal_ray.errors import ConfigError
 
@@ -194,12 +193,7 @@ def _roots(overrides: tuple[str, ...]) -> Iterator[str]:
 
 
 def _read(path: Path) -> SuiteFile:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    values = read_yaml(path, "a suite, see experiments/suites/")
     try:
         return SuiteFile.model_validate(values)
     except ValidationError as error:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from madbal_ray.config.schema import Config
-from madbal_ray.engine.contract import Engine
 from madbal_ray.engine.stages import StopRequested
 from madbal_ray.errors import LockedError, MadbalError
-from madbal_ray.loop.launch import make_local_engine, run_whole
+from madbal_ray.loop.launch import Launch, MakeEngine, make_local_engine, run_whole
+from madbal_ray.seams import load_plugins
 from madbal_ray.state.lock import LEASE_SECONDS
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.studies.suite_config import SuiteRun
@@ -54,14 +53,15 @@ class TaskPool(Protocol):
         ...
 
 
-def perform(task: RunTask, make_engine: Callable[[Config, RunDir], Engine]) -> TaskResult:
+def perform(task: RunTask, make_engine: MakeEngine) -> TaskResult:
     """Do one task of a suite; what fails is told, not raised."""
     started = time.perf_counter()
     error = None
     config, run_dir = task.run.config, RunDir(task.run_dir)
+    load_plugins(config.plugins)  # on a worker nothing has
 
     def work() -> None:
-        run_whole(config, run_dir, lambda: make_engine(config, run_dir), stop_after=task.stop_after)
+        run_whole(config, run_dir, make_engine, Launch(stop_after=task.stop_after))
 
     try:
         try:
@@ -83,7 +83,7 @@ def perform(task: RunTask, make_engine: Callable[[Config, RunDir], Engine]) -> T
 
 def perform_locally(task: RunTask) -> TaskResult:
     """Do one task of a suite with the local engine."""
-    return perform(task, lambda config, _: make_local_engine(config))
+    return perform(task, make_local_engine)
 
 
 class OneAfterAnother:

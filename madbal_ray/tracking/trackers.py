@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from madbal_ray.config.schema import Config, TrackingConfig
+from madbal_ray.config.running import TrackingConfig
+from madbal_ray.config.schema import Config
 from madbal_ray.errors import ConfigError, ResourceError
+from madbal_ray.seams import TRACKERS
 from madbal_ray.state.run_dir import RunDir
-from madbal_ray.tracking.mlflow_tracker import MLflow
-from madbal_ray.tracking.wandb_tracker import WeightsAndBiases
 
 WANDB_KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 WANDB_AT_HOME = ("offline", "dryrun", "disabled")
@@ -31,25 +31,6 @@ class Tracker(Protocol):
     def close(self, *, is_finished: bool) -> None:
         """Write what is left, and whether the run is complete."""
         ...
-
-
-class TensorBoard:
-    """Event files under ``<run>/tensorboard``."""
-
-    name = "TensorBoard"
-
-    def __init__(self, run_dir: RunDir) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer: Any = SummaryWriter(str(run_dir.folder.local_path / "tensorboard"))
-
-    def scalar(self, name: str, value: float, step: int) -> None:
-        """Note one number."""
-        self.writer.add_scalar(name, value, step)
-
-    def close(self, *, is_finished: bool) -> None:
-        """Write what is left."""
-        self.writer.close()
 
 
 def check_tracking(config: TrackingConfig) -> None:
@@ -87,22 +68,10 @@ class Trackers:
         self.say = say
         self.trackers: list[Tracker] = []
         self._troubled: set[str] = set()
-        tracking = config.tracking
-        if tracking.tensorboard and run_dir.folder.is_local:
-            self.trackers.append(TensorBoard(run_dir))
         settings = dict(flattened(config.result_settings()))
-        makers: dict[str, Callable[[], Tracker]] = {}
-        if tracking.mlflow is not None:
-            makers[f"tracking.mlflow = {tracking.mlflow}"] = lambda: MLflow(
-                str(tracking.mlflow), run_dir, settings
-            )
-        if tracking.wandb is not None:
-            makers[f"tracking.wandb = {tracking.wandb}"] = lambda: WeightsAndBiases(
-                str(tracking.wandb), run_dir, settings
-            )
-        for option, make in makers.items():
+        for option, name, target in _wanted(config.tracking, run_dir):
             try:
-                self.trackers.append(make())
+                self.trackers.append(TRACKERS[name](target, run_dir, settings))
             except Exception as error:  # each library has errors of its own
                 self.close(is_finished=False)
                 raise ResourceError(
@@ -145,6 +114,18 @@ class Trackers:
                         f"{tracker.name} does not take numbers; the run goes on and its own "
                         f"tables hold everything (said once): {error}"
                     )
+
+
+def _wanted(tracking: TrackingConfig, run_dir: RunDir) -> Iterator[tuple[str, str, str]]:
+    """Yield the trackers that are asked for: option, name, what it is given."""
+    if tracking.tensorboard and run_dir.folder.is_local:
+        yield "tracking.tensorboard", "tensorboard", ""
+    for name in ("mlflow", "wandb"):
+        target = getattr(tracking, name)
+        if target is not None:
+            yield f"tracking.{name} = {target}", name, target
+    for name, target in tracking.others.items():
+        yield f"tracking.others.{name} = {target}", name, target
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

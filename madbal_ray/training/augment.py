@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
 from madbal_ray.arrays import RGBImage
-from madbal_ray.config.schema import AugmentConfig
+from madbal_ray.config.training import AugmentConfig
 from madbal_ray.vision import geometry
 from madbal_ray.vision.normalize import normalize_images
 

@@ -16,7 +16,7 @@ CHECKPOINT_NAME = "_checkpoint.pt"
 
 @dataclass
 class BestEpoch:
-    """The best epoch so far, for `train.select: best`.
+    """The best epoch so far, for `train.keep_epoch: best`.
 
     Attributes:
         state: weights on the CPU; empty before the first epoch was measured.

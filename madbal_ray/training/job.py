@@ -17,14 +17,16 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from madbal_ray import rng
-from madbal_ray.config.schema import Config, Supports
+from madbal_ray.config.schema import Config
+from madbal_ray.config.training import Supports
 from madbal_ray.engine.workers import TrainContext
 from madbal_ray.evaluation.evaluate import EvaluateSplits
 from madbal_ray.labels.labeled_points import LabeledPoints, read_labeled_points
 from madbal_ray.models.network import SegmentationNetwork, build_network
-from madbal_ray.models.trained import PHASE1_WEIGHTS, PHASE2_WEIGHTS
+from madbal_ray.models.trained import PHASE1, PhaseSpec, TrainedPhases
 from madbal_ray.models.weights import PublishedWeights
-from madbal_ray.pool.reader import ImageReader
+from madbal_ray.pool.prepared import Pool
+from madbal_ray.seams import OBJECTIVES
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import FileRecord, StageDir
 from madbal_ray.training.batches import BatchMaker
@@ -39,35 +41,30 @@ FEW_LABELS = 5
 """A class with fewer labels than this is reported (method 2)."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainRound:
     """One round of training, phase I and phase II in one job.
 
     Attributes:
         labels: label stages of this round and all before it.
-        previous: phase stages of the round before, for `train.init: previous`.
-        phase2: None for a strategy whose network has no supports.
+        previous: network of the round before, for `train.init: previous`.
+        phases: where this round's network goes.
     """
 
     config: Config
     round_index: int
     supports: Supports
     weights: PublishedWeights
-    num_classes: int
-    reader: ImageReader
-    images: StageDir
-    superpixels: StageDir
-    shard_ids: list[int]
+    pool: Pool
     labels: tuple[StageDir, ...]
-    previous: tuple[StageDir, StageDir | None] | None
-    phase1: StageDir
-    phase2: StageDir | None
+    previous: TrainedPhases | None
+    phases: TrainedPhases
     evaluation: EvaluateSplits
 
     @property
     def name(self) -> str:
         """Return a name that is the same at every start."""
-        return f"round-{self.round_index:03d}-{(self.phase2 or self.phase1).key}"
+        return f"round-{self.round_index:03d}-{self.phases.stages[-1].key}"
 
     @property
     def num_workers(self) -> int:
@@ -80,113 +77,107 @@ class TrainRound:
         devices = [context.device] if context.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             network = self._initial_network().to(context.device)
-            points = read_labeled_points(
-                self.reader, self.images, self.superpixels, self.shard_ids, self.labels
-            )
-            maker = self._batch_maker(points)
+            maker = self._batch_maker(read_labeled_points(self.pool, self.labels))
             if self.config.train.compile:
                 network.compile()
-            if not self.phase1.is_done:
-                self._train_phase1(network, maker, context)
-            _load(network, self.phase1, PHASE1_WEIGHTS)
-            if not self.evaluation.output.is_done:
-                self._evaluate(network, context)
-            if self.phase2 is not None and not self.phase2.is_done:
-                self._train_phase2(network, maker, context, self.phase2)
+            for phase, stage in self.phases:
+                if not stage.is_done:
+                    self._train(phase, stage, network, maker, context)
+                _load(network, stage, phase.weights)
+                if phase is PHASE1 and not self.evaluation.output.is_done:
+                    self._evaluate(network, context)
 
     def _initial_network(self) -> SegmentationNetwork:
         network = build_network(
             self.config.model,
-            self.num_classes,
+            self.pool.num_classes,
             weights=self.weights.load(),
             seed=rng.derive_seed(self.config.seed, "network", self.round_index),
             supports=self.supports,
         )
-        if self.previous is not None:
-            _load(network, self.previous[0], PHASE1_WEIGHTS)
-            if self.previous[1] is not None:
-                _load(network, self.previous[1], PHASE2_WEIGHTS)
+        for phase, stage in self.previous or ():
+            _load(network, stage, phase.weights)
         return network
 
     def _batch_maker(self, points: LabeledPoints) -> BatchMaker:
         resources = self.config.resources
         return BatchMaker(
-            points,
-            ImageCache(
-                self.reader,
+            points=points,
+            cache=ImageCache(
+                self.pool.reader,
                 memory_gib=resources.image_cache_gib,
                 disk_gib=resources.image_cache_disk_gib,
             ),
-            self.config.train,
-            self.config.seed,
-            self.round_index,
-            resources.decode_threads,
+            config=self.config.train,
+            seed=self.config.seed,
+            round_index=self.round_index,
+            threads=resources.decode_threads,
         )
 
-    def _train_phase1(
-        self, network: SegmentationNetwork, maker: BatchMaker, context: TrainContext
+    def _train(
+        self,
+        phase: PhaseSpec,
+        stage: StageDir,
+        network: SegmentationNetwork,
+        maker: BatchMaker,
+        context: TrainContext,
     ) -> None:
+        """Train one phase and commit it (rank 0)."""
         train = self.config.train
-        trainer = PhaseTrainer(self.config, self.round_index, "phase1", self.phase1, maker, context)
-        if train.select == "best":
+        thresholds = None
+        if OBJECTIVES[phase.settings(train).objective].needs_targets:
+            thresholds = record_points(
+                network,
+                maker.points,
+                self.pool.reader,
+                context,
+                num_classes=self.pool.num_classes,
+                use_bf16=train.precision == "bf16",
+                threads=self.config.resources.decode_threads,
+            )
+        trainer = PhaseTrainer(
+            config=self.config,
+            round_index=self.round_index,
+            phase=phase,
+            stage=stage,
+            maker=maker,
+            context=context,
+        )
+        if phase is PHASE1 and train.keep_epoch == "best":
             trainer.measure = lambda current: self.evaluation.miou(
                 current, context, train.select_split
             )
         best = trainer.train(network)
         if context.rank == 0:
-            self._commit_phase1(network, len(maker.points.y), best)
+            self._commit(phase, stage, network, len(maker.points.y), best, thresholds)
         context.barrier()
 
-    def _commit_phase1(
-        self, network: SegmentationNetwork, num_points: int, best: BestEpoch
-    ) -> None:
-        files = [_save(network.state_of("phase1"), self.phase1, PHASE1_WEIGHTS)]
-        if best.state:
-            state = network.state_of("phase1", best.state)
-            files.append(_save(state, self.phase1, BEST_WEIGHTS))
-        self.phase1.commit(files, {"labelled_pixels": num_points, "best_epoch": best.epoch})
-        Checkpoint.delete(self.phase1)
-
-    def _evaluate(self, network: SegmentationNetwork, context: TrainContext) -> None:
-        """Measure the last epoch, and the best one where it was asked for."""
-        measured = [("last", self.config.train.phase1.epochs, PHASE1_WEIGHTS)]
-        best_epoch = self.phase1.marker().summary["best_epoch"]
-        if best_epoch:
-            measured.append(("best", best_epoch, BEST_WEIGHTS))
-        for selection, epoch, name in measured:
-            _load(network, self.phase1, name)
-            self.evaluation.measure(network, context, selection, epoch)
-        if context.rank == 0:
-            self.evaluation.commit()
-        _load(network, self.phase1, PHASE1_WEIGHTS)
-
-    def _train_phase2(
+    def _commit(
         self,
+        phase: PhaseSpec,
+        stage: StageDir,
         network: SegmentationNetwork,
-        maker: BatchMaker,
-        context: TrainContext,
-        phase2: StageDir,
+        num_points: int,
+        best: BestEpoch,
+        thresholds: ClassLossThresholds | None,
     ) -> None:
-        thresholds = record_points(
-            network,
-            maker.points,
-            self.reader,
-            context,
-            num_classes=self.num_classes,
-            use_bf16=self.config.train.precision == "bf16",
-            threads=self.config.resources.decode_threads,
-        )
-        PhaseTrainer(self.config, self.round_index, "phase2", phase2, maker, context).train(network)
-        if context.rank == 0:
-            self._commit_phase2(network, thresholds, phase2)
-        context.barrier()
+        files = [_save(network.state_of(phase.name), stage, phase.weights)]
+        summary: dict[str, Any] = {"labelled_pixels": num_points, "best_epoch": best.epoch}
+        if best.state:
+            files.append(_save(network.state_of(phase.name, best.state), stage, BEST_WEIGHTS))
+        if thresholds is not None:
+            rows = self._threshold_rows(thresholds)
+            table = tables.from_rows("class_loss_thresholds", rows)
+            files.append(stage.write_table("class_loss_thresholds", 0, table))
+            summary["classes_with_few_labels"] = [
+                row["class_id"] for row in rows if row["num_labels"] < FEW_LABELS
+            ]
+        stage.commit(files, summary)
+        Checkpoint.delete(stage)
 
-    def _commit_phase2(
-        self, network: SegmentationNetwork, thresholds: ClassLossThresholds, phase2: StageDir
-    ) -> None:
-        record = _save(network.state_of("phase2"), phase2, PHASE2_WEIGHTS)
+    def _threshold_rows(self, thresholds: ClassLossThresholds) -> list[dict[str, Any]]:
         pairs = zip(thresholds.num_labels, thresholds.threshold, strict=True)
-        rows = [
+        return [
             {
                 "round": self.round_index,
                 "class_id": class_id,
@@ -195,13 +186,20 @@ class TrainRound:
             }
             for class_id, (count, threshold) in enumerate(pairs)
         ]
-        table = tables.from_rows("class_loss_thresholds", rows)
-        few = [row["class_id"] for row in rows if row["num_labels"] < FEW_LABELS]
-        phase2.commit(
-            [record, phase2.write_table("class_loss_thresholds", 0, table)],
-            {"classes_with_few_labels": few},
-        )
-        Checkpoint.delete(phase2)
+
+    def _evaluate(self, network: SegmentationNetwork, context: TrainContext) -> None:
+        """Measure the last epoch of phase I, and the best one where it was asked for."""
+        stage = self.phases.phase1
+        measured = [("last", self.config.train.phase1.epochs, PHASE1.weights)]
+        best_epoch = stage.marker().summary["best_epoch"]
+        if best_epoch:
+            measured.append(("best", best_epoch, BEST_WEIGHTS))
+        for selection, epoch, name in measured:
+            _load(network, stage, name)
+            self.evaluation.measure(network, context, selection, epoch)
+        if context.rank == 0:
+            self.evaluation.commit()
+        _load(network, stage, PHASE1.weights)
 
 
 def _save(state: dict[str, Tensor], stage: StageDir, name: str) -> FileRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from madbal_ray.config.schema import PhaseConfig
+from madbal_ray.config.training import PhaseConfig
 from madbal_ray.models.network import SegmentationNetwork
 
 STEP_FACTOR = 0.1

@@ -3,47 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from madbal_ray import rng
-from madbal_ray.config.schema import Config, LossWeights
+from madbal_ray.config.schema import Config
+from madbal_ray.config.training import PhaseConfig
 from madbal_ray.engine.workers import TrainContext
 from madbal_ray.errors import NumericalError
-from madbal_ray.models.network import NetworkOutput, SegmentationNetwork
+from madbal_ray.models.network import SegmentationNetwork
+from madbal_ray.models.trained import PhaseSpec
+from madbal_ray.seams import OBJECTIVES
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.training.augment import augment_images
 from madbal_ray.training.batches import BatchMaker, TrainBatch
 from madbal_ray.training.checkpoint import BestEpoch, Checkpoint
-from madbal_ray.training.loss_prediction import loss_prediction_loss
+from madbal_ray.training.objectives import Objective, View
 from madbal_ray.training.optimizer import build_optimizer, rate_factor, scale_rates
-from madbal_ray.training.point_loss import point_cross_entropy
-from madbal_ray.vision.points import sample_points
-
-TrainedPhase = Literal["phase1", "phase2"]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PhaseTrainer:
     """Trains one phase of one round; every worker runs it with its own context.
 
     Attributes:
-        measure: mIoU of the network as it is, after every epoch (`train.select: best`);
+        measure: mIoU of the network as it is, after every epoch (`train.keep_epoch: best`);
             None: only the last epoch counts.
     """
 
     config: Config
     round_index: int
-    phase: TrainedPhase
+    phase: PhaseSpec
     stage: StageDir
     maker: BatchMaker
     context: TrainContext
     measure: Callable[[SegmentationNetwork], float] | None = None
+
+    @property
+    def settings(self) -> PhaseConfig:
+        """Return the phase's section of the configuration."""
+        return self.phase.settings(self.config.train)
 
     def train(self, network: SegmentationNetwork) -> BestEpoch:
         """Train from the last checkpoint to the last epoch; return the best one measured.
@@ -51,24 +54,24 @@ class PhaseTrainer:
         Raises:
             NumericalError: the loss is not finite; round, phase and epoch are named.
         """
-        config = getattr(self.config.train, self.phase)
-        network.set_phase(self.phase)
+        config = self.settings
+        network.set_phase(self.phase.name)
         optimizer = build_optimizer(network, config)
+        objective = self._objective()
         best = BestEpoch()
         checkpoint = Checkpoint(self.stage, network, optimizer, best)
         first_epoch = checkpoint.restore(self.context.device)
         module = self.context.wrap(network)
-        steps = self.maker.num_batches(config.batch_size)
         last_saved = time.monotonic()
         for epoch in range(first_epoch, config.epochs):
-            loss = self._epoch(module, optimizer, epoch, steps)
+            loss = self._epoch(module, optimizer, objective, epoch)
             if self.measure is not None:
                 best.offer(epoch + 1, self.measure(network), network)
-                network.set_phase(self.phase)
+                network.set_phase(self.phase.name)
             self.context.report(
                 {
                     "round": self.round_index,
-                    "phase": self.phase,
+                    "phase": self.phase.name,
                     "epoch": epoch + 1,
                     "epochs": config.epochs,
                     "loss": loss,
@@ -81,90 +84,83 @@ class PhaseTrainer:
                 last_saved = time.monotonic()
         return best
 
+    def step_seconds(self, network: SegmentationNetwork) -> float:
+        """Return the seconds of a step, loading included, after one to warm up; trains it."""
+        network.set_phase(self.phase.name)
+        optimizer = build_optimizer(network, self.settings)
+        objective = self._objective()
+        seconds = 0.0
+        for epoch in range(2):
+            started = time.perf_counter()
+            views = next(self._batches(objective, epoch))
+            self._step(network, optimizer, objective, views, progress=0.0).item()
+            seconds = time.perf_counter() - started
+        return seconds
+
+    def _objective(self) -> Objective:
+        return OBJECTIVES[self.settings.objective](self.settings, self.context)
+
+    def _batches(self, objective: Objective, epoch: int):
+        return self.maker.epoch(
+            self.phase.name,
+            epoch,
+            self.settings.batch_size,
+            rank=self.context.rank,
+            world_size=self.context.world_size,
+            views=objective.views,
+        )
+
     def _epoch(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, epoch: int, steps: int
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        objective: Objective,
+        epoch: int,
     ) -> float:
-        config, context = getattr(self.config.train, self.phase), self.context
+        config, context = self.settings, self.context
+        steps = self.maker.num_batches(config.batch_size)
         torch.manual_seed(
             rng.derive_seed(
-                self.config.seed, "torch", self.round_index, self.phase, epoch, context.rank
+                self.config.seed, "torch", self.round_index, self.phase.name, epoch, context.rank
             )
         )
         losses = []
-        batches = self.maker.epoch(
-            self.phase, epoch, config.batch_size, rank=context.rank, world_size=context.world_size
-        )
-        for step, batch in enumerate(batches):
-            scale_rates(optimizer, rate_factor(config, epoch * steps + step, steps))
-            losses.append(self._step(module, optimizer, batch))
+        for step, views in enumerate(self._batches(objective, epoch)):
+            done = epoch * steps + step
+            scale_rates(optimizer, rate_factor(config, done, steps))
+            progress = done / (steps * config.epochs)
+            losses.append(self._step(module, optimizer, objective, views, progress=progress))
         mean_loss = float(torch.stack(losses).mean())
         if not np.isfinite(mean_loss):
             raise NumericalError(
-                f"round {self.round_index}, {self.phase}, epoch {epoch}: the loss is {mean_loss}; "
-                f"lower train.{self.phase}.learning_rate or use train.precision: fp32"
+                f"round {self.round_index}, {self.phase.name}, epoch {epoch}: the loss is "
+                f"{mean_loss}; lower train.{self.phase.name}.learning_rate or use "
+                "train.precision: fp32"
             )
         return mean_loss
 
     def _step(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, batch: TrainBatch
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        objective: Objective,
+        batches: Sequence[TrainBatch],
+        *,
+        progress: float,
     ) -> Tensor:
-        device = self.context.device
-        pixels = augment_images(batch.images, batch.augmentations, batch.crop, device)
-        with torch.autocast(
-            device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16"
-        ):
-            output = module(pixels, supports=self.phase == "phase2")
-        is_first = self.phase == "phase1"
-        loss = (self._phase1_loss if is_first else self._phase2_loss)(output, batch)
+        loss = objective.loss(
+            [self._look(module, batch, supports=objective.needs_supports()) for batch in batches],
+            progress=progress,
+        )
         optimizer.zero_grad(set_to_none=True)
         (loss * self.context.world_size).backward()  # wrapped modules average over workers
         optimizer.step()
         return self.context.all_reduce(loss.detach().clone())
 
-    def _phase1_loss(self, output: NetworkOutput, batch: TrainBatch) -> Tensor:
-        """Return this worker's part of the mean cross-entropy over the batch's points."""
-        count = self.context.all_reduce(torch.tensor(len(batch.y), device=self.context.device))
-        return self._cross_entropy(output.logits, batch).sum() / count.clamp(min=1)
-
-    def _phase2_loss(self, output: NetworkOutput, batch: TrainBatch) -> Tensor:
-        """Return this worker's part of Eq. 3."""
+    def _look(self, module: nn.Module, batch: TrainBatch, *, supports: bool) -> View:
         device = self.context.device
-        weights: LossWeights = self.config.train.phase2.loss_weights
-        assert batch.is_boundary is not None
-        assert batch.is_target is not None
-        assert output.error_logits is not None
-        num_boundary = int(batch.is_boundary.sum())
-        counts = torch.tensor([num_boundary, len(batch.y) - num_boundary], device=device)
-        all_boundary, all_center = self.context.all_reduce(counts).tolist()
-        boundary, center = loss_prediction_loss(
-            error_logits=sample_points(
-                output.error_logits,
-                point_batch=batch.batch.to(device),
-                point_y=batch.y.to(device),
-                point_x=batch.x.to(device),
-                height=batch.crop[0],
-                width=batch.crop[1],
-            ),
-            target=batch.is_target.to(device),
-            is_boundary=batch.is_boundary.to(device),
-            num_boundary=all_boundary,
-            num_center=all_center,
-        )
-        loss = weights.center * center + weights.boundary * boundary
-        total = max(1, all_boundary + all_center)
-        of_heads = (weights.shallow, weights.semi, weights.almost)
-        for weight, logits in zip(of_heads, output.head_logits, strict=False):
-            loss = loss + weight * self._cross_entropy(logits, batch).sum() / total
-        return loss
-
-    def _cross_entropy(self, logits: Tensor, batch: TrainBatch) -> Tensor:
-        device = self.context.device
-        return point_cross_entropy(
-            logits=logits,
-            point_batch=batch.batch.to(device),
-            point_y=batch.y.to(device),
-            point_x=batch.x.to(device),
-            point_class=batch.class_id.to(device),
-            height=batch.crop[0],
-            width=batch.crop[1],
-        )
+        pixels = augment_images(batch.images, batch.augmentations, batch.crop, device)
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16"
+        ):
+            return View(module(pixels, supports=supports), batch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from madbal_ray.config.schema import GridSize, LongSide
+from madbal_ray.config.section import GridSize, LongSide
 
 
 def grid_shape(size: GridSize, height: int, width: int) -> tuple[int, int]:

@@ -2,19 +2,15 @@
 
 import re
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
+from madbal_ray import seams
 from madbal_ray.config.file import load_config
-from madbal_ray.config.schema import Config, Section, StrategyName
-from madbal_ray.data.registry import REGISTRY
 from madbal_ray.errors import ConfigError
-from madbal_ray.models.backbones import BACKBONES
-from madbal_ray.models.heads import HEADS
-from madbal_ray.scoring.registry import SCORES
-from madbal_ray.strategies.registry import REGISTRY as STRATEGIES
+from madbal_ray.seams import SCORES, STRATEGIES, Registry
 
+REGISTRIES = [thing for thing in vars(seams).values() if isinstance(thing, Registry)]
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
@@ -82,16 +78,50 @@ def test_files_and_overrides(tmp_path):
         load_config(tmp_path / "none.yaml")
 
 
-def test_names_in_the_configuration_are_those_that_exist():
-    def allowed(section: type[Section], field: str) -> set[str]:
-        return set(section.model_fields[field].annotation.__args__)
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)
+def test_everything_built_in_is_where_its_line_says(registry):
+    for name in registry:
+        assert registry[name] is not None
+    with pytest.raises(ConfigError, match=f"'nothing' is no {registry.kind}; there are: "):
+        registry["nothing"]
 
-    sections = {name: field.annotation for name, field in Config.model_fields.items()}
-    assert allowed(sections["data"], "name") == set(REGISTRY)
-    assert allowed(sections["model"], "backbone") == set(BACKBONES)
-    assert allowed(sections["model"], "head") == set(HEADS)
-    assert set(get_args(StrategyName)) == set(STRATEGIES)
-    assert {s.pixel_score for s in STRATEGIES.values()} - {None} <= set(SCORES)
+
+@pytest.mark.parametrize(
+    ("key", "there_are"),
+    [
+        ("strategy.name", "madbal, averaging, no_maturity"),
+        ("data.name", "synthetic, camvid, voc2012, cityscapes, folder, images"),
+        ("model.backbone", "mobilenet_v2, mobilenet_v3_large, resnet50"),
+        ("model.head", "lraspp, deeplabv3, deeplabv3plus"),
+        ("oracle.kind", "simulated"),
+        ("superpixels.method", "seeds, slic"),
+        ("train.phase1.objective", "cross_entropy, loss_prediction"),
+    ],
+)
+def test_an_unknown_name_is_answered_by_those_that_there_are(key, there_are):
+    with pytest.raises(ConfigError) as caught:
+        load_config({}, [f"{key}=nothing"])
+    assert f"{key}: 'nothing' is no " in str(caught.value)
+    assert there_are in str(caught.value)
+
+
+def test_strategies_name_scores_that_exist():
+    assert {STRATEGIES[name].pixel_score for name in STRATEGIES} - {None} <= set(SCORES)
+
+
+def test_an_option_that_the_strategy_does_not_read_is_refused():
+    with pytest.raises(ConfigError) as caught:
+        load_config({"strategy": {"name": "margin", "pixel_share": 0.5, "mc_samples": 3}})
+    text = str(caught.value)
+    assert "strategy.pixel_share is not read by margin; it is for madbal, averaging" in text
+    assert "strategy.mc_samples is not read by margin; it is for bald" in text
+
+
+def test_an_option_that_was_renamed_is_told_its_new_name():
+    with pytest.raises(
+        ConfigError, match=r"train\.select: this option is called train\.keep_epoch now"
+    ):
+        load_config({"train": {"select": "best"}})
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)

@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from madbal_ray.arrays import IGNORE_INDEX
-from madbal_ray.config.schema import DataConfig
+from madbal_ray.config.data import DataConfig
 from madbal_ray.data.dataset import mask_lookup
-from madbal_ray.data.registry import REGISTRY, data_root, open_dataset
+from madbal_ray.data.registry import data_root, open_dataset
 from madbal_ray.errors import DataError, PoolError
+from madbal_ray.seams import DATASETS
 from madbal_ray.state.storage import Folder
 from madbal_ray.vision.decode import decode_image, decode_mask
 
@@ -49,7 +50,7 @@ def config_of(name, root):
     return DataConfig.model_validate({"name": name, "root": str(root)} | options)
 
 
-@pytest.mark.parametrize("name", list(REGISTRY))
+@pytest.mark.parametrize("name", list(DATASETS))
 def test_contract(name, request, tmp_path):
     root = tmp_path
     if name == "folder":

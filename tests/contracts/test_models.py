@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision import models as tv
 
-from madbal_ray.config.schema import ModelConfig
+from madbal_ray.config.training import ModelConfig
 from madbal_ray.errors import ConfigError
 from madbal_ray.models.backbones import BACKBONES
 from madbal_ray.models.heads import HEADS

@@ -7,7 +7,7 @@ import madbal_ray
 from madbal_ray import api
 from madbal_ray.errors import ConfigError
 from madbal_ray.runs.verify import verify_run
-from madbal_ray.strategies.registry import REGISTRY
+from madbal_ray.seams import STRATEGIES
 from tests.conftest import tiny_config
 
 BUDGET = 6
@@ -46,10 +46,10 @@ def runs(folder):
     return get
 
 
-@pytest.mark.parametrize("name", list(REGISTRY))
+@pytest.mark.parametrize("name", list(STRATEGIES))
 class TestEveryStrategy:
     def test_budget_is_exact_and_nothing_is_asked_twice(self, name, runs):
-        strategy, run = REGISTRY[name], runs(name)
+        strategy, run = STRATEGIES[name], runs(name)
         images = run.table("images").to_pandas().set_index("image_id")
         pool = images[images["split"] == "train"]
         for round_index in (1, 2):
@@ -108,8 +108,8 @@ class TestEveryStrategy:
             assert this.find(stage, 0).folder == first.find(stage, 0).folder
 
     def test_it_declares_where_it_comes_from(self, name):
-        assert REGISTRY[name].name == name
-        assert REGISTRY[name].source
+        assert STRATEGIES[name].name == name
+        assert STRATEGIES[name].source
 
 
 def queries_of(run, round_index=1):
@@ -117,8 +117,8 @@ def queries_of(run, round_index=1):
 
 
 def test_strategies_differ_from_each_other(runs):
-    first = {name: queries_of(runs(name)) for name in REGISTRY}
-    pixel = [name for name, s in REGISTRY.items() if s.unit == "pixel"]
+    first = {name: queries_of(runs(name)) for name in STRATEGIES}
+    pixel = [name for name, s in STRATEGIES.items() if s.unit == "pixel"]
     for index, name in enumerate(pixel):
         for other in pixel[index + 1 :]:
             assert not first[name].equals(first[other]), (name, other)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision import models as tv
 
-from madbal_ray.config.schema import FeaturesConfig
+from madbal_ray.config.pool import FeaturesConfig
 from madbal_ray.data.synthetic import draw_scene
 from madbal_ray.errors import ConfigError
 from madbal_ray.pool.superpixels.embed_superpixels import (

@@ -8,7 +8,7 @@ import pytest
 
 import madbal_ray
 from madbal_ray.config.file import load_config
-from madbal_ray.config.schema import ClusteringConfig
+from madbal_ray.config.pool import ClusteringConfig
 from madbal_ray.engine.contract import GpuJob, Member
 from madbal_ray.engine.stages import StopRequested
 from madbal_ray.errors import ConfigError, PoolError, ResourceError
@@ -50,7 +50,13 @@ def job(features, folder, *, backend="sklearn", **options):
     output = StageDir.plan(
         Folder(str(folder)), "centroids", config.result_settings(), digests(features)
     )
-    return FitKMeans(output, features, list(range(len(SHARD_ROWS))), config, backend)
+    return FitKMeans(
+        output=output,
+        features=features,
+        shard_ids=list(range(len(SHARD_ROWS))),
+        config=config,
+        backend=backend,
+    )
 
 
 def fitted(features, folder, **options):
@@ -144,7 +150,13 @@ def test_fewer_superpixels_than_clusters_are_refused_before_anything_is_read(fea
     config = ClusteringConfig(num_clusters=6000)
     output = StageDir.plan(Folder(str(tmp_path)), "centroids", {}, {})
     with pytest.raises(PoolError, match="5000 superpixels cannot form"):
-        FitKMeans(output, features, list(range(len(SHARD_ROWS))), config, "cuml").run()
+        FitKMeans(
+            output=output,
+            features=features,
+            shard_ids=list(range(len(SHARD_ROWS))),
+            config=config,
+            backend="cuml",
+        ).run()
 
 
 def test_a_sample_smaller_than_the_clusters_is_a_finding():

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from madbal_ray.config.schema import SuperpixelsConfig
+from madbal_ray.config.pool import SuperpixelsConfig
 from madbal_ray.data.synthetic import draw_scene
 from madbal_ray.errors import PoolError
 from madbal_ray.pool.label_map import pack_label_map, unpack_label_map

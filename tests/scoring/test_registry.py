@@ -14,7 +14,8 @@ from madbal_ray.scoring.candidates import (
     top_candidates,
 )
 from madbal_ray.scoring.reduce import random_top_pixels
-from madbal_ray.scoring.registry import SCORES, ScoreOptions, Views
+from madbal_ray.scoring.registry import ScoreOptions, Views
+from madbal_ray.seams import SCORES
 from tests import references
 from tests.scoring.test_pixel_scores import random_inputs
 

@@ -5,19 +5,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from madbal_ray.config.schema import BudgetConfig, StrategyConfig
-from madbal_ray.engine.local import LocalEngine
-from madbal_ray.engine.shards import complete_stage
+from madbal_ray.config.asking import BudgetConfig, StrategyConfig
 from madbal_ray.errors import NumericalError
 from madbal_ray.selection.cluster_statistics import score_superpixels
 from madbal_ray.selection.scored_shard import ClusterBudgets
 from madbal_ray.selection.whole_pool.cut import Cuts, count_digits, score_bits
-from madbal_ray.selection.whole_pool.jobs import query_pool
-from madbal_ray.selection.whole_pool.offers import OfferPixels
+from madbal_ray.selection.whole_pool.jobs import query_whole_pool
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
 from tests import references
+from tests.askings import asking_on
 from tests.selection.test_query import random_image
 
 CLASSES = 3
@@ -69,16 +67,7 @@ def write_pool(folder, images, *, per_shard, budget):
 
 def select(folder, images, *, per_shard, budget, config):
     score, budgets = write_pool(folder, images, per_shard=per_shard, budget=budget)
-    shard_ids = [int(name) for name in score.marker().summary["shards"]]
-    engine = LocalEngine("cpu")
-
-    def map_shards(job):
-        complete_stage(engine, job, shard_ids, on_row=lambda row: None)
-
-    offers = OfferPixels(score, budgets, config, OPTIONS)
-    queries = query_pool(
-        offers, folder, shard_ids, 1, "pixel", map_shards=map_shards, call=engine.call
-    )
+    queries = query_whole_pool(asking_on(score, folder, budget=config), budgets, "pixel")
     return queries.read_table("queries").to_pandas(), queries
 
 

@@ -60,7 +60,7 @@ class TestFolds:
         whole = labelled_run.table("labels", 0)
         seen = []
         for fold in range(2):
-            kept = validation._labels(fold).read_table("labels").to_pandas()
+            kept = validation._held_out(fold).labels().read_table("labels").to_pandas()
             left = set(whole["image_id"].to_pylist()) - set(kept["image_id"])
             assert len(left) == 3
             seen += sorted(left)
@@ -90,22 +90,22 @@ class TestFolds:
         assert first.objective == first.miou
         fold = tmp_path / "fold-0"
         held_out = {name for name, number in validation._fold_of.items() if number == 0}
-        asked = pq.read_table(next(fold.glob("select/*/queries"))).to_pandas()
+        asked = pq.read_table(next(fold.glob("round-1/select/*/queries"))).to_pandas()
         assert len(held_out) == 3
         assert (asked.groupby("image_id").size() == 5).all()
         assert set(asked["image_id"]) == set(validation._fold_of) - held_out
-        measured = pq.read_table(next(fold.glob("next_metrics/*/metrics"))).to_pandas()
+        measured = pq.read_table(next(fold.glob("round-1/metrics/*/metrics"))).to_pandas()
         assert measured["num_images"].tolist() == [3]
         other = validation.result({KEY: 8.0}, 0)
-        assert len(list(fold.glob("next_metrics/*"))) == 2
+        assert len(list(fold.glob("round-1/metrics/*"))) == 2
         assert other.miou is not None
-        assert len(list(fold.glob("images_asked/*"))) == 1
+        assert len(list(fold.glob("fold_images/*"))) == 2  # kept and left out, shared by the trials
         thirds = CrossValidation(
             labelled_run, Folder(tmp_path), weights, 3, "cpu", objective="miou"
         )
         assert thirds.result({KEY: 1.0}, 0).miou != first.miou  # another cut, other images
-        sizes = [pq.read_table(path).num_rows for path in fold.glob("images_held_out/*/images")]
-        assert sorted(sizes) == [2, 3]
+        sizes = [pq.read_table(path).num_rows for path in fold.glob("fold_images/*/images")]
+        assert sorted(sizes) == [2, 3, 3, 4]
 
     def test_precision_of_chance_is_the_error_rate(self):
         rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from madbal_ray.arrays import IGNORE_INDEX
-from madbal_ray.config.schema import ModelConfig, PhaseConfig
+from madbal_ray.config.training import ModelConfig, PhaseConfig
 from madbal_ray.evaluation.metrics import confusion_matrix, summarize_confusion
 from madbal_ray.models.network import build_network
 from madbal_ray.training.loss_prediction import (

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madbal_ray.config.schema import AugmentConfig, LongSide
+from madbal_ray.config.section import LongSide
+from madbal_ray.config.training import AugmentConfig
 from madbal_ray.data.synthetic import draw_scene
 from madbal_ray.errors import ShapeError
 from madbal_ray.training.augment import augment_images, draw_augmentation

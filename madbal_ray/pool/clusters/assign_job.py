@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from madbal_ray import rng
-from madbal_ray.engine.contract import count_images
+from madbal_ray.engine.contract import LightShardJob
 from madbal_ray.pool.clusters.assign_clusters import AssignClusters
 from madbal_ray.pool.clusters.feature_rows import read_features
 from madbal_ray.pool.reader import split_by_image
@@ -16,16 +16,13 @@ from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
 
 
-@dataclass
-class AssignPool:
+@dataclass(kw_only=True)
+class AssignPool(LightShardJob):
     """The cluster of every superpixel."""
 
-    output: StageDir
     features: StageDir
     centroids: StageDir
-    is_light = True
     table_names = ("superpixel_clusters",)
-    count = staticmethod(count_images)
 
     def setup(self) -> None:
         """Load the centroids."""
@@ -47,27 +44,14 @@ class AssignPool:
         return {"superpixel_clusters": tables.from_columns("superpixel_clusters", columns)}
 
 
-def read_clusters(clusters: StageDir, shard_id: int) -> dict[str, np.ndarray]:
-    """Return cluster ids in superpixel order by image_id of one shard."""
-    table = clusters.read_table("superpixel_clusters", [shard_id])
-    ids = table["cluster_id"].to_numpy()
-    return {name: ids[rows] for name, rows in split_by_image(table).items()}
-
-
-@dataclass
-class AssignRandomClusters:
+@dataclass(kw_only=True)
+class AssignRandomClusters(LightShardJob):
     """Random clusters, as many as K-means has: the ablation "Random dist-breakdown"."""
 
-    output: StageDir
     clusters: StageDir
     num_clusters: int
     seed: int
-    is_light = True
     table_names = ("superpixel_clusters",)
-    count = staticmethod(count_images)
-
-    def setup(self) -> None:
-        """Load nothing."""
 
     def run(self, shard_id: int) -> dict[str, pa.Table]:
         """Return a random cluster for every superpixel of one shard."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from madbal_ray.config.schema import ClusteringConfig
+from madbal_ray.config.pool import ClusteringConfig
 from madbal_ray.engine.contract import Member
 from madbal_ray.pool.clusters import cuml
 from madbal_ray.pool.clusters.backend import check_rows
@@ -40,7 +40,7 @@ class Fit:
     inertia: float
 
 
-@dataclass
+@dataclass(kw_only=True)
 class FitKMeans:
     """Centroids from all superpixels, a sample, or a sample refined in mini-batches.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import torch
 
-from madbal_ray.config.schema import FeaturesConfig
+from madbal_ray.config.pool import FeaturesConfig
 from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.reader import (
     ImageShardJob,
@@ -20,7 +20,7 @@ from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
 
 
-@dataclass
+@dataclass(kw_only=True)
 class EmbedPool(ImageShardJob):
     """Features of every superpixel."""
 

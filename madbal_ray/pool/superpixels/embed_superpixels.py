@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision import models as tv
 
 from madbal_ray.arrays import LabelMap, RGBImage
-from madbal_ray.config.schema import FeaturesConfig
+from madbal_ray.config.pool import FeaturesConfig
 from madbal_ray.errors import ConfigError
 from madbal_ray.pool.superpixels.color import color_features
 from madbal_ray.pool.superpixels.patches import crop_patches

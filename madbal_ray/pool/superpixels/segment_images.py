@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from madbal_ray.arrays import MAX_SUPERPIXELS, LabelMap, RGBImage
-from madbal_ray.config.schema import SuperpixelsConfig
+from madbal_ray.config.pool import SuperpixelsConfig
 from madbal_ray.errors import PoolError
 from madbal_ray.pool.label_map import pack_label_map
-from madbal_ray.pool.superpixels.seeds import segment_seeds
-from madbal_ray.pool.superpixels.slic import segment_slic
+from madbal_ray.seams import SUPERPIXELS
 
 
 class SegmentImages:
@@ -40,6 +39,5 @@ class SegmentImages:
                 f"superpixels.pixels = {self.config.pixels} asks for {wanted} superpixels in an "
                 f"image of {height} x {width}; at most {MAX_SUPERPIXELS} fit a label map: raise it"
             )
-        if self.config.method == "slic":
-            return segment_slic(image, num_superpixels=wanted)
-        return segment_seeds(image, num_superpixels=wanted, max_levels=self.config.seeds_levels)
+        method = SUPERPIXELS[self.config.method]
+        return method(image, num_superpixels=wanted, max_levels=self.config.seeds_levels)

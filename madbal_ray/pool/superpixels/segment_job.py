@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from madbal_ray.config.schema import SuperpixelsConfig
+from madbal_ray.config.pool import SuperpixelsConfig
 from madbal_ray.pool.reader import (
     ImageShardJob,
     map_ahead,
@@ -18,7 +18,7 @@ from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SegmentPool(ImageShardJob):
     """Superpixels of every image."""
 

@@ -10,8 +10,12 @@ from madbal_ray.pool.label_map import without_gaps
 COMPACTNESS = 10.0
 
 
-def segment_slic(image: RGBImage, *, num_superpixels: int) -> LabelMap:
-    """Split an image into about `num_superpixels` connected superpixels; ids 0..S-1."""
+def segment_slic(image: RGBImage, *, num_superpixels: int, max_levels: int = 0) -> LabelMap:
+    """Split an image into about `num_superpixels` connected superpixels; ids 0..S-1.
+
+    Args:
+        max_levels: of SEEDS; SLIC has none.
+    """
     labels = slic(
         image,
         n_segments=num_superpixels,

@@ -7,42 +7,40 @@ open any more every shard knows its queries without looking at another.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from madbal_ray.engine.contract import CallJob, ShardJob
+from madbal_ray.engine.contract import Computed, LightShardJob, TableJob
 from madbal_ray.selection.apportionment import exact_weights
+from madbal_ray.selection.asking import Asking
 from madbal_ray.selection.laps import share_laps
-from madbal_ray.selection.query_rows import check_pool_exact, count_asked, query_rows
+from madbal_ray.selection.query_rows import QueryJob, Unit, check_pool_exact, query_rows
 from madbal_ray.selection.scored_shard import ClusterBudgets
 from madbal_ray.selection.whole_pool.cut import SHIFTS, Cuts, Digits, count_digits
 from madbal_ray.selection.whole_pool.offers import Offered, OfferPixels
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir, digests, total_of
-from madbal_ray.state.storage import Folder
-from madbal_ray.strategies.strategy import Unit
 
 CHUNK = 64
 """Shards whose counts are added up at once."""
 
 
-@dataclass
-class CountDigits:
+@dataclass(kw_only=True)
+class CountDigits(LightShardJob):
     """Counts of one pass: the offers of a shard by lap, cluster and digit of u(s).
 
     Attributes:
         cuts: of the pass before; None: the first pass.
     """
 
-    output: StageDir
     offers: OfferPixels
     cuts: StageDir | None
     level: int
-    is_light = True
     table_names = ("score_digits",)
+    counts_images = False
 
     def setup(self) -> None:
         """Load budgets and cuts."""
@@ -70,28 +68,27 @@ class CountDigits:
         return {"images": 0}
 
 
-@dataclass
-class CutClusters:
+@dataclass(kw_only=True)
+class CutClusters(TableJob):
     """Adds up the counts of one pass and narrows every cluster's cut.
 
     Attributes:
         before: cuts of the pass before; None: the first pass.
     """
 
-    output: StageDir
     digits: StageDir
     offers: OfferPixels
     before: StageDir | None
-    shard_ids: list[int]
+    shard_ids: Sequence[int]
     round_index: int
     level: int
 
-    def run(self) -> None:
-        """Write and commit table `pool_cuts`; the marker says what is asked for and open."""
+    def compute(self) -> Computed:
+        """Return table `pool_cuts`; the marker says what is asked for and open."""
         table = self.cut()
         cuts = _cuts_of(table)
         summary = {"asked": int(cuts.take.sum()), "open": int(cuts.is_open.sum())}
-        self.output.commit([self.output.write_table("pool_cuts", 0, table)], summary)
+        return Computed({("pool_cuts", 0): table}, summary)
 
     def cut(self) -> pa.Table:
         """Return table `pool_cuts`."""
@@ -160,18 +157,14 @@ class CutClusters:
         return tie_shard, ties
 
 
-@dataclass
-class QueryPool:
+@dataclass(kw_only=True)
+class QueryFromCuts(QueryJob):
     """Queries of one shard from the pool's cuts."""
 
-    output: StageDir
     offers: OfferPixels
     cuts: StageDir
     round_index: int
     unit: Unit
-    is_light = True
-    table_names = ("queries",)
-    count = staticmethod(count_asked)
 
     def setup(self) -> None:
         """Load budgets and cuts."""
@@ -220,42 +213,43 @@ class QueryPool:
         return taken
 
 
-def query_pool(
-    offers: OfferPixels,
-    folder: Folder,
-    shard_ids: list[int],
-    round_index: int,
-    unit: Unit,
-    *,
-    map_shards: Callable[[ShardJob], None],
-    call: Callable[[CallJob], None],
-) -> StageDir:
+def query_whole_pool(asking: Asking, budgets: StageDir, unit: Unit) -> StageDir:
     """Cut every cluster at its budget over the pool, then query shard by shard.
 
-    Args:
-        folder: of the round; stages `digits_<n>`, `cuts_<n>` and `select` go there.
-        map_shards, call: complete a stage.
-
     Returns:
-        Stage `select`.
+        Stage `select`; stages `digits_<n>` and `cuts_<n>` come before it.
 
     Raises:
         LabelError: the shards did not ask for what the cuts say.
     """
-    inputs = digests(offers.score, offers.budgets)
+    config, stages, round_index = asking.config, asking.stages, asking.round_index
+    offers = OfferPixels(asking.scored, budgets, config.budget, config.strategy)
+    inputs = digests(asking.scored, budgets)
     cuts: StageDir | None = None
     for level in range(len(SHIFTS)):
         before = inputs if cuts is None else inputs | digests(cuts)
-        digits = StageDir.plan(folder, f"digits_{level}", {}, before)
-        map_shards(CountDigits(digits, offers, cuts, level))
-        after = StageDir.plan(folder, f"cuts_{level}", {}, before | digests(digits))
-        call(CutClusters(after, digits, offers, cuts, shard_ids, round_index, level))
+        digits = stages.plan(f"digits_{level}", {}, before)
+        stages.map(CountDigits(output=digits, offers=offers, cuts=cuts, level=level))
+        after = stages.plan(f"cuts_{level}", {}, before | digests(digits))
+        stages.call(
+            CutClusters(
+                output=after,
+                digits=digits,
+                offers=offers,
+                before=cuts,
+                shard_ids=asking.pool.shard_ids,
+                round_index=round_index,
+                level=level,
+            )
+        )
         cuts = after
         if not cuts.marker().summary["open"]:
             break
     assert cuts is not None
-    queries = StageDir.plan(folder, "select", {}, inputs | digests(cuts))
-    map_shards(QueryPool(queries, offers, cuts, round_index, unit))
+    queries = stages.plan("select", {}, inputs | digests(cuts))
+    stages.map(
+        QueryFromCuts(output=queries, offers=offers, cuts=cuts, round_index=round_index, unit=unit)
+    )
     check_pool_exact(total_of(queries, "asked"), cuts.marker().summary["asked"])
     return queries
 

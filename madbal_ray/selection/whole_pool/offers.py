@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from madbal_ray.config.schema import BudgetConfig, StrategyConfig
+from madbal_ray.config.asking import BudgetConfig, StrategyConfig
 from madbal_ray.selection.cluster_budget import allocate_cluster_budget
 from madbal_ray.selection.scored_shard import TOP, ClusterBudgets, ScoredShard
 from madbal_ray.selection.whole_pool.cut import score_bits

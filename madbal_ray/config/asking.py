@@ -1,0 +1,140 @@
+"""Options of a round's questions and answers: score, budget, strategy, oracle."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from madbal_ray.config.section import (
+    Fraction,
+    Positive,
+    Section,
+    known,
+)
+from madbal_ray.seams import (
+    ORACLES,
+    STRATEGIES,
+)
+
+OracleName = Annotated[str, known(ORACLES)]
+StrategyName = Annotated[str, known(STRATEGIES)]
+
+
+class ScoreConfig(Section):
+    """Scoring of the pool (method 3)."""
+
+    batch_size: Positive = Field(default=4, description="images through the network at once")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = Field(
+        default=False, description="torch.compile; pays where images are many and of one size"
+    )
+    threads_per_worker: Positive = Field(default=1, description="torch threads of a scoring worker")
+
+
+class BudgetConfig(Section):
+    """How many pixels are asked for (paper section 4)."""
+
+    initial_pixels_per_image: Positive | Literal["all"] = Field(
+        default=20, description="B0, at random, round 0; all: full supervision"
+    )
+    pixels_per_image: Positive = Field(default=20, description="B, every later round")
+    scope: Literal["image", "pool"] = Field(
+        default="image",
+        description="image: B pixels in every image (the paper's); pool: N times B over the "
+        "pool, the best superpixels of each cluster wherever they are",
+    )
+    max_per_image: Positive | None = Field(
+        default=None, description="scope pool: pixels in one image at most; null: no limit"
+    )
+    rounding: Literal["largest_remainder", "ceil"] = Field(
+        default="largest_remainder", description="of Eq. 8; ceil is the paper's"
+    )
+    images_per_round: Positive = Field(
+        default=10, description="whole images a round, for image-level strategies"
+    )
+
+    @model_validator(mode="after")
+    def _cap_fits(self) -> BudgetConfig:
+        if self.max_per_image is None:
+            return self
+        if self.scope == "image":
+            raise ValueError("budget.max_per_image is for budget.scope = pool")
+        if self.max_per_image < self.pixels_per_image:
+            raise ValueError(
+                f"budget.max_per_image = {self.max_per_image} is below budget.pixels_per_image = "
+                f"{self.pixels_per_image}, so the budget could never be spent"
+            )
+        return self
+
+    @property
+    def most_per_image(self) -> int:
+        """Return how many pixels an image must be able to offer."""
+        return self.max_per_image or self.pixels_per_image
+
+
+class NoiseConfig(Section):
+    """Wrong answers of a simulated annotator."""
+
+    share: Fraction = Field(default=0.0, description="of answers that are wrong")
+    boundary_share: Fraction | None = Field(
+        default=None, description="the same next to another class (5 x 5); null: no difference"
+    )
+    confusion: tuple[tuple[Annotated[float, Field(ge=0)], ...], ...] | None = Field(
+        default=None,
+        description="C x C weights of what a class is mistaken for; null: all others alike",
+    )
+
+
+class OracleConfig(Section):
+    """Who answers (method 6)."""
+
+    kind: OracleName = "simulated"
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="of a plug-in's own oracle, which checks them"
+    )
+    noise: NoiseConfig = NoiseConfig()
+    skip_void: bool = Field(
+        default=False, description="never ask void pixels (PixelPick's peek at the mask)"
+    )
+
+
+class StrategyConfig(Section):
+    """Which pixels to ask for. `strategy: margin` is short for `strategy: {name: margin}`.
+
+    The options below `top_share` change MADBAL away from the paper (docs/strategies.md).
+    """
+
+    name: StrategyName = "madbal"
+    top_share: Fraction | None = Field(
+        default=None,
+        description="pixel-level scores: B at random among this share of the whole image's most "
+        "uncertain pixels (PixelPick: 0.05); null: the B most uncertain",
+    )
+    mc_samples: Annotated[int, Field(ge=2)] = Field(default=8, description="passes of bald")
+    normalize_terms: bool = Field(default=False, description="H / ln C + sum W JS / ln 2 in Eq. 4")
+    uncertainty: Literal["entropy", "margin"] = Field(
+        default="entropy", description="margin: 1 - (p1 - p2) in place of H in Eq. 4"
+    )
+    balance_exponent: Annotated[float, Field(ge=0)] = Field(
+        default=1.0, description="gamma of exp(-gamma P) in Eq. 6"
+    )
+    cluster_size_exponent: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="alpha: cluster weights u(cl) * n_k^alpha in Eq. 8"
+    )
+    pixel_share: Fraction | None = Field(
+        default=None,
+        description="a random pixel among this share of the chosen superpixel's most uncertain; "
+        "null: the most uncertain one",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="of a plug-in's own strategy, which checks them"
+    )
+
+
+def strategy_by_name(value: Any) -> Any:
+    """Take a bare name for a section that holds it."""
+    return {"name": value} if isinstance(value, str) else value

@@ -1,0 +1,38 @@
+"""Checks across sections: what does not go together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from madbal_ray.seams import ORACLES, STRATEGIES
+
+if TYPE_CHECKING:
+    from madbal_ray.config.schema import Config
+
+
+def combinations(config: Config) -> Iterator[str]:
+    """Yield what does not go together across sections, a line each."""
+    if config.pool.shard_images % config.score.batch_size:
+        yield (
+            f"pool.shard_images = {config.pool.shard_images} is not a multiple of "
+            f"score.batch_size = {config.score.batch_size}, so batches would depend on sharding"
+        )
+    fixed_input = isinstance(config.grids.input, tuple)
+    if not fixed_input and config.train.crop is None and config.data.name in ("voc2012", "folder"):
+        yield (
+            "images of different sizes cannot form a batch: set train.crop = [height, width], or a "
+            "fixed grids.input"
+        )
+    yield from STRATEGIES[config.strategy.name].problems(config)
+    yield from ORACLES[config.oracle.kind].problems(config)
+    if config.budget.initial_pixels_per_image == "all" and config.num_rounds > 1:
+        yield (
+            f"budget.initial_pixels_per_image = all labels everything in round 0, which leaves "
+            f"nothing for the other {config.num_rounds - 1} rounds: set num_rounds = 1"
+        )
+    if config.evaluation.splits and config.data.pool_split in config.evaluation.splits:
+        yield (
+            f"evaluation.splits holds the pool's own split {config.data.pool_split!r}: a model "
+            "would be measured on pixels that it may have been trained on"
+        )

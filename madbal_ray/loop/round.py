@@ -1,0 +1,250 @@
+"""One round: ask, label, train. The only place that builds the jobs of a round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from madbal_ray.config.schema import Config
+from madbal_ray.engine.contract import ShardJob, TableJob
+from madbal_ray.engine.stages import JobRunner
+from madbal_ray.errors import ConfigError
+from madbal_ray.evaluation.evaluate import EvaluateSplits
+from madbal_ray.labels.answer_job import AnswerQueries
+from madbal_ray.labels.ledger import Cost, Ledger
+from madbal_ray.models.trained import TrainedPhases
+from madbal_ray.models.weights import PublishedWeights
+from madbal_ray.pool.prepared import Pool
+from madbal_ray.scoring.job import ScoreShards
+from madbal_ray.seams import ORACLES
+from madbal_ray.selection.asking import Asking, label_digests
+from madbal_ray.state.stage_dir import StageDir, digests, total_of
+from madbal_ray.state.storage import Folder
+from madbal_ray.strategies.chance import INITIAL_POOL
+from madbal_ray.strategies.strategy import Strategy, resolve
+from madbal_ray.training.job import TrainRound
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What the rounds so far left behind.
+
+    Attributes:
+        labels: stages by round.
+        ledger: what they cost.
+        network: of the last round; None before the first.
+    """
+
+    ledger: Ledger
+    labels: tuple[StageDir, ...] = ()
+    network: TrainedPhases | None = None
+
+    @staticmethod
+    def before(pool: Pool) -> History:
+        """Return the history of no rounds."""
+        return History(ledger=Ledger(num_images=pool.num_images, num_pixels=pool.num_pixels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One round on a prepared pool.
+
+    Attributes:
+        index: 0 for the round that asks by chance.
+        runner: completes stages.
+        folder: of stages that only the seed decides (round 0), or of the round.
+        own_folder: of what the strategy decides, phase II among it.
+        weights: pretrained.
+    """
+
+    config: Config
+    pool: Pool
+    index: int
+    runner: JobRunner
+    folder: Folder
+    own_folder: Folder
+    weights: PublishedWeights
+    device: str
+
+    @property
+    def strategy(self) -> Strategy:
+        """Return the strategy of the configuration."""
+        return resolve(self.config.strategy)
+
+    def ask(self, history: History) -> StageDir:
+        """Return stage `select`: by chance before there is a network, else as the strategy says."""
+        asking = self._asking(history.labels, None)
+        if history.network is None:
+            return INITIAL_POOL.run(asking)
+        if self.strategy.scores_pool:
+            asking = replace(asking, score=self.score(history))
+        return self.strategy.run(asking)
+
+    def score(self, history: History) -> StageDir:
+        """Return stage `score`: one pass of the network over the pool."""
+        config, pool, strategy = self.config, self.pool, self.strategy
+        assert history.network is not None
+        clusters = strategy.group(self._asking(history.labels, None))
+        num_clusters = strategy.num_clusters(config)
+        settings = {
+            "model": config.model.result_settings(),
+            "score": config.score.result_settings(),
+            "strategy": config.strategy.result_settings(),
+            "budget": config.budget.most_per_image,
+            "num_clusters": num_clusters,
+            "skip_void": config.oracle.skip_void,
+            "seed": config.seed,
+        }
+        used = (pool.images, pool.superpixels, clusters, *history.network.stages)
+        output = StageDir.plan(
+            self.folder, "score", settings, digests(*used) | label_digests(history.labels)
+        )
+        job = ScoreShards(
+            output=output,
+            pool=pool,
+            clusters=clusters,
+            phases=history.network,
+            labels=history.labels,
+            model=config.model,
+            config=config.score,
+            plan=strategy.plan(config, num_classes=pool.num_classes, round_index=self.index),
+            supports=strategy.supports,
+            num_clusters=num_clusters,
+            skip_void=config.oracle.skip_void,
+            device=self.device,
+        )
+        self.runner.map(job, pool.shard_ids, total=pool.num_images)
+        return output
+
+    def label(self, queries: StageDir, history: History) -> History:
+        """Put the queries to the oracle; return the history with its answers.
+
+        Raises:
+            AnswersPending: somebody has not answered yet.
+            LabelError: answers, queries and ledger disagree.
+        """
+        config, pool = self.config, self.pool
+        output = StageDir.plan(
+            self.folder,
+            "labels",
+            config.oracle.result_settings() | {"seed": config.seed, "round": self.index},
+            digests(pool.images, pool.superpixels, queries) | label_digests(history.labels),
+        )
+        job = AnswerQueries(
+            output=output,
+            pool=pool,
+            queries=queries,
+            earlier_labels=history.labels,
+            oracle=ORACLES[config.oracle.kind](config, pool.num_classes),
+            oracle_name=config.oracle.kind,
+            round_index=self.index,
+        )
+        self.runner.map(job, pool.shard_ids, total=pool.num_images)
+        names = ("pixels", "regions", "clicks", "void")
+        answers = Cost(**{name: total_of(output, name) for name in names})
+        ledger = history.ledger.add_round(num_queries=total_of(queries, "asked"), answers=answers)
+        return replace(history, labels=(*history.labels, output), ledger=ledger)
+
+    def train(self, history: History, *, only_phase1: bool = False) -> tuple[History, StageDir]:
+        """Train on all labels so far; return the history with the network, and `metrics`."""
+        config, pool = self.config, self.pool
+        previous = history.network if config.train.init == "previous" else None
+        inputs = digests(pool.images, pool.superpixels) | label_digests(history.labels)
+        for stage in previous.stages if previous is not None else ():
+            inputs[f"previous_{stage.stage}"] = stage.marker().digest
+        phases = self._plan_phases(inputs, only_phase1=only_phase1)
+        measured = EvaluateSplits(
+            output=StageDir.plan(
+                self.folder, "metrics", self._measured(), inputs | {"phase1": phases.phase1.key}
+            ),
+            pool=pool,
+            config=config.evaluation,
+            round_index=self.index,
+            ledger=history.ledger,
+            use_bf16=config.train.precision == "bf16",
+        )
+        job = TrainRound(
+            config=config,
+            round_index=self.index,
+            supports=self.strategy.supports,
+            weights=self.weights,
+            pool=pool,
+            labels=history.labels,
+            previous=previous,
+            phases=phases,
+            evaluation=measured,
+        )
+        self.runner.train(job, [phases.phase1, measured.output, *phases.stages[1:]])
+        return replace(history, network=phases), measured.output
+
+    def _plan_phases(self, inputs: Mapping[str, str], *, only_phase1: bool) -> TrainedPhases:
+        config, pool = self.config, self.pool
+        train = config.train.result_settings()
+        second = {"phase2": train.pop("phase2"), "supports": self.strategy.supports}
+        first = {
+            "seed": config.seed,
+            "round": self.index,
+            "model": config.model.result_settings(),
+            "weights": self.weights.identity,
+            "classes": list(pool.class_names),
+            "train": train,
+        }
+        if config.train.keep_epoch == "best":
+            self._check_select_split()
+            first["evaluation"] = self._measured()
+        phase1 = StageDir.plan(self.folder / "train", "phase1", first, inputs)
+        phase2 = None
+        if self.strategy.has_phase2 and not only_phase1:
+            phase2 = StageDir.plan(
+                self.own_folder / "train", "phase2", second, {**inputs, "phase1": phase1.key}
+            )
+        return TrainedPhases(phase1, phase2)
+
+    def _measured(self) -> dict[str, Any]:
+        """Return what the metrics depend on beside the network."""
+        pool = self.pool
+        settings = self.config.evaluation.result_settings()
+        settings["splits"] = sorted(pool.evaluation_shards)
+        if pool.evaluation_images is not None:
+            settings["images"] = pool.evaluation_images.marker().digest
+        return settings
+
+    def _check_select_split(self) -> None:
+        split, measured = self.config.train.select_split, self.pool.evaluation_shards
+        if split not in measured:
+            raise ConfigError(
+                f"train.select_split = {split!r} is not measured; splits that are: "
+                f"{', '.join(measured) or 'none'}"
+            )
+
+    def _asking(self, labels: tuple[StageDir, ...], score: StageDir | None) -> Asking:
+        return Asking(
+            config=self.config,
+            pool=self.pool,
+            round_index=self.index,
+            labels=labels,
+            score=score,
+            stages=_RoundStages(self),
+        )
+
+
+@dataclass(frozen=True)
+class _RoundStages:
+    """Completes a strategy's stages in the folder of a round."""
+
+    round: Round
+
+    def plan(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> StageDir:
+        return StageDir.plan(self.round.folder, name, settings, inputs)
+
+    def map(self, job: ShardJob) -> None:
+        pool = self.round.pool
+        total = pool.num_images if job.counts_images else None
+        self.round.runner.map(job, pool.shard_ids, total=total)
+
+    def call(self, job: TableJob) -> None:
+        self.round.runner.call(job)
+
+    def say(self, text: str) -> None:
+        self.round.runner.progress.say(text)

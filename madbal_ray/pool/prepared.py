@@ -1,0 +1,70 @@
+"""A prepared pool: what every job of a round reads from, as one frozen thing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from madbal_ray.arrays import LabelMap
+from madbal_ray.pool.reader import (
+    ImageReader,
+    PoolImage,
+    read_images,
+    read_label_maps,
+    split_by_image,
+)
+from madbal_ray.state.stage_dir import StageDir
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """A prepared pool; travels with every job, so it holds folders and never rows.
+
+    Attributes:
+        reader: reads images and masks.
+        threads: decoding threads of a worker.
+        images, superpixels, clusters: finished stages.
+        shard_ids: shards of the pool split.
+        num_images: images of the pool split, quarantined ones not counted (N).
+        num_pixels: pixels of their working grids.
+        evaluation_shards: shards of every evaluation split.
+        evaluation_images: their table `images`; None: that of the pool.
+    """
+
+    reader: ImageReader
+    threads: int
+    class_names: tuple[str, ...]
+    images: StageDir
+    superpixels: StageDir
+    clusters: StageDir
+    shard_ids: Sequence[int]
+    num_images: int
+    num_pixels: int
+    evaluation_shards: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    evaluation_images: StageDir | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Return C."""
+        return len(self.class_names)
+
+    def images_of(self, shard_id: int) -> list[PoolImage]:
+        """Return the images of one shard in image_id order."""
+        return read_images(self.images, shard_id)
+
+    def label_maps_of(self, shard_id: int) -> dict[str, LabelMap]:
+        """Return the label maps of one shard by image_id."""
+        return read_label_maps(self.superpixels, shard_id, self.images_of(shard_id))
+
+    def clusters_of(self, shard_id: int) -> dict[str, np.ndarray]:
+        """Return cluster ids in superpixel order by image_id of one shard."""
+        return read_clusters(self.clusters, shard_id)
+
+
+def read_clusters(clusters: StageDir, shard_id: int) -> dict[str, np.ndarray]:
+    """Return cluster ids in superpixel order by image_id of one shard."""
+    table = clusters.read_table("superpixel_clusters", [shard_id])
+    ids = table["cluster_id"].to_numpy()
+    return {name: ids[rows] for name, rows in split_by_image(table).items()}

@@ -1,0 +1,78 @@
+"""One round's selection as a strategy sees it: what it reads, and where its stages go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from madbal_ray.config.schema import Config
+from madbal_ray.engine.contract import ShardJob, TableJob
+from madbal_ray.pool.prepared import Pool
+from madbal_ray.state.stage_dir import StageDir, total_of
+
+
+@runtime_checkable
+class Stages(Protocol):
+    """Completes the stages of a selection, or computes them again (`madbal verify`)."""
+
+    def plan(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> StageDir:
+        """Return the folder of a stage; settings and inputs are what its result depends on."""
+        ...
+
+    def map(self, job: ShardJob) -> None:
+        """Complete a stage over all shards of the pool."""
+        ...
+
+    def call(self, job: TableJob) -> None:
+        """Complete a stage that one process does as a whole."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Tell people one line."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """What a strategy works with in one round.
+
+    Attributes:
+        labels: stages of the rounds before; what they cover is not asked again.
+        score: what the network left of the pool; None: it was not asked.
+        stages: where the strategy's own stages go.
+    """
+
+    config: Config
+    pool: Pool
+    round_index: int
+    labels: tuple[StageDir, ...]
+    score: StageDir | None
+    stages: Stages
+
+    @property
+    def scored(self) -> StageDir:
+        """Return the stage `score` of a strategy that has a pixel score."""
+        assert self.score is not None
+        return self.score
+
+    def report_missing(self, queries: StageDir, per_image: int, unit: str) -> None:
+        """Tell people when the pool gave fewer queries than the budget."""
+        missing = per_image * self.pool.num_images - total_of(queries, "asked")
+        if missing:
+            why = (
+                "the pool offers no more; raise budget.max_per_image"
+                if self.config.budget.max_per_image
+                else "some images have none left to ask for"
+            )
+            self.stages.say(
+                f"round {self.round_index}: {missing} {unit}s fewer than the budget, since {why}"
+            )
+
+
+def label_digests(labels: tuple[StageDir, ...]) -> dict[str, str]:
+    """Return what a stage that reads the labels of several rounds puts into its key."""
+    return {
+        f"labels_{round_index:03d}": stage.marker().digest
+        for round_index, stage in enumerate(labels)
+    }

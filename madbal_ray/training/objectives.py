@@ -1,0 +1,129 @@
+"""What a phase of training minimises, by name (`madbal_ray.seams.OBJECTIVES`)."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from madbal_ray.config.training import LossWeights, Phase2Config, PhaseConfig
+from madbal_ray.engine.workers import TrainContext
+from madbal_ray.models.network import NetworkOutput
+from madbal_ray.training.batches import PLAIN_VIEW, TrainBatch
+from madbal_ray.training.loss_prediction import loss_prediction_loss
+from madbal_ray.training.point_loss import point_cross_entropy
+from madbal_ray.vision.points import sample_points
+
+SUPPORT_MAPS = ("head_logits", "maturity_weights", "error_logits")
+
+
+@dataclass(frozen=True)
+class View:
+    """One augmented view of a worker's images: what the network said, and the points on it."""
+
+    output: NetworkOutput
+    batch: TrainBatch
+
+
+class Objective(abc.ABC):
+    """What a phase minimises; one is made at the start of a phase.
+
+    Attributes:
+        views: names of the views of every image that a step needs; each name draws
+            augmentations of its own. The first one is the plain training view.
+        maps: fields of `NetworkOutput` that are read.
+        needs_targets: Y_L and delta of every labelled pixel are recorded before the phase.
+        options: `train.<phase>.objective_options`.
+    """
+
+    views: ClassVar[tuple[str, ...]] = (PLAIN_VIEW,)
+    maps: ClassVar[tuple[str, ...]] = ("logits",)
+    needs_targets: ClassVar[bool] = False
+
+    def __init__(self, config: PhaseConfig, context: TrainContext) -> None:
+        self.config = config
+        self.context = context
+        self.options: dict[str, Any] = config.objective_options
+
+    @classmethod
+    def needs_supports(cls) -> bool:
+        """Tell whether the network's heads of phase II are run."""
+        return any(name in SUPPORT_MAPS for name in cls.maps)
+
+    @abc.abstractmethod
+    def loss(self, views: Sequence[View], *, progress: float) -> Tensor:
+        """Return this worker's part of the loss: the parts of all workers add up to it.
+
+        Args:
+            views: in the order of `Objective.views`.
+            progress: share of the phase's steps that are done, 0 to below 1.
+        """
+
+
+class CrossEntropy(Objective):
+    """The mean cross-entropy over the batch's points (MADBAL section 3.1, phase I)."""
+
+    def loss(self, views: Sequence[View], *, progress: float) -> Tensor:
+        """Return this worker's sum over its points, divided by the points of all workers."""
+        (view,) = views
+        count = torch.tensor(len(view.batch.y), device=self.context.device)
+        total = self.context.all_reduce(count).clamp(min=1)
+        return cross_entropy(view.output.logits, view.batch).sum() / total
+
+
+class LossPrediction(Objective):
+    """Eq. 3: lambda_0 L_center + lambda_1 L_boundary + the cross-entropies of three heads."""
+
+    maps: ClassVar[tuple[str, ...]] = SUPPORT_MAPS
+    needs_targets: ClassVar[bool] = True
+
+    def loss(self, views: Sequence[View], *, progress: float) -> Tensor:
+        """Return this worker's part of Eq. 3."""
+        ((output, batch),) = ((view.output, view.batch) for view in views)
+        assert isinstance(self.config, Phase2Config)
+        weights: LossWeights = self.config.loss_weights
+        device = self.context.device
+        assert batch.is_boundary is not None
+        assert batch.is_target is not None
+        assert output.error_logits is not None
+        num_boundary = int(batch.is_boundary.sum())
+        counts = torch.tensor([num_boundary, len(batch.y) - num_boundary], device=device)
+        all_boundary, all_center = self.context.all_reduce(counts).tolist()
+        boundary, center = loss_prediction_loss(
+            error_logits=sample_points(
+                output.error_logits,
+                point_batch=batch.batch.to(device),
+                point_y=batch.y.to(device),
+                point_x=batch.x.to(device),
+                height=batch.crop[0],
+                width=batch.crop[1],
+            ),
+            target=batch.is_target.to(device),
+            is_boundary=batch.is_boundary.to(device),
+            num_boundary=all_boundary,
+            num_center=all_center,
+        )
+        loss = weights.center * center + weights.boundary * boundary
+        total = max(1, all_boundary + all_center)
+        of_heads = (weights.shallow, weights.semi, weights.almost)
+        for weight, logits in zip(of_heads, output.head_logits, strict=False):
+            loss = loss + weight * cross_entropy(logits, batch).sum() / total
+        return loss
+
+
+def cross_entropy(logits: Tensor, batch: TrainBatch) -> Tensor:
+    """Return the cross-entropy of each of the batch's points, float32 [P], in nats."""
+    device = logits.device
+    return point_cross_entropy(
+        logits=logits,
+        point_batch=batch.batch.to(device),
+        point_y=batch.y.to(device),
+        point_x=batch.x.to(device),
+        point_class=batch.class_id.to(device),
+        height=batch.crop[0],
+        width=batch.crop[1],
+    )
