@@ -2,6 +2,8 @@
 
 Functions that launch work take the fields of `Launch` as keywords: ``engine`` (``ray`` or
 ``local``), ``overrides``, ``address``, ``progress``, ``take_over``, ``stop_after``.
+
+Longer than others, and one thing: the list of what may be called.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from madbal_ray.config.schema import Config
 from madbal_ray.engine.contract import Engine
 from madbal_ray.engine.progress import Progress
 from madbal_ray.engine.stages import StopRequested
-from madbal_ray.loop.forecast import plan_lines
 from madbal_ray.loop.launch import (
     EngineName,
     Launch,
@@ -27,6 +28,7 @@ from madbal_ray.loop.launch import (
     run_whole,
     with_engine,
 )
+from madbal_ray.loop.plan import plan_lines
 from madbal_ray.loop.score_unlabelled import score_unlabelled, scoring_config
 from madbal_ray.report.results import Results
 from madbal_ray.runs import status as run_status

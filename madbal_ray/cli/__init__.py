@@ -19,7 +19,8 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except AnswersPending as pending:
-            click.echo(f"waiting: {pending}; the same command carries on", err=True)
+            line = f"waiting for {pending.count} answers: {pending}"
+            click.echo(f"{line}; the same command carries on", err=True)
             sys.exit(pending.exit_code)
         except MadbalError as error:
             click.echo(f"error: {error}", err=True)

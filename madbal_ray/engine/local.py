@@ -10,6 +10,7 @@ import torch
 from madbal_ray.engine.contract import CallJob, Listener, ShardJob, TrainingJob
 from madbal_ray.engine.shards import ShardWorker
 from madbal_ray.engine.workers import SingleWorker
+from madbal_ray.errors import ConfigError
 
 
 class LocalEngine:
@@ -45,8 +46,6 @@ class LocalEngine:
             ConfigError: the configuration asks for several training workers.
         """
         if job.num_workers != 1:
-            from madbal_ray.errors import ConfigError
-
             raise ConfigError(
                 f"train.num_workers = {job.num_workers}: the local engine has one; use --engine ray"
             )

@@ -13,26 +13,22 @@ import numpy as np
 import torch
 
 from madbal_ray.arrays import RGBImage
-from madbal_ray.config.file import changed_keys
 from madbal_ray.config.schema import Config
 from madbal_ray.data.dataset import Dataset
 from madbal_ray.data.members import read_image_bytes
 from madbal_ray.data.registry import data_root, open_dataset
 from madbal_ray.engine.shards import peak_memory
 from madbal_ray.engine.workers import SingleWorker
-from madbal_ray.errors import BadImageError, ConfigError, PoolError
+from madbal_ray.errors import BadImageError, PoolError
 from madbal_ray.labels.labeled_points import LabeledPoints
 from madbal_ray.models.network import SegmentationNetwork, build_network
 from madbal_ray.models.trained import PHASE1, PHASE2, PhaseSpec
 from madbal_ray.pool.reader import PoolImage
 from madbal_ray.pool.superpixels.embed_superpixels import EmbedSuperpixels
 from madbal_ray.pool.superpixels.segment_images import SegmentImages
-from madbal_ray.report.protocol import describe_scope
 from madbal_ray.runs.status import format_seconds
 from madbal_ray.scoring.score_images import ScoreImages
-from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stage_dir import StageDir
-from madbal_ray.state.stages import stages_of
 from madbal_ray.state.storage import Folder
 from madbal_ray.strategies.strategy import resolve
 from madbal_ray.training.batches import BatchMaker
@@ -90,31 +86,6 @@ class Forecast:
             f"{self.memory / 2**30:.1f} GiB of memory"
         )
         return lines
-
-
-def plan_lines(config: Config, run_dir: RunDir, *, device: str) -> list[str]:
-    """Return what a run would do, what is done of it and what it will cost, as lines.
-
-    Raises:
-        ConfigError: the folder holds a run with other settings.
-        DataError, PoolError: as `forecast`.
-    """
-    if run_dir.exists and (changes := changed_keys(run_dir.config(), config)):
-        raise ConfigError(f"{run_dir} was started with other settings: {'; '.join(changes)}")
-    lines = [
-        f"data     {config.data.name}, pool split {config.data.pool_split}",
-        f"pool     {run_dir.pool_folder(config)}",
-        f"run      {run_dir}",
-        f"network  {config.model.backbone} + {config.model.head}, weights {config.model.weights}",
-        f"asks     {config.budget.initial_pixels_per_image} pixels an image at random, then "
-        f"{config.num_rounds - 1} x {config.budget.pixels_per_image}"
-        f"{describe_scope(config.budget)} by {config.strategy.name}",
-    ]
-    for index in range(config.num_rounds):
-        names = stages_of("round") if run_dir.exists else []
-        done = [name for name in names if run_dir.find(name, index)]
-        lines.append(f"round {index}  done: {', '.join(done) or 'nothing'}")
-    return lines + forecast(config, device=device).lines()
 
 
 def forecast(config: Config, *, device: str) -> Forecast:

@@ -20,15 +20,15 @@ class Stages(Protocol):
         """Return the folder of a stage; settings and inputs are what its result depends on."""
         ...
 
-    def map(self, job: ShardJob) -> None:
+    def map(self, job: ShardJob, /) -> None:
         """Complete a stage over all shards of the pool."""
         ...
 
-    def call(self, job: TableJob) -> None:
+    def call(self, job: TableJob, /) -> None:
         """Complete a stage that one process does as a whole."""
         ...
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, /) -> None:
         """Tell people one line."""
         ...
 

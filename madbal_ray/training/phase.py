@@ -14,9 +14,9 @@ from madbal_ray import rng
 from madbal_ray.config.schema import Config
 from madbal_ray.config.training import PhaseConfig
 from madbal_ray.engine.workers import TrainContext
-from madbal_ray.errors import NumericalError
+from madbal_ray.errors import ConfigError, NumericalError
 from madbal_ray.models.network import SegmentationNetwork
-from madbal_ray.models.trained import PhaseSpec
+from madbal_ray.models.trained import PHASE1, PhaseSpec
 from madbal_ray.seams import OBJECTIVES
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.training.augment import augment_images
@@ -98,7 +98,14 @@ class PhaseTrainer:
         return seconds
 
     def _objective(self) -> Objective:
-        return OBJECTIVES[self.settings.objective](self.settings, self.context)
+        name = self.settings.objective
+        objective = OBJECTIVES[name](self.settings, self.context)
+        if objective.needs_supports() and self.phase is PHASE1:
+            raise ConfigError(
+                f"train.phase1.objective = {name} reads {', '.join(objective.maps)}, which only "
+                "phase II trains; give it to train.phase2"
+            )
+        return objective
 
     def _batches(self, objective: Objective, epoch: int):
         return self.maker.epoch(
