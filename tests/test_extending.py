@@ -1,5 +1,6 @@
 """Every file of docs/extending.md, run as a plug-in outside the package."""
 
+import os
 import re
 import subprocess
 import sys
@@ -25,6 +26,7 @@ def folder(tmp_path, monkeypatch):
     """A folder with all plug-ins, from which runs are started and opened."""
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
 
@@ -32,10 +34,10 @@ def folder(tmp_path, monkeypatch):
 def madbal(folder, *arguments):
     """Run the command line from a folder, as a user does."""
     root = str(Path(madbal_ray.__file__).parents[1])
-    code = f"import sys; sys.path[0] = {root!r}; from madbal_ray.cli import main; main()"
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [sys.executable, "-m", "madbal_ray", *map(str, arguments)],
         cwd=folder,
+        env={**os.environ, "PYTHONPATH": root},
         capture_output=True,
         text=True,
         check=False,

@@ -61,7 +61,8 @@ class QueryChosen(QueryJob):
         for image_id, span in split_by_image(table).items():
             rows = table.slice(span.start, span.stop - span.start)
             generator = rng.stream(self.seed, "choice", self.round_index, image_id)
-            chosen = np.array(self.choose(rows, count=self.per_image, generator=generator), np.int64)
+            positions = self.choose(rows, count=self.per_image, generator=generator)
+            chosen = np.array(positions, np.int64)
             self._check(image_id, chosen, rows.num_rows)
             parts.append(self._queries(image_id, rows.take(chosen)))
         return {"queries": tables.concat("queries", parts)}
