@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, Integer, UInt8, UInt16
+from jaxtyping import Bool, UInt8, UInt16
 
 IGNORE_INDEX: Final = 255
 """Class id of void in decoded masks; hence at most 255 classes."""
@@ -35,13 +35,3 @@ RGBImage = UInt8[np.ndarray, "_ _ 3"]
 Mask = UInt8[np.ndarray, "_ _"]
 LabelMap = UInt16[np.ndarray, "_ _"]
 BoolMap = Bool[np.ndarray, "_ _"]
-
-ClusterVector = Float64[np.ndarray, "K"]
-ClusterCounts = Int64[np.ndarray, "K"]
-ClusterClassCounts = Int64[np.ndarray, "K C"]
-ClusterClassShare = Float64[np.ndarray, "K C"]
-
-SuperpixelScore = Float64[np.ndarray, "S"]
-SuperpixelId = Integer[np.ndarray, "S"]
-TopIndex = Integer[np.ndarray, "S top"]
-TopScore = Float32[np.ndarray, "S top"]

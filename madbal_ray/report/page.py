@@ -172,25 +172,26 @@ class _Writer:
         return charts
 
     def _pictures(self, insights: Mapping[str, RunInsight]) -> list[dict[str, Any]]:
-        count = len(self.results.class_names)
-        found = []
+        colors = self.results.colors
+        shown = []
         for member, insight in insights.items():
             rows = []
             for picture in insight.pictures:
                 panels = [
                     (f"asked: {len(picture.y)} pixels", pictures.query_image(picture)),
-                    ("prediction", pictures.class_map(picture.prediction, count)),
+                    ("prediction", pictures.class_map(picture.prediction, colors)),
                     (f"uncertainty: {picture.score_name}", pictures.score_map(picture.score)),
                 ]
                 if picture.truth is not None:
-                    panels.append(("ground truth", pictures.class_map(picture.truth, count)))
+                    panels.append(("ground truth", pictures.class_map(picture.truth, colors)))
                 rows.append({"image_id": picture.image_id, "panels": panels})
-            found.append({"member": member, "round": insight.round_index, "rows": rows})
-        return found
+            shown.append({"member": member, "round": insight.round_index, "rows": rows})
+        return shown
 
     def _palette(self) -> list[tuple[str, str]]:
+        """Return name and colour (as in CSS) of every class and of void."""
         names = (*self.results.class_names, "void")
-        colors = pictures.class_palette(len(self.results.class_names))
+        colors = pictures.class_palette(self.results.colors)
         return [
             (name, "#{:02x}{:02x}{:02x}".format(*color))
             for name, color in zip(names, colors.tolist(), strict=True)

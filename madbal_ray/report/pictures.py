@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageDraw
 
 from madbal_ray.arrays import IGNORE_INDEX, Mask, RGBImage
+
+Color = tuple[int, int, int]
+"""Red, green, blue, 0..255."""
 
 LONGEST_SIDE = 480
 DOT = 3
@@ -71,11 +75,16 @@ class RunInsight:
     num_images: int = 0
 
 
-def class_palette(num_classes: int) -> np.ndarray:
-    """Return one RGB colour per class; the last row is void's grey."""
-    names = "tab20" if num_classes <= 20 else "gist_ncar"
-    colors = mpl.colormaps[names](np.linspace(0, 0.95, max(num_classes, 1)))[:, :3]
-    return np.concatenate([(255 * colors), [[128, 128, 128]]]).astype(np.uint8)
+def class_palette(colors: Sequence[Color]) -> UInt8[np.ndarray, "rows 3"]:
+    """Return one RGB colour per class, and void's in the last row.
+
+    Void is the grey that is farthest from every class, ties to the lightest. There are more
+    greys than classes can be, so it is never a class's own colour.
+    """
+    classes = np.array(colors, np.int64)
+    greys = np.arange(255, -1, -1)[:, None].repeat(3, axis=1)
+    distance = ((greys[:, None] - classes[None]) ** 2).sum(axis=2).min(axis=1)
+    return np.concatenate([classes, greys[[distance.argmax()]]]).astype(np.uint8)
 
 
 def query_image(picture: QueryPicture) -> str:
@@ -89,10 +98,15 @@ def query_image(picture: QueryPicture) -> str:
     return _uri(canvas, "JPEG")
 
 
-def class_map(class_map: Mask, num_classes: int) -> str:
-    """Draw a class map in the palette; void is grey."""
-    ids = np.where(class_map == IGNORE_INDEX, num_classes, class_map)
-    return _uri(_enlarged(class_palette(num_classes)[ids], smooth=False)[0], "PNG")
+def class_map(classes: Mask, colors: Sequence[Color]) -> str:
+    """Draw a class map in the data set's colours and `class_palette`'s void.
+
+    Args:
+        classes: class ids, `IGNORE_INDEX` where void.
+        colors: of the classes, by class id.
+    """
+    rows = np.where(classes == IGNORE_INDEX, len(colors), classes)
+    return _uri(_enlarged(class_palette(colors)[rows], smooth=False)[0], "PNG")
 
 
 def score_map(score: Float32[np.ndarray, "H W"]) -> str:

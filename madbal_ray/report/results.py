@@ -221,6 +221,11 @@ class Results:
         """Return the names of the classes."""
         return self.runs[0].class_names
 
+    @property
+    def colors(self) -> tuple[tuple[int, int, int], ...]:
+        """Return the data set's colours of the classes, RGB, 0..255."""
+        return self.runs[0].colors
+
     def asked_class_shares(self) -> pd.DataFrame:
         """Return member x class: share of the answers after round 0; void last.
 

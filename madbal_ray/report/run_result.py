@@ -15,6 +15,7 @@ class RunResult:
         member: name of what is compared; its seeds are averaged.
         is_reference: fully supervised; no curve of its own.
         metrics: one row per round and split, as `Run.metrics` returns.
+        class_names, colors: of the data set, by class id; RGB, 0..255.
         asked_classes: round, class_id (-1: void), count of answers.
         asked_clusters: round, cluster_id, count of queries.
         cluster_budgets: table `cluster_budgets` of all rounds, budgets as pixels per image (a
@@ -30,6 +31,7 @@ class RunResult:
     is_reference: bool
     metrics: pd.DataFrame
     class_names: tuple[str, ...] = ()
+    colors: tuple[tuple[int, int, int], ...] = ()
     asked_classes: pd.DataFrame = field(default_factory=pd.DataFrame)
     asked_clusters: pd.DataFrame = field(default_factory=pd.DataFrame)
     cluster_budgets: pd.DataFrame = field(default_factory=pd.DataFrame)

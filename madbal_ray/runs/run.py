@@ -78,6 +78,11 @@ class Run:
         """Return the names of the classes, by class id."""
         return tuple(self.stage("index").marker().summary["class_names"])
 
+    @property
+    def colors(self) -> tuple[tuple[int, int, int], ...]:
+        """Return the colours of the classes (RGB, 0..255) for pictures, by class id."""
+        return tuple((r, g, b) for r, g, b in self.stage("index").marker().summary["colors"])
+
     def reader(self) -> ImageReader:
         """Return what reads the run's images and masks.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Int64
 from numpy.typing import ArrayLike
 
-from madbal_ray.arrays import ClusterCounts
 from madbal_ray.errors import NumericalError, ShapeError
 from madbal_ray.selection.apportionment import (
     ceilings,
@@ -25,7 +25,7 @@ def allocate_cluster_budget(
     budget: int,
     rounding: Rounding = "largest_remainder",
     has_superpixels: ArrayLike | None = None,
-) -> ClusterCounts:
+) -> Int64[np.ndarray, "K"]:
     """Share `budget` pixels over clusters in proportion to their scores.
 
     Quotas are exact fractions, so equal scores get equal quotas whatever their size.

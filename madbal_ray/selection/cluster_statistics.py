@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
-from madbal_ray.arrays import ClusterClassCounts, ClusterClassShare, ClusterVector
 from madbal_ray.errors import NumericalError, ShapeError
 
 SCORE_SCALE = 2.0**32
@@ -27,8 +27,8 @@ class ClusterStatistics:
         score_sum: int64 [K, C], sum of round(mean_score * 2**32) over the same superpixels.
     """
 
-    count: ClusterClassCounts
-    score_sum: ClusterClassCounts
+    count: Int64[np.ndarray, "K C"]
+    score_sum: Int64[np.ndarray, "K C"]
 
     def __add__(self, other: ClusterStatistics) -> ClusterStatistics:
         """Merge two parts of a pool.
@@ -99,7 +99,7 @@ def cluster_statistics(
 
 def score_clusters(
     statistics: ClusterStatistics, *, balance_exponent: float = 1.0
-) -> tuple[ClusterClassShare, ClusterVector]:
+) -> tuple[Float64[np.ndarray, "K C"], Float64[np.ndarray, "K"]]:
     """Return P_k(c) (Eq. 5) and u(cl_k) (Eq. 6, 7).
 
     An empty cluster has share row 0 and score 0.
@@ -129,7 +129,7 @@ def score_superpixels(
     cluster_id: ArrayLike,
     cluster_class_share: ArrayLike,
     balance_exponent: float = 1.0,
-) -> ClusterVector:
+) -> Float64[np.ndarray, "S"]:
     """Return u(s) = mean u(x) * exp(-P_k(Do(s))) (Eq. 6), float64 [S].
 
     A superpixel without unasked pixels (dominant class -1) has score 0.

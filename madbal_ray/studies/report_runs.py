@@ -173,6 +173,7 @@ def _result(run: Run, member: str) -> RunResult:
         is_reference=is_reference(run.config),
         metrics=run.metrics(),
         class_names=run.class_names,
+        colors=run.colors,
         asked_classes=_counts(labels, "class_id"),
         asked_clusters=_counts(queries, "cluster_id"),
         cluster_budgets=budgets,

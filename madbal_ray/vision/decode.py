@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int16, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from madbal_ray.arrays import IGNORE_INDEX, Mask, RGBImage
+from madbal_ray.arrays import Mask, RGBImage
 from madbal_ray.errors import BadImageError
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit is checked below, before any pixel is decoded
@@ -91,11 +91,6 @@ def resize_mask(mask: Mask, height: int, width: int) -> UInt8[np.ndarray, "{heig
     rows = (2 * np.arange(height) + 1) * mask.shape[0] // (2 * height)
     columns = (2 * np.arange(width) + 1) * mask.shape[1] // (2 * width)
     return mask[rows[:, None], columns[None, :]]
-
-
-def num_void(mask: Mask) -> int:
-    """Return how many pixels of a decoded mask are void."""
-    return int((mask == IGNORE_INDEX).sum())
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:

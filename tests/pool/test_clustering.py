@@ -8,6 +8,7 @@ import pytest
 
 from madbal_ray.errors import ResourceError, ShapeError
 from madbal_ray.pool.clusters import cuml
+from madbal_ray.pool.clusters.assign_clusters import AssignClusters
 from madbal_ray.pool.clusters.backend import choose_backend
 from madbal_ray.pool.clusters.nearest import assign_clusters, measure_inertia
 
@@ -28,6 +29,15 @@ def test_assignment_equals_a_loop_with_ties_to_the_lower_id():
     assert measure_inertia(features, centroids) == pytest.approx(total)
     with pytest.raises(ShapeError, match="dimensions"):
         inspect.unwrap(assign_clusters)(features, centroids[:, :2])
+
+
+def test_the_stage_names_the_nearest_centroid():
+    centroids = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 2.0]], np.float32)
+    features = np.array([[1.0, 0.0], [3.0, 1.0], [0.0, 1.0], [-1.0, 9.0]], np.float16)
+    columns = AssignClusters(centroids)(features)  # the third is as near to 0 as to 2
+    assert {name: column.tolist() for name, column in columns.items()} == {
+        "cluster_id": [0, 1, 0, 2]
+    }
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

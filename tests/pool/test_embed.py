@@ -33,9 +33,10 @@ def test_one_half_precision_row_per_superpixel_the_same_twice(extractor, scene):
 
     def embed():
         stage = EmbedSuperpixels(config, weights=None, device=torch.device("cpu"))
-        return stage(image_id=["a"], work_image=[image], label_map=[label_map])
+        return stage(image, label_map)
 
     columns = embed()
+    assert set(columns) == {"superpixel_id", "feature"}
     count = int(label_map.max()) + 1
     assert columns["feature"].shape == (count, WIDTHS[extractor])
     assert columns["feature"].dtype == np.float16

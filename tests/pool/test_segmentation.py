@@ -48,6 +48,16 @@ def test_label_map_survives_storage(scene):
     assert np.array_equal(unpack_label_map(pack_label_map(label_map), 96, 128), label_map)
 
 
+@pytest.mark.parametrize("method", ["seeds", "slic"])
+def test_the_stage_packs_what_it_segments_and_counts_it(scene, method):
+    stage = SegmentImages(SuperpixelsConfig(pixels=256, method=method))
+    label_map = stage.segment(scene)
+    row = stage(scene)
+    assert set(row) == {"num_superpixels", "label_map"}
+    assert row["num_superpixels"] == len(np.unique(label_map))
+    assert np.array_equal(unpack_label_map(row["label_map"], 96, 128), label_map)
+
+
 def test_patches_equal_a_loop_with_opencv(scene):
     label_map = segment_seeds(scene, num_superpixels=48)
     count = int(label_map.max()) + 1

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, stats
 
 from madbal_ray.report.statistics import (
+    Interval,
     area_under_curve,
     bootstrap_interval,
     clicks_to_reach,
@@ -54,9 +55,29 @@ def test_interval_of_three_seeds_equals_the_enumeration():
     values = [0.3, 0.32, 0.37]
     means = sorted(np.mean(draw) for draw in itertools.product(values, repeat=3))
     low, high = np.quantile(means, [0.025, 0.975], method="inverted_cdf")
-    found = bootstrap_interval(values)
-    assert found.low == pytest.approx(low, abs=1e-9)
-    assert found.high == pytest.approx(high, abs=1e-9)
+    interval = bootstrap_interval(values)
+    assert interval.low == pytest.approx(low, abs=1e-9)
+    assert interval.high == pytest.approx(high, abs=1e-9)
+
+
+def test_interval_equals_a_plain_percentile_loop():
+    values = [0.41, 0.44, 0.46, 0.47, 0.47, 0.52, 0.55, 0.63]
+    rng = np.random.default_rng(5)
+    means = [np.mean(rng.choice(values, len(values))) for _ in range(20_000)]
+    interval = bootstrap_interval(values)
+    assert interval.mean == pytest.approx(0.49375)
+    assert interval.low == pytest.approx(np.percentile(means, 2.5), abs=2e-3)
+    assert interval.high == pytest.approx(np.percentile(means, 97.5), abs=2e-3)
+    assert interval.count == 8
+
+
+def test_interval_of_one_seed_is_its_value():
+    assert bootstrap_interval([0.3]) == Interval(0.3, 0.3, 0.3, 1)
+
+
+def test_interval_of_equal_and_of_missing_values():
+    assert bootstrap_interval([0.25, 0.25]) == Interval(0.25, 0.25, 0.25, 2)
+    assert str(bootstrap_interval([0.3, math.nan])) == "nan [nan, nan]"
 
 
 def test_area_is_the_mean_height():
@@ -81,7 +102,7 @@ def test_clicks_to_reach():
 def test_below_six_seeds_there_is_no_p_value():
     rng = np.random.default_rng(0)
     areas = {name: dict(enumerate(rng.random(5))) for name in ("a", "b", "c")}
-    assert [one.p_value for one in compare_with(pairs(areas, "a"), "a")] == [None, None]
+    assert [row.p_value for row in compare_with(pairs(areas, "a"), "a")] == [None, None]
 
 
 def test_comparison_pairs_seeds_and_corrects():
@@ -103,15 +124,42 @@ def test_comparison_pairs_seeds_and_corrects():
     assert abs(better.difference.mean) > smallest_visible_difference(np.array(differences))
 
 
-def test_smallest_visible_difference_has_the_power_it_says():
-    """Simulated: a true difference of that size is found in about 80 % of trials."""
-    rng = np.random.default_rng(2)
-    count, spread = 6, 0.01
-    wanted = (stats.t.ppf(0.975, count - 1) + stats.t.ppf(0.8, count - 1)) * spread / count**0.5
-    trials = rng.normal(wanted, spread, (4000, count))
-    found = np.mean(stats.ttest_1samp(trials, 0.0, axis=1).pvalue < 0.05)
-    assert 0.74 < found < 0.86
+def power_of_paired_t_test(difference, spread, count):
+    """Chance of p < 0.05: a normal mean over a chi-square spread, integrated over the latter."""
+    shift, freedom = difference / (spread / count**0.5), count - 1
+    critical = stats.t.ppf(0.975, freedom)
+
+    def density(variance):  # times its degrees of freedom
+        limit = critical * (variance / freedom) ** 0.5
+        found = stats.norm.cdf(shift - limit) + stats.norm.cdf(-shift - limit)
+        return stats.chi2.pdf(variance, freedom) * found
+
+    return integrate.quad(density, 0, np.inf, epsabs=1e-10)[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "in_spreads"), [(2, 11.5499), (3, 3.2640), (5, 1.6820), (10, 0.9960)]
+)
+def test_smallest_visible_difference_has_the_power_it_says(count, in_spreads):
+    """The numbers: `power_of_paired_t_test(…) = 0.8`, solved by bisection."""
+    differences = np.linspace(-0.01, 0.03, count)
+    spread = differences.std(ddof=1)
+    visible = smallest_visible_difference(differences)
+    assert visible / spread == pytest.approx(in_spreads, abs=1e-4)
+    assert power_of_paired_t_test(visible, spread, count) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_smallest_visible_difference_of_one_seed_and_of_no_spread():
     assert smallest_visible_difference(np.array([0.1])) == math.inf
+    assert smallest_visible_difference(np.array([0.25, 0.25, 0.25])) == 0
+
+
+def test_trials_show_the_smallest_visible_difference_as_often_as_it_says():
+    rng = np.random.default_rng(2)
+    visible = 1.6820 * 0.01
+    trials = rng.normal(visible, 0.01, (4000, 5))
+    share = np.mean(stats.ttest_1samp(trials, 0.0, axis=1).pvalue < 0.05)
+    assert share == pytest.approx(0.8, abs=0.02)  # its standard error is 0.0063
 
 
 def test_win_matrix_counts_shared_seeds():

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
+from jaxtyping import Float, Int32
 
 from madbal_ray.pool.clusters.nearest import assign_clusters
 
@@ -13,15 +11,13 @@ from madbal_ray.pool.clusters.nearest import assign_clusters
 class AssignClusters:
     """Give every superpixel the id of its nearest centroid."""
 
-    def __init__(self, centroids: np.ndarray) -> None:
+    def __init__(self, centroids: Float[np.ndarray, "K D"]) -> None:
         self.centroids = centroids
 
-    def __call__(
-        self, *, image_id: Sequence[str], superpixel_id: np.ndarray, feature: np.ndarray
-    ) -> dict[str, Any]:
-        """Return the columns of table `superpixel_clusters`."""
-        return {
-            "image_id": image_id,
-            "superpixel_id": superpixel_id,
-            "cluster_id": assign_clusters(feature, self.centroids),
-        }
+    def __call__(self, features: Float[np.ndarray, "S D"]) -> dict[str, Int32[np.ndarray, "S"]]:
+        """Return column `cluster_id` of table `superpixel_clusters`.
+
+        Raises:
+            ShapeError: features and centroids differ in dimension.
+        """
+        return {"cluster_id": assign_clusters(features, self.centroids)}

@@ -36,11 +36,11 @@ class AssignPool(LightShardJob):
         )
         if not table.num_rows:  # every image of the shard is quarantined
             return {"superpixel_clusters": tables.empty("superpixel_clusters")}
-        columns = self._stage(
-            image_id=table["image_id"].to_pylist(),
-            superpixel_id=table["superpixel_id"].to_numpy(),
-            feature=read_features(self.features, shard_id),
-        )
+        columns = {
+            "image_id": table["image_id"].to_pylist(),
+            "superpixel_id": table["superpixel_id"].to_numpy(),
+            **self._stage(read_features(self.features, shard_id)),
+        }
         return {"superpixel_clusters": tables.from_columns("superpixel_clusters", columns)}
 
 

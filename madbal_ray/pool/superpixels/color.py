@@ -8,8 +8,6 @@ from jaxtyping import Float32
 
 from madbal_ray.arrays import LabelMap, RGBImage
 
-NUM_FEATURES = 6
-
 
 def color_features(
     image: RGBImage, label_map: LabelMap, *, num_superpixels: int

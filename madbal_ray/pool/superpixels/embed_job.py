@@ -42,15 +42,12 @@ class EmbedPool(ImageShardJob):
         """Return the features of one shard."""
         images = read_images(self.images, shard_id)
         label_maps = read_label_maps(self.superpixels, shard_id, images)
-        parts = []
-        pictures = map_ahead(
+        image_tables = []
+        work_images = map_ahead(
             self.reader.on_working_grid, images, threads=self.threads, ahead=2 * self.threads
         )
-        for image, picture in zip(images, pictures, strict=True):
-            columns = self._stage(
-                image_id=[image.image_id],
-                work_image=[picture],
-                label_map=[label_maps[image.image_id]],
-            )
-            parts.append(tables.from_columns("superpixel_features", columns))
-        return {"superpixel_features": tables.concat("superpixel_features", parts)}
+        for image, work_image in zip(images, work_images, strict=True):
+            columns = self._stage(work_image, label_maps[image.image_id])
+            columns["image_id"] = [image.image_id] * len(columns["superpixel_id"])
+            image_tables.append(tables.from_columns("superpixel_features", columns))
+        return {"superpixel_features": tables.concat("superpixel_features", image_tables)}

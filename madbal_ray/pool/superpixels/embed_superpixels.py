@@ -1,8 +1,8 @@
-"""Superpixels -> features of what they look like."""
+"""Superpixels of an image -> features of what they look like."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -40,25 +40,12 @@ class EmbedSuperpixels:
         if config.extractor != "color":
             self.network = build_extractor(config.extractor, weights).to(device)
 
-    def __call__(
-        self,
-        *,
-        image_id: Sequence[str],
-        work_image: Sequence[RGBImage],
-        label_map: Sequence[LabelMap],
-    ) -> dict[str, Any]:
-        """Return the columns of table `superpixel_features`."""
-        ids: list[str] = []
-        superpixels, features = [], []
-        for name, image, labels in zip(image_id, work_image, label_map, strict=True):
-            found = self.embed(image, labels)
-            ids += [name] * len(found)
-            superpixels.append(np.arange(len(found), dtype=np.int32))
-            features.append(found)
+    def __call__(self, work_image: RGBImage, label_map: LabelMap) -> dict[str, Any]:
+        """Return the image's columns of table `superpixel_features`, but for its id."""
+        features = self.embed(work_image, label_map)
         return {
-            "image_id": ids,
-            "superpixel_id": np.concatenate(superpixels),
-            "feature": np.concatenate(features),
+            "superpixel_id": np.arange(len(features), dtype=np.int32),
+            "feature": features,
         }
 
     def embed(self, image: RGBImage, label_map: LabelMap) -> Float16[np.ndarray, "S D"]:
@@ -68,12 +55,12 @@ class EmbedSuperpixels:
             return color_features(image, label_map, num_superpixels=count).astype(np.float16)
         patches = crop_patches(image, label_map, num_superpixels=count, size=PATCH_SIZE)
         stacked = torch.from_numpy(np.rint(patches).astype(np.uint8))
-        parts = []
+        features = []
         with torch.inference_mode():
             for start in range(0, count, self.config.batch_size):
                 batch = stacked[start : start + self.config.batch_size].to(self.device)
-                parts.append(self.network(normalize_images(batch)).flatten(1).cpu())
-        return torch.cat(parts).numpy().astype(np.float16)
+                features.append(self.network(normalize_images(batch)).flatten(1).cpu())
+        return torch.cat(features).numpy().astype(np.float16)
 
 
 def build_extractor(name: str, weights: Mapping[str, Tensor] | None) -> nn.Module:
@@ -93,18 +80,18 @@ def build_extractor(name: str, weights: Mapping[str, Tensor] | None) -> nn.Modul
             _set_batch_statistics(features)
     if weights is not None:
         own = features.state_dict()
-        found = {
+        given = {
             key: weights[f"features.{key}"].to(own[key].dtype)
             for key in own
             if f"features.{key}" in weights
         }
-        missing = [k for k in own if k not in found and not k.endswith("num_batches_tracked")]
-        if missing or any(found[key].shape != own[key].shape for key in found):
+        missing = [k for k in own if k not in given and not k.endswith("num_batches_tracked")]
+        if missing or any(given[key].shape != own[key].shape for key in given):
             raise ConfigError(
                 f"features.weights do not fit {name}: {len(missing)} entries are missing; give a "
                 f"torchvision state dict of {name}"
             )
-        features.load_state_dict(found, strict=False)
+        features.load_state_dict(given, strict=False)
     if name == "vgg16":
         features = features[:-1]
     return features.eval()

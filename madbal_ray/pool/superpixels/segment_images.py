@@ -1,8 +1,7 @@
-"""Images -> superpixels."""
+"""An image -> its superpixels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from madbal_ray.arrays import MAX_SUPERPIXELS, LabelMap, RGBImage
@@ -13,25 +12,25 @@ from madbal_ray.seams import SUPERPIXELS
 
 
 class SegmentImages:
-    """Split images of the working grid into superpixels."""
+    """Split an image of the working grid into superpixels."""
 
     def __init__(self, config: SuperpixelsConfig) -> None:
         self.config = config
 
-    def __call__(
-        self, *, image_id: Sequence[str], work_image: Sequence[RGBImage]
-    ) -> dict[str, Any]:
-        """Return the columns of table `superpixels`."""
-        label_maps = [self.segment(image) for image in work_image]
-        counts = [int(label_map.max()) + 1 for label_map in label_maps]
+    def __call__(self, work_image: RGBImage) -> dict[str, Any]:
+        """Return the image's row of table `superpixels`, but for its id."""
+        label_map = self.segment(work_image)
         return {
-            "image_id": list(image_id),
-            "num_superpixels": counts,
-            "label_map": [pack_label_map(label_map) for label_map in label_maps],
+            "num_superpixels": int(label_map.max()) + 1,
+            "label_map": pack_label_map(label_map),
         }
 
     def segment(self, image: RGBImage) -> LabelMap:
-        """Return the label map of one image, about `superpixels.pixels` pixels each."""
+        """Return the label map of an image, about `superpixels.pixels` pixels each.
+
+        Raises:
+            PoolError: that would be more superpixels than a label map can number.
+        """
         height, width = image.shape[:2]
         wanted = max(1, height * width // self.config.pixels)
         if wanted > MAX_SUPERPIXELS:

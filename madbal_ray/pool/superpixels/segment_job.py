@@ -10,6 +10,7 @@ import pyarrow as pa
 from madbal_ray.config.pool import SuperpixelsConfig
 from madbal_ray.pool.reader import (
     ImageShardJob,
+    PoolImage,
     map_ahead,
     read_images,
 )
@@ -30,17 +31,9 @@ class SegmentPool(ImageShardJob):
         """Return the label maps of one shard."""
         stage = SegmentImages(self.config)
 
-        def segment(image: Any) -> dict[str, Any]:
-            work_image = self.reader.on_working_grid(image)
-            return stage(image_id=[image.image_id], work_image=[work_image])
+        def segment(image: PoolImage) -> dict[str, Any]:
+            return {"image_id": image.image_id, **stage(self.reader.on_working_grid(image))}
 
-        parts = [
-            tables.from_columns("superpixels", columns)
-            for columns in map_ahead(
-                segment,
-                read_images(self.images, shard_id),
-                threads=self.threads,
-                ahead=self.threads,
-            )
-        ]
-        return {"superpixels": tables.concat("superpixels", parts)}
+        images = read_images(self.images, shard_id)
+        rows = list(map_ahead(segment, images, threads=self.threads, ahead=self.threads))
+        return {"superpixels": tables.from_rows("superpixels", rows)}
