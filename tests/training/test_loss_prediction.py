@@ -87,14 +87,15 @@ def test_an_empty_set_contributes_0():
 
 
 def test_cross_entropy_of_a_point_is_minus_the_log_of_its_class():
-    probabilities = torch.tensor([[0.5, 0.125], [0.25, 0.75], [0.25, 0.125]])  # [C, width]
+    pixels = torch.tensor([[[0.5, 0.25, 0.25], [0.125, 0.75, 0.125]], [[0.25, 0.25, 0.5]] * 2])
     found = point_cross_entropy(
-        logits=probabilities.log()[None, :, None],
-        point_batch=torch.tensor([0, 0, 0]),
-        point_y=torch.tensor([0, 0, 0]),
-        point_x=torch.tensor([0, 0, 1]),
-        point_class=torch.tensor([0, 2, 1]),
-        height=1,
+        logits=pixels.log().permute(2, 0, 1)[None],
+        point_batch=torch.tensor([0, 0, 0, 0]),
+        point_y=torch.tensor([0, 0, 0, 1]),
+        point_x=torch.tensor([0, 0, 1, 0]),
+        point_class=torch.tensor([0, 2, 1, 2]),
+        height=2,
         width=2,
     )
-    assert found.tolist() == pytest.approx([math.log(2), math.log(4), -math.log(0.75)])
+    expected = [math.log(2), math.log(4), -math.log(0.75), math.log(2)]
+    assert found.tolist() == pytest.approx(expected)

@@ -45,6 +45,19 @@ def test_rows_and_columns_are_added(slope_y, slope_x, is_boundary):
     assert (inner == is_boundary).all()
 
 
+@pytest.mark.parametrize(
+    ("slope", "brightness", "is_boundary"),
+    [(4, 16, False), (2, 64, True)],  # 8 * slope + 6/16 of the dot: 38 and 40, half of them 19, 20
+)
+def test_19_is_no_boundary_and_20_is_one(slope, brightness, is_boundary):
+    ramp = (50 + slope * np.indices((9, 9))[0]).astype(np.uint8)
+    ramp[4, 4] += brightness
+    found = boundary_map(ramp[..., None].repeat(3, axis=2))
+    assert found[4, 2] == is_boundary
+    assert found[4, 3]  # 12/16 of the dot
+    assert not found[2:7, 1].any()
+
+
 def test_red_weighs_more_than_blue():
     black = [0, 0, 0]
     assert boundary_map(step(black, [136, 0, 0]))[2].astype(int).tolist() == [0, 1, 1, 1, 1, 0]
