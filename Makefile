@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test check lint bench bench-gpu test-gpu test-kill clean
+.PHONY: setup demo test check lint mutants bench bench-gpu test-gpu test-kill clean
 
 setup: $(READY)
 
@@ -25,6 +25,9 @@ test: setup  ## all tests that a machine without a GPU can run in minutes
 	$(BIN)/pytest -m "not kill and not slow"
 
 check: lint test  ## what CI runs
+
+mutants: setup  ## change one line at a time: some test must notice (tests/mutants.toml)
+	$(BIN)/python tests/mutants.py
 
 test-kill: setup  ## kill runs and searches, take nodes away; same results in the end
 	$(BIN)/pytest -m "kill or slow" -s

@@ -122,3 +122,51 @@ def test_image_resize_keeps_a_constant_and_its_centre_of_mass():
     rows, columns = np.indices(small.shape)
     assert (rows * small).sum() / small.sum() == pytest.approx(7.0, abs=0.05)
     assert (columns * small).sum() / small.sum() == pytest.approx(12.0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "expected"),
+    [
+        (1, [[1, 2, 3], [4, 5, 6]]),
+        (2, [[3, 2, 1], [6, 5, 4]]),
+        (3, [[6, 5, 4], [3, 2, 1]]),
+        (4, [[4, 5, 6], [1, 2, 3]]),
+        (5, [[1, 4], [2, 5], [3, 6]]),
+        (6, [[4, 1], [5, 2], [6, 3]]),
+        (7, [[6, 3], [5, 2], [4, 1]]),
+        (8, [[3, 6], [2, 5], [1, 4]]),
+    ],
+)
+def test_every_exif_orientation_is_turned_upright(orientation, expected):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.array([[1, 2, 3], [4, 5, 6]], np.uint8))
+    assert decode_image(encode(stored, exif=exif), max_pixels=LIMIT)[..., 0].tolist() == expected
+
+
+def test_sixteen_bit_channels_keep_their_order_and_value():
+    deep = np.array([[[3, 2, 1]]], np.uint16) * 257  # OpenCV writes blue, green, red
+    data = cv2.imencode(".png", deep)[1].tobytes()
+    assert decode_image(data, max_pixels=LIMIT).tolist() == [[[1, 2, 3]]]
+
+
+def test_a_palette_mask_is_its_positions_not_its_colours():
+    mask = Image.fromarray(np.array([[0, 1], [2, 255]], np.uint8))
+    mask.putpalette([9, 9, 9, 1, 1, 1, 0, 0, 0] + [7, 7, 7] * 253)
+    assert mask.mode == "P"
+    lookup = mask_lookup({0: 2, 1: 0, 2: 1, 255: 255})
+    assert decode_mask(encode(mask), lookup, max_pixels=LIMIT).tolist() == [[2, 0], [1, 255]]
+
+
+def test_a_sixteen_bit_mask_holds_large_values():
+    mask = np.array([[300, 65_535]], np.uint16)
+    data = cv2.imencode(".png", mask)[1].tobytes()
+    lookup = mask_lookup({300: 4, 65_535: 255})
+    assert decode_mask(data, lookup, max_pixels=LIMIT).tolist() == [[4, 255]]
+
+
+def test_an_image_of_exactly_the_limit_is_read():
+    data = encode(Image.new("L", (100, 100)))
+    assert decode_image(data, max_pixels=10_000).shape == (100, 100, 3)
+    with pytest.raises(BadImageError, match=r"100 x 100 pixels, more than data\.max_pixels = 9999"):
+        decode_image(data, max_pixels=9_999)
