@@ -65,12 +65,12 @@ def _run_rounds(
     pool = prepare_pool(config, shared, runner, device)
     history, metrics = History.before(pool), ()
     for index in range(config.num_rounds):
-        own = run_dir.round_folder(index)
+        own, at_round = run_dir.round_folder(index), runner.of_round(index)
         current = Round(
             config=config,
             pool=pool,
             index=index,
-            runner=runner.of_round(index),
+            runner=at_round,
             # Round 0 depends on the seed and not on the strategy: it lies in the pool, so that
             # all strategies of a seed start from the same labels and weights, computed once.
             folder=own if index else shared / "round0",
@@ -89,7 +89,7 @@ def _run_rounds(
             runner.progress.say(f"stopped after round {index}: {reason}")
             return
         if index + 1 < config.num_rounds:
-            runner.stop_where_asked("train")
+            at_round.stop_where_asked("train")
 
 
 class _Told:

@@ -101,26 +101,26 @@ def _score(
     asks: bool,
 ) -> None:
     pool = prepare_pool(config, out.folder / "pool", runner, device, needs_masks=False)
-    folder = out.round_folder(ROUND)
+    folder, at_round = out.round_folder(ROUND), runner.of_round(ROUND)
     scoring = Round(
         config=config,
         pool=pool,
         index=ROUND,
-        runner=runner.of_round(ROUND),
+        runner=at_round,
         folder=folder,
         own_folder=folder,
         weights=PublishedWeights("none", None),
         device=device,
     )
     for stage in model.phases.stages:
-        runner.point(stage)
+        at_round.point(stage)
     history = replace(History.before(pool), network=model.phases)
     if not asks:
         scoring.score(history)
         return
     queries = scoring.ask(history)
     requests = StageDir.plan(folder, "requests", {}, digests(pool.images, queries))
-    runner.map(
+    at_round.map(
         RequestPixels(output=requests, pool=pool, queries=queries),
         pool.shard_ids,
         total=pool.num_images,

@@ -9,10 +9,9 @@ from torchvision import models as tv
 
 from madbal_ray.config.training import ModelConfig
 from madbal_ray.errors import ConfigError
-from madbal_ray.models.backbones import BACKBONES
-from madbal_ray.models.heads import HEADS
 from madbal_ray.models.network import build_network
 from madbal_ray.models.weights import load_weights, publish_weights
+from madbal_ray.seams import BACKBONES, HEADS
 from madbal_ray.state.storage import Folder
 
 PAIRS = list(itertools.product(BACKBONES, HEADS))

@@ -7,8 +7,8 @@ import madbal_ray
 from madbal_ray.arrays import IGNORE_INDEX
 from madbal_ray.config.asking import NoiseConfig
 from madbal_ray.errors import ConfigError
-from madbal_ray.labels.answer_job import annotator_noise
 from madbal_ray.labels.simulated import AnnotatorNoise, answer_region, make_mistakes, on_boundary
+from madbal_ray.labels.simulated_oracle import annotator_noise
 from tests.conftest import tiny_config
 
 

@@ -25,7 +25,7 @@ class TestRefusals:
         [
             (
                 {"members": {"a": {"strategy": {"name": "madball"}}, "random": {}}},
-                ["member a", "madball", "'madbal', 'averaging'"],
+                ["member a", "madball", "madbal, averaging"],
             ),
             (
                 {"members": {"a": {"train": {"phase1": {"epochs": 9}}}, "random": {}}},
