@@ -10,10 +10,10 @@ VOID = 255
 
 
 def test_rows_are_the_truth_and_void_truth_is_left_out():
-    truth = torch.tensor([[0, 0, 1], [2, VOID, 1]])
+    truth = torch.tensor([[0, 0, 1], [3, VOID, 1]])
     prediction = torch.tensor([[0, 1, 1], [0, 2, 0]])
     found = confusion_matrix(truth=truth, prediction=prediction, num_classes=4)
-    assert found.tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    assert found.tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
 
 
 def test_only_void_is_a_matrix_of_zeros():

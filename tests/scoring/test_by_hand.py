@@ -39,14 +39,14 @@ class TestRegistry:
     @pytest.mark.parametrize(
         ("name", "expected"),
         [
-            ("entropy", ENTROPY),
-            ("margin", 0.8),
-            ("least_confidence", 0.5),
-            ("best_versus_second_best", 0.6),
+            ("entropy", 0.8979457),  # -(0.6 ln 0.6 + 0.3 ln 0.3 + 0.1 ln 0.1)
+            ("margin", 0.7),
+            ("least_confidence", 0.4),
+            ("best_versus_second_best", 0.5),
         ],
     )
     def test_scores_of_one_pass(self, name, expected):
-        views = Views(logits([0.5, 0.3, 0.2], [0.2, 0.3, 0.5]), boundary(True, False))
+        views = Views(logits([0.6, 0.3, 0.1], [0.1, 0.3, 0.6]), boundary(True, False))
         found = SCORES[name].function(views, ScoreOptions())
         assert found.score[0, 0].tolist() == pytest.approx([expected] * 2, abs=1e-5)
         assert found.prediction[0, 0].tolist() == [0, 2]

@@ -21,6 +21,7 @@ from madbal_ray.selection.image_choice import core_set, top_images
 from madbal_ray.selection.initial import draw_initial_pixels
 from madbal_ray.selection.laps import share_lap, share_laps
 from madbal_ray.selection.query import query_image
+from madbal_ray.selection.whole_pool.cut import Cuts, Digits
 from tests.fixed_generator import FixedGenerator
 
 # cluster 0: classes 1, 1, 2, 1; cluster 1: class 0 and one with nothing unasked; cluster 2: none
@@ -185,6 +186,24 @@ def test_what_a_cluster_lacks_goes_by_cluster_scores():
     assert found.cluster_id.tolist() == [0, 0, 2]
 
 
+def test_a_lap_is_told_by_falling_score_whatever_the_cluster():
+    found = query(cluster_id=[0, 0, 1, 1], cluster_budget=[1, 1])
+    assert found.superpixel_id.tolist() == [5, 3]
+    assert found.cluster_id.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("take", "lowest", "inside", "left"),
+    [(1, 9, 1, 1), (2, 5, 2, 1), (3, 5, 2, 2), (4, 2, 4, 1)],
+)
+def test_the_digit_that_the_last_pixel_falls_into(take, lowest, inside, left):
+    """Of group 0, one score has the digit 9, two have 5 and four have 2."""
+    digits = Digits(np.array([0, 0, 0, 1]), np.array([2, 5, 9, 7]), np.array([4, 2, 1, 6]))
+    found = Cuts.start(np.array([take, 0]), np.array([7, 6])).narrow(digits, 16)
+    assert (found.lowest[0], found.inside[0], found.left[0]) == (lowest << 16, inside, left)
+    assert found.is_open.tolist() == [left != inside, False]
+
+
 def test_the_highest_scores_of_unasked_images():
     score = np.array([3.0, 7.0, 7.0, 9.0])
     asked = np.array([False, False, False, True])
@@ -202,6 +221,7 @@ def test_k_center_takes_the_farthest_from_all_asked_and_chosen():
     assert spread([0, 9, 10, 4, 6], [2], 2) == [0, 3]  # 4 and 6 are both 4 away from a center
     assert spread([5, 0, 1, 11, 5], [], 2) == [0, 3]  # mean 4.4: two are nearest, the first
     assert spread([0, 5], [0, 1], 3) == []
+    assert spread([3, 3, 3], [0], 2) == [1, 2]  # no farther than the asked one, which stays out
 
 
 def test_the_initial_pool_never_draws_what_is_not_allowed():
