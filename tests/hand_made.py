@@ -81,7 +81,7 @@ def write_pool(folder, shards, *, label_maps=None, clusters=None, reader=None, *
             {
                 "image_id": one.image_id,
                 "num_superpixels": len(clusters[one.image_id]),
-                "label_map": pack_label_map(np.asarray(label_maps[one.image_id])),
+                "label_map": pack_label_map(np.asarray(label_maps[one.image_id], np.uint16)),
             }
             for one in images
         ]
