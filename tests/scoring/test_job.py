@@ -1,0 +1,190 @@
+"""Scoring of a shard: what each batch holds, what is masked, and the statistics beside it."""
+
+import numpy as np
+import pytest
+
+from madbal_ray.config.asking import ScoreConfig, StrategyConfig
+from madbal_ray.config.training import ModelConfig
+from madbal_ray.models.trained import TrainedPhases
+from madbal_ray.scoring.job import ScoreShards, shard_statistics
+from madbal_ray.scoring.plan import ScoringPlan
+from madbal_ray.state import tables
+from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.storage import Folder
+from tests.hand_made import FromArrays, pool_image, write_labels, write_pool
+
+TWO = np.array([[0, 0, 1], [0, 1, 1]], np.uint16)
+
+
+class Noted:
+    """Stands for `ScoreImages`: notes what it was called with, gives one row an image."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, **batch):
+        self.calls.append(batch)
+        count = len(batch["image_id"])
+        return {
+            "image_id": batch["image_id"],
+            "superpixel_id": np.zeros(count),
+            "cluster_id": [one[-1] for one in batch["cluster_id"]],
+            "num_pixels": np.ones(count),
+            "mean_score": np.full(count, 0.5),
+            "dominant_class": np.ones(count),
+            "top_y": np.zeros((count, 1)),
+            "top_x": np.zeros((count, 1)),
+            "top_score": np.zeros((count, 1)),
+        }
+
+
+def job_of(
+    tmp_path, sizes, *, labels=(), skip_void=False, num_clusters=9, batch_size=2, masks=None
+):
+    """Score images a, b, ... of (grid, work) sizes, in shard 3."""
+    names = [chr(ord("a") + index) for index in range(len(sizes))]
+    images = [
+        pool_image(name, grid=grid, work=work)
+        for name, (grid, work) in zip(names, sizes, strict=True)
+    ]
+    reader = FromArrays(
+        inputs={
+            one.image_id: np.full((one.input_height, one.input_width, 3), index, np.uint8)
+            for index, one in enumerate(images)
+        },
+        works={
+            one.image_id: np.full((one.work_height, one.work_width, 3), 100 + index, np.uint8)
+            for index, one in enumerate(images)
+        },
+        masks=masks or {},
+    )
+    pool = write_pool(
+        tmp_path,
+        {3: images},
+        label_maps={
+            one.image_id: TWO for one in images if (one.work_height, one.work_width) == (2, 3)
+        },
+        clusters={one.image_id: [2, 7] for one in images if one.work_width == 3},
+        reader=reader,
+    )
+    folder = Folder(tmp_path)
+    job = ScoreShards(
+        output=StageDir.plan(folder, "score", {}, {}),
+        pool=pool,
+        clusters=pool.clusters,
+        phases=TrainedPhases(StageDir.plan(folder, "phase1", {}, {}), None),
+        labels=labels,
+        model=ModelConfig(),
+        config=ScoreConfig(batch_size=batch_size),
+        plan=ScoringPlan("entropy", "superpixels", "top", 3, 1, False, StrategyConfig(), 0, 1),
+        supports="none",
+        num_clusters=num_clusters,
+        skip_void=skip_void,
+        device="cpu",
+    )
+    job._stage = Noted()
+    return job
+
+
+USUAL = ((2, 3), (2, 3))
+
+
+def test_a_batch_holds_pictures_of_both_grids_superpixels_and_clusters(tmp_path):
+    job = job_of(tmp_path, [((4, 6), (2, 3))] * 2)
+    found = job.run(3)
+    (batch,) = job._stage.calls
+    assert batch["image_id"] == ["a", "b"]
+    assert batch["input_image"].shape == (2, 4, 6, 3)
+    assert batch["input_image"][:, 0, 0, 0].tolist() == [0, 1]
+    assert [one.shape for one in batch["work_image"]] == [(2, 3, 3)] * 2
+    assert [one[0, 0, 0] for one in batch["work_image"]] == [100, 101]
+    assert all(np.array_equal(one, TWO) for one in batch["label_map"])
+    assert [one.tolist() for one in batch["cluster_id"]] == [[2, 7], [2, 7]]
+    assert not np.any(batch["is_asked"])
+    assert list(found) == ["superpixel_scores", "cluster_statistics"]
+    assert job.count(found) == {"images": 2}
+
+
+def test_batches_are_cut_to_size_first_and_then_where_a_size_changes(tmp_path):
+    wide, narrow, coarse = USUAL, ((3, 2), (2, 3)), ((2, 3), (3, 2))
+    job = job_of(tmp_path, [wide, wide, wide, narrow, wide, coarse, coarse])
+    rows = job.run(3)["superpixel_scores"]
+    assert ["".join(call["image_id"]) for call in job._stage.calls] == [
+        "ab", "c", "d", "e", "f", "g",
+    ]  # fmt: skip
+    assert rows["image_id"].to_pylist() == list("abcdefg")
+    job = job_of(tmp_path, [wide] * 5, batch_size=3)
+    job.run(3)
+    assert ["".join(call["image_id"]) for call in job._stage.calls] == ["abc", "de"]
+
+
+def test_pixels_of_earlier_rounds_are_asked(tmp_path):
+    labels = tuple(
+        write_labels(tmp_path, {3: [{"image_id": "b", "y": 1, "x": x}]}, round_index=x)
+        for x in (0, 2)
+    )
+    job = job_of(tmp_path, [USUAL] * 2, labels=labels)
+    job.run(3)
+    first, second = job._stage.calls[0]["is_asked"]
+    assert not first.any()
+    assert second.tolist() == [[False] * 3, [True, False, True]]
+
+
+@pytest.mark.parametrize("skip_void", [True, False])
+def test_void_pixels_count_as_asked_where_the_mask_may_be_peeked_at(tmp_path, skip_void):
+    mask = np.array([[255, 0, 0], [1, 2, 255]], np.uint8)
+    labels = write_labels(tmp_path, {3: [{"image_id": "a", "y": 0, "x": 1}]})
+    job = job_of(
+        tmp_path, [USUAL], labels=(labels,), skip_void=skip_void, masks={"a": mask}
+    )
+    job.run(3)
+    (asked,) = job._stage.calls[0]["is_asked"]
+    assert asked.tolist() == [[skip_void, True, False], [False, False, skip_void]]
+
+
+@pytest.mark.parametrize(("num_clusters", "expected"), [(1, [0, 0]), (8, [2, 7]), (5, [2, 4])])
+def test_a_single_cluster_takes_all_superpixels(tmp_path, num_clusters, expected):
+    job = job_of(tmp_path, [USUAL], num_clusters=num_clusters)
+    found = job.run(3)
+    assert job._stage.calls[0]["cluster_id"][0].tolist() == expected
+    (row,) = found["cluster_statistics"].to_pylist()
+    assert (row["num_clusters"], row["num_classes"]) == (num_clusters, 3)
+
+
+def test_other_rows_have_no_statistics(tmp_path):
+    job = job_of(tmp_path, [USUAL])
+    for rows, names in (
+        ("superpixels", ("superpixel_scores", "cluster_statistics")),
+        ("candidates", ("pixel_candidates",)),
+        ("images", ("image_scores",)),
+    ):
+        job.plan = ScoringPlan("entropy", rows, "top", 3, 1, False, StrategyConfig(), 0, 1)
+        assert job.table_names == names
+
+
+def test_a_shards_statistics_are_one_row_of_k_times_c_integers():
+    rows = [
+        # cluster, dominant class, mean score
+        (0, 1, 0.5),
+        (0, 1, 0.25),
+        (1, 2, 1.0),
+        (1, 0, 2.0 + 3 * 2.0**-33),  # rounds to the nearest unit of 2**-32, ties to even
+        (0, -1, 0.0),
+    ]
+    scores = tables.from_rows(
+        "superpixel_scores",
+        [
+            {"image_id": "a", "superpixel_id": i, "cluster_id": k, "dominant_class": c}
+            | {"mean_score": mean}
+            for i, (k, c, mean) in enumerate(rows)
+        ],
+    )
+    assert shard_statistics(6, scores, 2, 3).to_pylist() == [
+        {
+            "shard_id": 6,
+            "num_clusters": 2,
+            "num_classes": 3,
+            "count": [0, 2, 0, 1, 0, 1],
+            "score_sum": [0, 3 * 2**30, 0, 2**33 + 2, 0, 2**32],
+        }
+    ]
