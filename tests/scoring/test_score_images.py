@@ -136,6 +136,12 @@ def test_as_many_best_pixels_are_kept_as_laps_may_take(budget, laps):
     assert found["top_y"].shape == (2, laps)
 
 
+def test_laps_are_counted_on_unasked_pixels():
+    stage, _ = stage_of(plan(budget=4), given())
+    found = call(stage, asked=[(0, 0), (0, 1)])  # 1 and 3 are left: the second gives all of its own
+    assert found["top_y"].shape == (2, 3)
+
+
 def test_one_pixel_of_a_superpixel_is_kept_that_is_asked_as_a_whole():
     stage, _ = stage_of(plan(budget=5, regions=True), given())
     assert call(stage)["top_y"].shape == (2, 1)

@@ -165,6 +165,18 @@ def test_points_move_with_the_augmentation(drawn):
     assert (batch.y.tolist(), batch.x.tolist()) == ([3.0], [5.0])
 
 
+def test_points_move_with_the_augmentation_of_their_own_view(monkeypatch):
+    matrices = iter([geometry.translation(0, 1), geometry.translation(1, 0)])
+    monkeypatch.setattr(
+        batches, "draw_augmentation", lambda *args, **sizes: Augmentation(next(matrices), 0.0)
+    )
+    maker = maker_of([pool_image("a", grid=(6, 8), work=(6, 8))], [[(1, 5, 0)]])
+    views = (batches.PLAIN_VIEW, "other")
+    ((plain, other),) = maker.epoch("phase1", 0, 1, rank=0, world_size=1, views=views)
+    assert (plain.y.tolist(), plain.x.tolist()) == ([1.0], [6.0])
+    assert (other.y.tolist(), other.x.tolist()) == ([2.0], [5.0])
+
+
 def test_points_outside_the_crop_are_dropped_and_marks_travel_with_the_others(drawn):
     drawn.matrix = geometry.translation(-10, -40)
     points = [
