@@ -110,8 +110,8 @@ HISTORY = """
 import torch
 torch.set_num_threads(1)
 from madbal_ray.config.schema import ModelConfig
-from madbal_ray.models import build_network
-from madbal_ray.scoring import pixel_scores
+from madbal_ray.models.network import build_network
+from madbal_ray.scoring.pixel_scores import pixel_scores
 model = ModelConfig(backbone="mobilenet_v2", head="lraspp")
 network = build_network(model, 5, weights=None, seed=0, supports="full")
 network.set_phase("eval")
