@@ -9,15 +9,15 @@ from sklearn.metrics import average_precision_score
 
 from madbal_ray.arrays import IGNORE_INDEX, LabelMap, RGBImage
 from madbal_ray.labels.asked_pixels import AskedPixels
+from madbal_ray.models.trained import load_network
 from madbal_ray.pool.prepared import read_clusters
 from madbal_ray.pool.reader import PoolImage, read_images, read_label_maps
-from madbal_ray.runs.run import Run
-from madbal_ray.models.trained import load_network
-from madbal_ray.report.pictures import ClusterGallery, QueryPicture, RunInsight
-from madbal_ray.scoring.registry import ScoreOptions
-from madbal_ray.scoring.explain_image import Explanation, explain_image
-from madbal_ray.strategies.strategy import resolve
 from madbal_ray.pool.superpixels.patches import crop_patches
+from madbal_ray.report.pictures import ClusterGallery, QueryPicture, RunInsight
+from madbal_ray.runs.run import Run
+from madbal_ray.scoring.explain_image import Explanation, explain_image
+from madbal_ray.scoring.registry import ScoreOptions
+from madbal_ray.strategies.strategy import resolve
 
 NUM_PICTURES = 3
 NUM_MEASURED = 48

@@ -8,18 +8,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from madbal_ray.state import tables
 from madbal_ray.data.registry import data_root, open_dataset
 from madbal_ray.errors import RunDirError
 from madbal_ray.models.trained import TrainedPhases
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.pool.reader import ImageReader, PoolImage, pool_images
 from madbal_ray.report.protocol import describe_protocol
+from madbal_ray.state import tables
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.stages import writer_of
 from madbal_ray.state.storage import Folder
 from madbal_ray.strategies.strategy import resolve
+
 
 class Run:
     """A run on disk, finished or not; reads only what is committed."""
@@ -59,7 +60,9 @@ class Run:
             return self.stage(writer.name, round).read_table(name)
         rounds = range(self.config.num_rounds)
         stages = [self.run_dir.find(writer.name, index) for index in rounds]
-        return tables.concat(name, [stage.read_table(name) for stage in stages if stage is not None])
+        return tables.concat(
+            name, [stage.read_table(name) for stage in stages if stage is not None]
+        )
 
     def stage(self, name: str, round: int | None = None) -> StageDir:
         """Return the folder of a finished stage; round None: of the pool.

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from madbal_ray.config.schema import Config
 from madbal_ray.config.file import changed_keys
+from madbal_ray.config.schema import Config
 from madbal_ray.errors import ConfigError
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stages import LAST_POOL_STAGE

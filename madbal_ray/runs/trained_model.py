@@ -10,15 +10,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
-from madbal_ray.config.schema import Config
 from madbal_ray.config.file import load_config
+from madbal_ray.config.schema import Config
 from madbal_ray.errors import ConfigError, RunDirError
 from madbal_ray.models.trained import PHASES, TrainedPhases
 from madbal_ray.runs.run import Run
-from madbal_ray.models.trained import PHASES, TrainedPhases
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
-from madbal_ray.strategies.strategy import resolve
 
 FORMAT = "madbal-model-1"
 

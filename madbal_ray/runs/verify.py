@@ -151,15 +151,13 @@ class _Replay:
     pool: Pool
     round_index: int
 
-    def plan(
-        self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str]
-    ) -> StageDir:
+    def plan(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> StageDir:
         stage = _stage(self.run_dir, name, self.round_index)
         planned = StageDir.plan(stage.folder, name, settings, inputs)
         if stage.marker().revision == STAGES[name].revision and planned.key != stage.key:
             raise IntegrityError(
-                f"{stage.folder}: stage {name} of round {self.round_index} has key {stage.key}, its "
-                f"settings and inputs give {planned.key}: it was made from something else"
+                f"{stage.folder}: stage {name} of round {self.round_index} has key {stage.key}, "
+                f"its settings and inputs give {planned.key}: it was made from something else"
             )
         return stage
 
@@ -184,8 +182,8 @@ class _Replay:
         stored = job.output.marker().summary
         if dict(computed.summary) != dict(stored):
             raise IntegrityError(
-                f"round {self.round_index}, {job.output.stage}: the marker says {dict(stored)}, the "
-                f"replay gives {dict(computed.summary)}"
+                f"round {self.round_index}, {job.output.stage}: the marker says {dict(stored)}, "
+                f"the replay gives {dict(computed.summary)}"
             )
 
     def say(self, text: str) -> None:
