@@ -1,7 +1,7 @@
 """Change one line of the package at a time and see that a test notices: `make mutants`.
 
-The files `mutants*.toml` beside this one list the changes (kernels; what joins them). Under ``[tests]`` each set of tests has a
-name; each ``[[mutant]]`` holds
+The files `mutants*.toml` beside this one list the changes (kernels; what joins them). Under
+``[tests]`` each set of tests has a name; each ``[[mutant]]`` holds
 
     file        path below the repository
     find        text that occurs exactly once in it
