@@ -27,7 +27,7 @@ def pool_image(name, *, original=(2, 3), grid=(2, 3), work=(2, 3)):
 class FromArrays(ImageReader):
     """Reads images and masks from arrays by image_id."""
 
-    root: Folder = Folder(".")
+    root: Folder = field(default_factory=lambda: Folder("."))
     mask_values: Mapping[int, int] = field(default_factory=dict)
     max_pixels: int = 0
     inputs: Mapping[str, np.ndarray] = field(default_factory=dict)

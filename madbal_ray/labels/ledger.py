@@ -136,11 +136,12 @@ def check_disjoint(new: pa.Table, known: pa.Table) -> None:
 
 
 def latest_revisions(labels: pa.Table) -> pa.Table:
-    """Keep, for each pixel, the row with the highest revision."""
+    """Keep, for each query (a pixel and its unit), the row with the highest revision."""
     if not labels["revision"].to_numpy().any():
         return labels
-    frame = labels.select([*PIXEL, "revision"]).to_pandas()
-    last = frame.sort_values("revision", kind="stable").drop_duplicates(PIXEL, keep="last").index
+    query = [*PIXEL, "unit"]
+    frame = labels.select([*query, "revision"]).to_pandas()
+    last = frame.sort_values("revision", kind="stable").drop_duplicates(query, keep="last").index
     return labels.take(pa.array(np.sort(last.to_numpy())))
 
 

@@ -141,9 +141,7 @@ def test_rows_hold_splits_in_order_identity_ledger_and_measures(tmp_path):
     images, reader = masks_and_images([(1, 4)] * 3)
     reader.masks["0"][0, 0] = 1
     reader.masks["1"][0, :2] = 255
-    job = evaluation(
-        tmp_path, reader, {0: images[:2], 1: images[2:]}, {"val": [0], "held": [1]}
-    )
+    job = evaluation(tmp_path, reader, {0: images[:2], 1: images[2:]}, {"val": [0], "held": [1]})
     job.measure(ByHand(colours_are_logits), Worker(), "last", 6)
     rows = job._rows
     assert [(row["split"], row["class_id"], row["counts"]) for row in rows["confusion"]] == [
@@ -199,8 +197,6 @@ def test_the_miou_of_a_split_is_its_own(tmp_path):
 def test_images_of_their_own_are_measured_where_there_are_any(tmp_path):
     images, reader = masks_and_images([(1, 4)] * 2)
     other = write_pool(tmp_path / "other", {0: images[1:]}).images
-    job = evaluation(
-        tmp_path, reader, {0: images[:1]}, {"val": [0]}, evaluation_images=other
-    )
+    job = evaluation(tmp_path, reader, {0: images[:1]}, {"val": [0]}, evaluation_images=other)
     counts, _ = job._confusion(ByHand(colours_are_logits), Worker(), "val")
     assert counts[0].tolist() == [0, 4, 0]

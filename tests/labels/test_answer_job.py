@@ -52,8 +52,8 @@ def job_of(tmp_path, shards, oracle=None, *, earlier=(), names=("a",), per_shard
     pool = write_pool(
         tmp_path,
         {i // per_shard: images[i : i + per_shard] for i in range(0, len(images), per_shard)},
-        label_maps={name: TWO for name in names},
-        reader=FromArrays(masks={name: mask for name in names}),
+        label_maps=dict.fromkeys(names, TWO),
+        reader=FromArrays(masks=dict.fromkeys(names, mask)),
     )
     queries = write_stage(tmp_path, "select", shards, table="queries")
     return AnswerQueries(
@@ -86,13 +86,11 @@ def test_pixels_are_answered_off_the_original_mask_and_void_has_no_class(tmp_pat
         "revision": 0,
     }
     assert found == [
-        usual
-        | {"y": 0, "x": 0, "image_y": 1, "image_x": 1, "class_id": 1, "status": "labelled"},
+        usual | {"y": 0, "x": 0, "image_y": 1, "image_x": 1, "class_id": 1, "status": "labelled"},
         usual
         | {"y": 1, "x": 1, "image_y": 3, "image_x": 4, "class_id": None, "status": "void"}
         | {"superpixel_id": 1},
-        usual
-        | {"y": 1, "x": 2, "image_y": 3, "image_x": 7, "class_id": 2, "status": "labelled"},
+        usual | {"y": 1, "x": 2, "image_y": 3, "image_x": 7, "class_id": 2, "status": "labelled"},
     ]
     assert job.count({"labels": job.run(0)["labels"]}) == {
         "images": 1,
@@ -192,7 +190,7 @@ def test_every_round_before_is_looked_at(tmp_path):
 def test_waiting_answers_are_added_up_over_the_images_of_a_shard(tmp_path):
     oracle = Given(a=Pending(2, "ada is awaited"), b=answers([1]), c=Pending(3, "bob"))
     rows = [query(name, 0, 0) for name in "abc"]
-    with pytest.raises(AnswersPending, match="^ada is awaited$") as error:
+    with pytest.raises(AnswersPending, match=r"^ada is awaited$") as error:
         job_of(tmp_path, {0: rows}, oracle, names="abc").run(0)
     assert error.value.count == 5
     assert error.value.exit_code == 3
@@ -202,7 +200,7 @@ def test_waiting_answers_are_added_up_over_shards(tmp_path):
     oracle = Given(a=Pending(2, "ada is awaited"), b=answers([1]), c=Pending(3, "bob"))
     shards = {0: [query("a", 0, 0)], 1: [query("b", 0, 0)], 2: [query("c", 0, 0)]}
     job = job_of(tmp_path, shards, oracle, names="abc", per_shard=1)
-    with pytest.raises(AnswersPending, match="^ada is awaited$") as error:
+    with pytest.raises(AnswersPending, match=r"^ada is awaited$") as error:
         complete_stage(LocalEngine("cpu"), job, [0, 1, 2], on_row=lambda row: None)
     assert error.value.count == 5
     assert [row["shard_id"] for row in job.output.read_manifest()] == [1]
@@ -233,7 +231,7 @@ def test_a_status_that_does_not_exist_is_refused(tmp_path):
     odd = answers([0])
     object.__setattr__(odd, "status", ["perhaps"])  # the tests' type checker would refuse it
     job = job_of(tmp_path, {0: [query("a", 0, 0)]}, Given(a=odd))
-    with pytest.raises(LabelError, match="^round 3, a: the oracle gave status 'perhaps'"):
+    with pytest.raises(LabelError, match=r"^round 3, a: the oracle gave status 'perhaps'"):
         job.run(0)
 
 

@@ -43,9 +43,7 @@ def test_pixels_come_sorted_without_void_and_skipped_ones(tmp_path):
             3: [label("c", 0, 1, status="skipped")],
         },
     )
-    second = write_labels(
-        tmp_path, {0: [label("a", 1, 1, 0), label("b", 0, 2, 1)]}, round_index=1
-    )
+    second = write_labels(tmp_path, {0: [label("a", 1, 1, 0), label("b", 0, 2, 1)]}, round_index=1)
     points = read_labeled_points(pool, (first, second))
     assert as_rows(points) == [("a", 1, 1, 0), ("a", 1, 2, 1), ("b", 0, 2, 1), ("b", 1, 0, 2)]
     assert points.start.tolist() == [0, 2, 4]
@@ -184,3 +182,21 @@ def test_images_are_asked_as_a_whole(tmp_path):
     found = asked(tmp_path, [label("a", 0, 0, unit="image"), label("b", 0, 0, 1)])
     assert found.map_of(pool_image("a")).all()
     assert found.map_of(pool_image("b")).sum() == 1
+
+
+def test_a_revised_pixel_does_not_hide_the_whole_image_that_is_asked_at_the_same_place(tmp_path):
+    pool = pool_of(tmp_path, {0: "a"})
+    first = write_labels(tmp_path, {0: [label("a", 0, 0, 1, revision=1)]})
+    classes = pack_class_map(np.full((2, 3), 2, np.uint8))
+    second = write_labels(
+        tmp_path, {0: [label("a", 0, 0, unit="image", class_map=classes)]}, round_index=1
+    )
+    points = read_labeled_points(pool, (first, second))
+    assert [row[1:] for row in as_rows(points)] == [
+        (0, 0, 1),
+        (0, 1, 2),
+        (0, 2, 2),
+        (1, 0, 2),
+        (1, 1, 2),
+        (1, 2, 2),
+    ]

@@ -134,9 +134,7 @@ def test_pixels_of_earlier_rounds_are_asked(tmp_path):
 def test_void_pixels_count_as_asked_where_the_mask_may_be_peeked_at(tmp_path, skip_void):
     mask = np.array([[255, 0, 0], [1, 2, 255]], np.uint8)
     labels = write_labels(tmp_path, {3: [{"image_id": "a", "y": 0, "x": 1}]})
-    job = job_of(
-        tmp_path, [USUAL], labels=(labels,), skip_void=skip_void, masks={"a": mask}
-    )
+    job = job_of(tmp_path, [USUAL], labels=(labels,), skip_void=skip_void, masks={"a": mask})
     job.run(3)
     (asked,) = job._stage.calls[0]["is_asked"]
     assert asked.tolist() == [[skip_void, True, False], [False, False, skip_void]]

@@ -107,7 +107,9 @@ def test_a_score_of_the_main_head_alone_does_not_run_the_supports():
 
 def test_options_of_the_strategy_reach_the_score():
     seen = []
-    spec = ScoreSpec(lambda views, options: seen.append(options) or given().function(views, options))
+    spec = ScoreSpec(
+        lambda views, options: seen.append(options) or given().function(views, options)
+    )
     stage, _ = stage_of(plan(normalize_terms=True, uncertainty="margin"), spec)
     call(stage)
     assert (seen[0].normalize_terms, seen[0].uncertainty) == (True, "margin")
@@ -127,9 +129,7 @@ def test_asked_pixels_take_no_part_in_a_superpixels_row():
     assert found["top_score"].tolist() == [[0.75, 0.25, -np.inf], [2.0, 1.0, 0.125]]
 
 
-@pytest.mark.parametrize(
-    ("budget", "laps"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (9, 3)]
-)
+@pytest.mark.parametrize(("budget", "laps"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (9, 3)])
 def test_as_many_best_pixels_are_kept_as_laps_may_take(budget, laps):
     stage, _ = stage_of(plan(budget=budget), given())
     found = call(stage, asked=[(0, 0)])  # 2 and 3 pixels are left
@@ -247,9 +247,7 @@ def test_dropout_passes_are_seeded_by_round_and_images_and_end_in_eval_mode():
         return given().function(views, options)
 
     before = torch.initial_seed()
-    stage, network = stage_of(
-        plan(mc_samples=3), ScoreSpec(function, passes="dropout"), say
-    )
+    stage, network = stage_of(plan(mc_samples=3), ScoreSpec(function, passes="dropout"), say)
     call(stage, names=("a", "b"))
     expected = rng.derive_seed(5, "mc_dropout", 2, "a", "b")
     assert seeds == [before, expected, expected, expected]

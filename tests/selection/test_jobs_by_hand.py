@@ -191,7 +191,10 @@ def test_an_image_must_get_its_budget_or_all_it_has(tmp_path):
 def test_candidates_become_queries_as_they_are(tmp_path):
     row = {"image_id": "a", "y": 1, "x": 2, "superpixel_id": 3, "cluster_id": 4, "rank": 5}
     score = write_stage(
-        tmp_path, "score", {7: [row | {"score": 0.5, "predicted_class": 1}]}, table="pixel_candidates"
+        tmp_path,
+        "score",
+        {7: [row | {"score": 0.5, "predicted_class": 1}]},
+        table="pixel_candidates",
     )
     job = QueryCandidates(output=planned(tmp_path, "select"), score=score, round_index=2)
     assert job.run(7)["queries"].to_pylist() == [row | {"round": 2, "unit": "pixel", "score": 0.5}]
@@ -206,7 +209,7 @@ def random_job(tmp_path, *, count=2, round_index=3, labels=(), skip_void=False, 
         tmp_path,
         {0: [pool_image(name) for name in names]},
         label_maps=dict.fromkeys(names, TWO),
-        clusters=dict.fromkeys(names, [4, 7]),
+        clusters={name: [4, 7] for name in names},
         reader=FromArrays(masks=dict.fromkeys(names, MASK)),
     )
     return DrawRandomPixels(

@@ -1,5 +1,7 @@
 """Batches of an epoch: who is in them, how they are augmented, where their points lie."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 
@@ -83,7 +85,7 @@ def test_the_order_is_a_permutation_keyed_by_round_phase_and_epoch(
     drawn, round_index, phase, epoch
 ):
     found = members(many(9, round_index=round_index), 3, phase=phase, epoch=epoch)
-    assert sum(found, []) == expected_order(9, round_index, phase, epoch)
+    assert list(chain(*found)) == expected_order(9, round_index, phase, epoch)
 
 
 def test_orders_of_rounds_phases_and_epochs_differ():
@@ -117,7 +119,7 @@ def stream_of(round_index, phase, epoch, name, *view):
 )
 def test_augmentations_are_keyed_by_round_phase_epoch_and_image(drawn, round_index, phase, epoch):
     maker = many(3, round_index=round_index)
-    order = sum(members(maker, 3, phase=phase, epoch=epoch), [])
+    order = list(chain(*members(maker, 3, phase=phase, epoch=epoch)))
     assert [call[0] for call in drawn.calls] == [
         stream_of(round_index, phase, epoch, str(index)) for index in order
     ]

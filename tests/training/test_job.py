@@ -70,9 +70,7 @@ def trained(folder, first, second=None):
 def job_of(tmp_path, *, phases=None, previous=None, **changes):
     folder = Folder(tmp_path)
     pool = write_pool(tmp_path / "pool", {0: [pool_image("a")]})
-    planned = TrainedPhases(
-        *(StageDir.plan(folder, name, {}, {}) for name in ("phase1", "phase2"))
-    )
+    planned = TrainedPhases(*(StageDir.plan(folder, name, {}, {}) for name in ("phase1", "phase2")))
     return TrainRound(
         config=load_config(tiny_config(**changes)),
         round_index=ROUND,

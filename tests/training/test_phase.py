@@ -110,7 +110,7 @@ def test_every_step_has_its_learning_rate_and_progress(tmp_path, monkeypatch):
 def test_an_epoch_reports_the_mean_of_its_steps_over_all_workers(tmp_path, monkeypatch):
     losses = (1.0, 2.0, 3.0, 5.0, 0.0, 0.0, 4.0, 8.0)
     worker = Worker(rank=1, world_size=2, factor=3)
-    trainer, network, objective = trainer_of(
+    trainer, network, _ = trainer_of(
         tmp_path, monkeypatch, losses=losses, worker=worker, phase=PHASE2
     )
     trainer.train(network)
@@ -123,9 +123,9 @@ def test_an_epoch_reports_the_mean_of_its_steps_over_all_workers(tmp_path, monke
         expected.append(sum(sums) / 2)
     assert [one["loss"] for one in worker.reports] == pytest.approx(expected)
     assert network.weight.item() == pytest.approx(weight)
-    assert [(one["round"], one["phase"], one["epoch"], one["epochs"]) for one in worker.reports] == [
-        (ROUND, "phase2", epoch, EPOCHS) for epoch in (1, 2, 3, 4)
-    ]
+    assert [
+        (one["round"], one["phase"], one["epoch"], one["epochs"]) for one in worker.reports
+    ] == [(ROUND, "phase2", epoch, EPOCHS) for epoch in (1, 2, 3, 4)]
 
 
 def test_a_step_sees_the_images_of_its_batch(tmp_path, monkeypatch):
@@ -173,7 +173,9 @@ def test_without_a_measure_no_epoch_is_best(tmp_path, monkeypatch):
 def test_training_that_diverges_names_round_phase_and_epoch(tmp_path, monkeypatch):
     losses = (0.0, 0.0, 0.0, float("nan"))
     trainer, network, _ = trainer_of(tmp_path, monkeypatch, losses=losses)
-    with pytest.raises(NumericalError, match=r"round 2, phase1, epoch \d: the loss is nan") as error:
+    with pytest.raises(
+        NumericalError, match=r"round 2, phase1, epoch \d: the loss is nan"
+    ) as error:
         trainer.train(network)
     assert "train.phase1.learning_rate" in str(error.value)
     assert len(trainer.context.reports) == 1
@@ -199,9 +201,7 @@ def test_checkpoints_are_rank_0s_and_none_follows_the_last_epoch(tmp_path, monke
     )
     for rank in (0, 1):
         worker = Worker(rank=rank, world_size=2)
-        trainer, network, _ = trainer_of(
-            tmp_path, monkeypatch, worker=worker, checkpoint_seconds=0
-        )
+        trainer, network, _ = trainer_of(tmp_path, monkeypatch, worker=worker, checkpoint_seconds=0)
         trainer.train(network)
     assert saved == [1, 2, 3]
     trainer, network, _ = trainer_of(tmp_path, monkeypatch, checkpoint_seconds=1e9)

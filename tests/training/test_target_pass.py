@@ -93,9 +93,7 @@ def test_tau_is_the_mean_by_class_and_targets_are_at_least_it():
 
 def test_delta_is_read_off_the_image_on_the_working_grid():
     _, points, _ = record(Worker())
-    expected = [
-        abs(x - EDGE_AT[name] + 0.5) < 2 for name in NAMES for _, x, _ in POINTS[name]
-    ]
+    expected = [abs(x - EDGE_AT[name] + 0.5) < 2 for name in NAMES for _, x, _ in POINTS[name]]
     assert expected == [False, True, False, False, True, False, True]
     assert points.is_boundary.tolist() == expected
 

@@ -1,0 +1,122 @@
+"""Where a run is and how long it will take, from events with known times."""
+
+import pytest
+
+from madbal_ray.config.file import load_config
+from madbal_ray.runs.status import Status, _seconds_left, format_seconds, read_status
+from madbal_ray.state.run_dir import RunDir
+from tests.conftest import tiny_config
+
+
+def finished(round_index, seconds, stage="score"):
+    return {
+        "event": "stage_finished",
+        "round": round_index,
+        "stage": stage,
+        "seconds": seconds,
+        "time": 0.0,
+    }
+
+
+POOL = finished(None, 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("events", "rounds", "seconds"),
+    [
+        ([], 0, None),
+        ([POOL], 0, None),
+        ([POOL, finished(0, 10.0)], 0, None),
+        ([POOL, finished(0, 10.0), finished(0, 20.0)], 1, 120.0),
+        ([finished(0, 10.0), finished(0, 20.0), finished(1, 5.0)], 1, 115.0),
+        ([finished(0, 30.0), finished(1, 40.0), finished(2, 5.0)], 2, 115.0),
+        ([finished(0, 40.0), finished(1, 30.0), finished(2, 5.0)], 2, 115.0),
+        ([finished(0, 10.0), finished(1, 90.0)], 1, 0.0),
+        ([finished(0, 10.0)], 5, 0.0),
+    ],
+)
+def test_what_is_left_is_the_slowest_finished_round_for_each_that_is_not(events, rounds, seconds):
+    events = [*events, {"event": "stage_started", "round": 0, "stage": "score", "time": 1.0}]
+    assert _seconds_left(events, rounds, 5) == seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (29.0, "29 s"), (31.0, "1 min"), (89.0, "1 min"), (3569.0, "59 min"),
+     (3571.0, "1 h 00 min"), (3725.0, "1 h 02 min"), (90000.0, "25 h 00 min")],
+)  # fmt: skip
+def test_durations_in_words(seconds, text):
+    assert format_seconds(seconds) == text
+
+
+def run_with(tmp_path, monkeypatch, *events, num_rounds=5):
+    run_dir = RunDir(tmp_path / "run")
+    run_dir.store_config(load_config(tiny_config(num_rounds=num_rounds)))
+    monkeypatch.setattr(RunDir, "events", lambda self: list(events))
+    return run_dir
+
+
+def started(time, round_index, stage):
+    return {"event": "stage_started", "time": time, "round": round_index, "stage": stage}
+
+
+def epoch(time, phase, number, of):
+    return {"event": "epoch", "time": time, "phase": phase, "epoch": number, "epochs": of}
+
+
+def test_a_run_that_trains_names_its_latest_epoch(tmp_path, monkeypatch):
+    run_dir = run_with(
+        tmp_path,
+        monkeypatch,
+        started(1.0, None, "index"),
+        started(2.0, 0, "train"),
+        epoch(3.0, "phase2", 9, 9),
+        started(4.0, 1, "train"),
+        epoch(4.0, "phase1", 1, 40),
+        epoch(6.0, "phase1", 7, 40),
+    )
+    status = read_status(run_dir)
+    assert (status.round_index, status.stage) == (1, "train")
+    assert status.epoch == " (phase1, epoch 7 of 40)"
+    assert (status.finished_rounds, status.num_rounds) == (0, 5)
+    assert status.lines() == [
+        "rounds   0 of 5 finished",
+        "stage    round 1, train (phase1, epoch 7 of 40)",
+        "state    stopped; the same `madbal run` command carries on",
+    ]
+
+
+def test_epochs_of_an_earlier_training_are_not_this_ones(tmp_path, monkeypatch):
+    run_dir = run_with(tmp_path, monkeypatch, epoch(3.0, "phase2", 9, 9), started(4.0, 1, "train"))
+    assert read_status(run_dir).epoch == ""
+
+
+def test_other_stages_have_no_epochs(tmp_path, monkeypatch):
+    run_dir = run_with(tmp_path, monkeypatch, started(4.0, 1, "score"), epoch(5.0, "phase1", 7, 40))
+    status = read_status(run_dir)
+    assert (status.stage, status.epoch) == ("score", "")
+
+
+def test_a_run_that_was_not_begun(tmp_path, monkeypatch):
+    status = read_status(run_with(tmp_path, monkeypatch))
+    assert (status.round_index, status.stage, status.seconds_left) == (None, "not started", None)
+    assert status.lines()[1] == "stage    pool, not started"
+
+
+def test_a_stop_rule_ends_a_run(tmp_path, monkeypatch):
+    run_dir = run_with(tmp_path, monkeypatch)
+    run_dir.mark_stopped(2, "enough")
+    status = read_status(run_dir)
+    assert status.is_finished
+    assert status.lines() == ["rounds   0 of 5 finished", "state    finished: enough"]
+
+
+def test_all_rounds_done_is_finished_and_a_holder_is_named():
+    def status(finished_rounds, holder=None, seconds=None):
+        return Status(finished_rounds, 3, 1, "score", "", None, seconds, holder)
+
+    assert status(3).lines() == ["rounds   3 of 3 finished", "state    finished"]
+    assert not status(2).is_finished
+    lines = status(2, {"pid": 7, "host": "here", "since": 0.0}, 3725.0).lines()
+    assert lines[2] == "left     about 1 h 02 min"
+    assert lines[3].startswith("state    running: process 7 on here since 19")
