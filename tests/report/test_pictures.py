@@ -90,5 +90,5 @@ def test_a_report_shows_the_colors_of_the_data_set(tiny_run, tmp_path):
     assert len(truths) == 3
     truth = pixels(truths[0])
     assert tuple(truth[0, 0]) == SKY  # the bonnet is void, the road ends above it
-    assert tuple(truth[-1, LONGEST_SIDE // 2]) == WHITE
+    assert tuple(truth[-1, LONGEST_SIDE // 2]) == BLACK
     assert tuple(truth[int(0.9 * len(truth)), LONGEST_SIDE // 2]) == ROAD
