@@ -1,7 +1,7 @@
 """madbal_ray: active learning for semantic segmentation at cluster scale.
 
-``run`` and ``open_run`` are what a notebook needs; the kernels live in `scoring`,
-`superpixels`, `allocation`, `query` and `training`. Nothing is imported before it is used.
+``run`` and ``open_run`` are what a notebook needs; the kernels of a round stand in
+`madbal_ray.kernels`. Nothing is imported before it is used.
 """
 
 from __future__ import annotations

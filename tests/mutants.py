@@ -1,7 +1,7 @@
 """Change one line of the package at a time and see that a test notices: `make mutants`.
 
-`mutants.toml` beside this file lists the changes. Under ``[tests]`` each set of tests has a
-name; each ``[[mutant]]`` holds
+The files `mutants*.toml` beside this one list the changes (kernels; what joins them). Under
+``[tests]`` each set of tests has a name; each ``[[mutant]]`` holds
 
     file        path below the repository
     find        text that occurs exactly once in it
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LIST = Path(__file__).with_name("mutants.toml")
+LISTS = sorted(Path(__file__).parent.glob("mutants*.toml"))
 COPIED = ("madbal_ray", "tests", "experiments", "pyproject.toml")
 TIMEOUT_SECONDS = 240.0
 FORKS = multiprocessing.get_context("forkserver")
@@ -68,9 +68,11 @@ def main() -> int:
     parser.add_argument("--jobs", metavar="N", type=int, default=2, help="at once (default: 2)")
     options = parser.parse_args()
     started = time.monotonic()
-    content = tomllib.loads(LIST.read_text())
-    sets: dict[str, list[str]] = content["tests"]
-    every = [Mutant(**entry) for entry in content["mutant"]]
+    contents = [tomllib.loads(path.read_text()) for path in LISTS]
+    sets: dict[str, list[str]] = {
+        name: files for content in contents for name, files in content["tests"].items()
+    }
+    every = [Mutant(**entry) for content in contents for entry in content["mutant"]]
     findings = [text for mutant in every for text in _mismatches(mutant, sets)]
     for text in findings:
         print(f"DOES NOT MATCH  {text}")

@@ -48,11 +48,11 @@ def _read_split(root: Folder, split: str) -> list[ImageRecord]:
         )
     records = []
     for number, line in enumerate(root.read(name).decode().splitlines(), start=1):
-        parts = line.split()
-        if not parts:
+        paths = line.split()
+        if not paths:
             continue
-        if len(parts) != 2:
+        if len(paths) != 2:
             raise DataError(f"{root}/{name}, line {number}: expected `image mask`, got {line!r}")
-        image, mask = ("/".join(part.split("/")[-2:]) for part in parts)
+        image, mask = ("/".join(path.split("/")[-2:]) for path in paths)
         records.append(ImageRecord(image, image, mask, split))
     return records

@@ -29,8 +29,8 @@ def open_dataset(config: DataConfig, root: Folder) -> Dataset:
     return Dataset(
         name="images",
         records=[
-            ImageRecord(one.image_id, one.uri, None, config.pool_split, one.num_bytes)
-            for one in _members(root)
+            ImageRecord(member.image_id, member.uri, None, config.pool_split, member.num_bytes)
+            for member in _members(root)
         ],
         class_names=tuple(names),
         mask_values=identity_values(len(names), config.folder.void_value),
@@ -39,25 +39,25 @@ def open_dataset(config: DataConfig, root: Folder) -> Dataset:
 
 
 def _members(root: Folder) -> Iterator[Member]:
-    found: dict[str, list[tuple[str, int]]] = {"images": [], "parquet": [], "tar": []}
+    files: dict[str, list[tuple[str, int]]] = {"images": [], "parquet": [], "tar": []}
     for path, size in root.walk():
         suffix = PurePosixPath(path).suffix.lower()
         if any(part.startswith(("_", ".")) for part in path.split("/")):
             continue
         if suffix in SUFFIXES:
-            found["images"].append((path, size))
+            files["images"].append((path, size))
         elif suffix in (".parquet", ".tar"):
-            found[suffix[1:]].append((path, size))
-    kinds = [kind for kind, files in found.items() if files]
+            files[suffix[1:]].append((path, size))
+    kinds = [kind for kind, listed in files.items() if listed]
     if len(kinds) > 1:
-        counts = ", ".join(f"{len(found[kind])} {kind}" for kind in kinds)
+        counts = ", ".join(f"{len(files[kind])} {kind}" for kind in kinds)
         raise DataError(
             f"{root} holds several kinds of files ({counts}); a pool is of one kind: give the "
             "folder that holds it"
         )
-    for path, size in found["images"]:
+    for path, size in files["images"]:
         yield Member(path, path, size)
-    for path, _ in found["parquet"]:
+    for path, _ in files["parquet"]:
         yield from list_parquet(root, path)
-    for path, _ in found["tar"]:
+    for path, _ in files["tar"]:
         yield from list_tar(root, path, SUFFIXES)

@@ -57,12 +57,14 @@ def read_image_bytes(root: Folder, uri: str) -> bytes:
     Raises:
         OSError: the file cannot be read, or is shorter than its index says.
     """
-    found = PLACE.fullmatch(uri)
-    if found is None:
+    address = PLACE.fullmatch(uri)
+    if address is None:
         with root.open(uri) as handle:  # the store's own errors, so that one image is retried
             return handle.read()
-    path = found["path"]
-    place = {key: int(value) for key, value in found.groupdict().items() if value and key != "path"}
+    path = address["path"]
+    place = {
+        key: int(value) for key, value in address.groupdict().items() if value and key != "path"
+    }
     if "offset" in place:
         with root.open(path) as handle:
             handle.seek(place["offset"])

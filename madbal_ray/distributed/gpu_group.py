@@ -1,6 +1,8 @@
-"""Several processes with a GPU each, joined by NCCL, that do one job together.
+"""A group of processes, each with a GPU of its own, that do one job together through NCCL.
 
-All must enter the job's collective steps, or the others wait: whoever is lost, all are ended.
+Some steps of such a job are collective: they return only when every member has entered them.
+A member that fails, dies or hangs would leave the others waiting for ever, so the loss of one
+ends them all.
 """
 
 from __future__ import annotations
@@ -23,25 +25,34 @@ from madbal_ray.errors import ResourceError, StageError
 LOGGER = logging.getLogger("madbal_ray")
 
 PLACE_SECONDS = 3600.0
-"""GPUs may be at work for another run of a suite."""
+"""How long a group waits for its GPUs, which may be at work for another run of a suite."""
 
 PATIENT_SECONDS = 30.0
-"""Then the wait is said."""
+"""A group that still has no GPUs after so long says in the log that it is waiting."""
 
 ONE_GPU = MappingProxyType({"GPU": 1.0})
+"""What a member reserves of Ray's resources, unless it is told otherwise."""
+
 JOIN_SECONDS = 300.0
+"""How long members may take to start, and again to find each other."""
+
 WORK_SECONDS = 6 * 3600.0
+"""How long the job itself may take."""
 
 
 class GpuActor:
-    """One member."""
+    """One member of a group, as a Ray actor."""
 
     def __init__(self) -> None:
         self.member = Member()
         self.communicator: Any = None
 
     def make_id(self) -> bytes:
-        """Return the name under which the members of a group find each other."""
+        """Return the name under which the members of a group find each other.
+
+        Raises:
+            ResourceError: raft_dask, which brings NCCL, cannot be imported here.
+        """
         try:
             from raft_dask.common.nccl import nccl  # pyright: ignore[reportMissingImports]
         except ImportError as error:
@@ -49,10 +60,10 @@ class GpuActor:
         return nccl.get_unique_id()
 
     def join(self, rank: int, size: int, group_id: bytes) -> None:
-        """Enter a group; returns when all have.
+        """Enter a group as its member number `rank`; return when all `size` members have.
 
         Raises:
-            ResourceError: no NCCL here, or it cannot reach the others.
+            ResourceError: NCCL is not installed here, or cannot reach the other members.
         """
         try:
             from pylibraft.common.handle import Handle  # pyright: ignore[reportMissingImports]
@@ -61,7 +72,8 @@ class GpuActor:
         except ImportError as error:
             raise _no_raft(error) from error
         try:
-            self.communicator = nccl()  # the handle does not keep it alive
+            # The handle does not keep the communicator alive, so this actor has to.
+            self.communicator = nccl()
             self.communicator.init(size, group_id, rank)
             handle = Handle(n_streams=0)
             inject_comms_on_handle_coll_only(handle, self.communicator, size, rank, False)
@@ -79,15 +91,16 @@ class GpuActor:
 
 
 def call_on_gpus(job: GpuJob, size: int, *, bundle: Mapping[str, float] = ONE_GPU) -> None:
-    """Run a job on `size` GPUs.
+    """Run a job on `size` GPUs, and finish it with what every member returned.
 
     Args:
-        bundle: what a member reserves.
+        bundle: what each member reserves of Ray's resources.
 
     Raises:
-        ResourceError: members cannot join.
-        StageError: a member was lost, or nothing came for too long; all were ended.
-        MadbalError: the job's own.
+        ResourceError: the members cannot join each other.
+        StageError: no GPUs became free, a member was lost, or one took too long. No member
+            is left running.
+        MadbalError: whatever the job itself raised.
     """
     stage = job.output.stage
     group = placement_group([dict(bundle) for _ in range(size)], strategy="PACK")
@@ -120,7 +133,12 @@ def call_on_gpus(job: GpuJob, size: int, *, bundle: Mapping[str, float] = ONE_GP
 
 
 def _gather(stage: str, step: str, references: Sequence[Any], seconds: float) -> list[Any]:
-    """Return all results; raise with the first that fails, whatever the others do."""
+    """Return all results in order, or raise as soon as one fails, without waiting for the rest.
+
+    Args:
+        step: what the members are to do, as a verb for the message.
+        seconds: for all of them together.
+    """
     ends = time.monotonic() + seconds
     waiting = list(references)
     while waiting:

@@ -107,8 +107,8 @@ def _quiet_stderr() -> Iterator[None]:
 
 def cluster_resources() -> tuple[float, float]:
     """Return the CPUs and GPUs of the whole cluster."""
-    found = ray.cluster_resources()
-    return found.get("CPU", 0.0), found.get("GPU", 0.0)
+    resources = ray.cluster_resources()
+    return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
 
 
 def cluster_device(asked: str) -> str:

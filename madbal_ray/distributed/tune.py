@@ -119,22 +119,22 @@ def _prepare_fold(validation: CrossValidation, fold: int) -> dict[str, Any] | No
 def _trial(config: dict[str, Any], validation: CrossValidation) -> None:
     """Report the means over the folds done so far, fold by fold."""
     load_plugins(validation.config.plugins)
-    found = []
+    results = []
     for fold in range(validation.num_folds):
         try:
-            found.append(validation.result(config, fold))
+            results.append(validation.result(config, fold))
         except MadbalError as error:  # it diverged, say: a bad trial, not the end of the search
             nothing = dict.fromkeys(PARTS, 0.0)
             tune.report({METRIC: FAILED, **nothing, "folds": 0, "error": str(error)})
             return
-        count = len(found)
+        count = len(results)
         tune.report(
             {
-                METRIC: sum(one.objective for one in found) / count,
-                "score_precision": sum(one.score_precision for one in found) / count,
-                "error_precision": sum(one.error_precision for one in found) / count,
-                "chance": sum(one.error_rate for one in found) / count,
-                "miou": sum(one.miou or 0.0 for one in found) / count,
+                METRIC: sum(result.objective for result in results) / count,
+                "score_precision": sum(result.score_precision for result in results) / count,
+                "error_precision": sum(result.error_precision for result in results) / count,
+                "chance": sum(result.error_rate for result in results) / count,
+                "miou": sum(result.miou or 0.0 for result in results) / count,
                 "folds": count,
                 "error": "",
             }
@@ -156,7 +156,7 @@ def _domains(space: Mapping[str, Range]) -> dict[str, Any]:
         "loguniform": lambda values: tune.loguniform(*values),
         "choice": lambda values: tune.choice(list(values)),
     }
-    return {key: makers[one.kind](one.values) for key, one in space.items()}
+    return {key: makers[values.kind](values.values) for key, values in space.items()}
 
 
 def _algorithm(name: Algorithm, space: Mapping[str, Range], seed: int) -> Any:

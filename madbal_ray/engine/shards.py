@@ -107,13 +107,13 @@ def _adopt_shard(job: ShardJob, shard_id: int) -> dict[str, Any] | None:
     records = [job.output.adopt(path) for path in paths.values()]
     if any(record is None for record in records):
         return None
-    found = {
+    adopted = {
         name: tables.decode(name, job.output.folder.open(path)) for name, path in paths.items()
     }
     return {
         "shard_id": shard_id,
         "files": [vars(record) for record in records if record is not None],
-        "counts": job.count(found),
+        "counts": job.count(adopted),
         "seconds": 0.0,
         "peak_memory": 0,
     }

@@ -72,7 +72,7 @@ class AnswerQueries(LightShardJob):
                 _check(questions, answers, self.pool.num_classes)
                 parts.append(self._label_rows(part, questions, answers))
         if waiting:
-            raise AnswersPending(waiting[0].awaited, sum(one.count for one in waiting))
+            raise AnswersPending(waiting[0].awaited, sum(pending.count for pending in waiting))
         labels = tables.concat("labels", parts)
         check_answers(queries, labels)
         for earlier in self.earlier_labels:

@@ -26,7 +26,7 @@ class AskedPixels:
         self, labels: Sequence[StageDir], shard_id: int, label_maps: Mapping[str, LabelMap]
     ) -> None:
         self.label_maps = label_maps
-        parts = [one.read_table("labels", [shard_id], columns=COLUMNS) for one in labels]
+        parts = [stage.read_table("labels", [shard_id], columns=COLUMNS) for stage in labels]
         self.rows: dict[str, slice] = {}
         if parts:
             table = pa.concat_tables(parts).sort_by([("image_id", "ascending")])

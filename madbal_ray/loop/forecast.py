@@ -76,11 +76,11 @@ class Forecast:
             f"forecast from {PROBED} of {self.num_images} pool images on this machine's "
             f"{self.device}; start-ups and stages that are done already not counted"
         ]
-        for one in self.stages:
-            size = f", {one.num_bytes / 2**20:.1f} MiB" if one.num_bytes else ""
-            lines.append(f"  {one.stage:<20} {format_seconds(one.seconds)}{size}")
-        seconds = sum(one.seconds for one in self.stages)
-        size = sum(one.num_bytes for one in self.stages)
+        for stage in self.stages:
+            size = f", {stage.num_bytes / 2**20:.1f} MiB" if stage.num_bytes else ""
+            lines.append(f"  {stage.stage:<20} {format_seconds(stage.seconds)}{size}")
+        seconds = sum(stage.seconds for stage in self.stages)
+        size = sum(stage.num_bytes for stage in self.stages)
         lines.append(
             f"  {'together':<20} {format_seconds(seconds)}, {size / 2**20:.1f} MiB; the probe took "
             f"{self.memory / 2**30:.1f} GiB of memory"
@@ -125,14 +125,14 @@ class _Probe:
         embed, features = _timed(
             lambda: [embedder.embed(w, m) for w, m in zip(works, maps, strict=True)]
         )
-        superpixels = float(np.mean([int(one.max()) + 1 for one in maps]))
+        superpixels = float(np.mean([int(label_map.max()) + 1 for label_map in maps]))
         # each stage that needs pixels decodes again
         stages = [
             StageForecast("images", total * decode / workers / config.resources.decode_threads),
             StageForecast("superpixels", total * (decode + segment) / workers,
-                          total * float(np.mean([one.nbytes / 8 for one in maps]))),
+                          total * float(np.mean([label_map.nbytes / 8 for label_map in maps]))),
             StageForecast("superpixel_features", total * (decode + embed) / workers,
-                          total * float(np.mean([one.nbytes for one in features]))),
+                          total * float(np.mean([vectors.nbytes for vectors in features]))),
         ]  # fmt: skip
         network = build_network(
             config.model, self.dataset.num_classes, weights=None, seed=0, supports=strategy.supports
@@ -143,7 +143,7 @@ class _Probe:
             stages.append(StageForecast("train phase II", self._train(network, maker, PHASE2)))
         network.set_phase("eval")
         torch.set_num_threads(config.train.threads_per_worker)
-        forward, _ = _timed(lambda: [self._forward(network, one) for one in inputs])
+        forward, _ = _timed(lambda: [self._forward(network, picture) for picture in inputs])
         stages.append(StageForecast("evaluate", rounds * self.num_evaluated * (decode + forward)))
         if strategy.scores_pool and rounds > 1:
             score = self._score(network, inputs, works, maps)
@@ -155,24 +155,24 @@ class _Probe:
     def _decode(self) -> tuple[float, list[np.ndarray]]:
         """Return seconds per image and some decoded images, bad ones left out."""
         step = max(1, len(self.pool) // TRIED)
-        found: list[np.ndarray] = []
+        pictures: list[np.ndarray] = []
         started = time.perf_counter()
         for record in self.pool[::step]:
             try:
                 data = read_image_bytes(self.root, record.image_uri)
-                found.append(decode_image(data, max_pixels=self.config.data.max_pixels))
+                pictures.append(decode_image(data, max_pixels=self.config.data.max_pixels))
             except (OSError, BadImageError):
                 continue
-            if len(found) == PROBED:
+            if len(pictures) == PROBED:
                 break
-        if not found:
+        if not pictures:
             raise PoolError(f"none of {TRIED} images of the pool could be decoded for the forecast")
-        return (time.perf_counter() - started) / len(found), found
+        return (time.perf_counter() - started) / len(pictures), pictures
 
     def _resize(self, pictures: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         grids = self.config.grids
         inputs, works = (
-            [resize_image(one, *grid_shape(grid, *one.shape[:2])) for one in pictures]
+            [resize_image(image, *grid_shape(grid, *image.shape[:2])) for image in pictures]
             for grid in (grids.input, grids.working)
         )
         return inputs, works
@@ -274,5 +274,5 @@ class _Decoded:
 def _timed(work: Callable[[], list[Result]]) -> tuple[float, list[Result]]:
     """Return seconds per result, and the results."""
     started = time.perf_counter()
-    found = work()
-    return (time.perf_counter() - started) / len(found), found
+    results = work()
+    return (time.perf_counter() - started) / len(results), results

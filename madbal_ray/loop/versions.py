@@ -21,10 +21,10 @@ PACKAGES = (
 
 def package_versions() -> dict[str, str]:
     """Return package -> version of those that are installed, and Python's."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

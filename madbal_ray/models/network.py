@@ -78,8 +78,8 @@ class SegmentationNetwork(nn.Module):
     @property
     def phase2_modules(self) -> tuple[nn.Module, ...]:
         """Return what phase II trains."""
-        parts = (self.maturity_heads, self.weight_block, self.loss_module)
-        return tuple(part for part in parts if part is not None)
+        modules = (self.maturity_heads, self.weight_block, self.loss_module)
+        return tuple(module for module in modules if module is not None)
 
     def set_phase(self, phase: Phase) -> None:
         """Freeze and unfreeze; frozen parts are in eval mode, batch-norm and dropout included."""
@@ -97,9 +97,9 @@ class SegmentationNetwork(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the entries of a state dict (by default: the current one) that a phase trains."""
         modules = self.phase1_modules if phase == "phase1" else self.phase2_modules
-        parts = {name for name, child in self.named_children() if child in modules}
-        found = self.state_dict() if state is None else state
-        return {key: value for key, value in found.items() if key.split(".")[0] in parts}
+        names = {name for name, child in self.named_children() if child in modules}
+        entries = self.state_dict() if state is None else state
+        return {key: value for key, value in entries.items() if key.split(".")[0] in names}
 
     def switch_dropout_on(self) -> None:
         """Let dropout act in eval mode, for Monte Carlo passes.
@@ -107,15 +107,15 @@ class SegmentationNetwork(nn.Module):
         Raises:
             ConfigError: the main path has no dropout.
         """
-        found = [
+        dropouts = [
             module
             for part in (self.dropout, self.main_head)
             for module in part.modules()
             if isinstance(module, nn.Dropout) and module.p > 0
         ]
-        if not found:
+        if not dropouts:
             raise ConfigError("this network has no dropout, so its passes would all be equal")
-        for module in found:
+        for module in dropouts:
             module.train()
 
     def forward(self, images: Tensor, *, supports: bool) -> NetworkOutput:
@@ -137,7 +137,7 @@ class SegmentationNetwork(nn.Module):
         weights = self._weights(features, head_logits[0])
         on_heads = resize(weights, head_logits[0].shape[-2:])
         weighted = sum(
-            (on_heads[:, index : index + 1] * one for index, one in enumerate(head_logits)),
+            (on_heads[:, i : i + 1] * one_head for i, one_head in enumerate(head_logits)),
             start=torch.zeros_like(head_logits[0]),
         )
         errors = self.loss_module(features, weighted)

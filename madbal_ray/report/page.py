@@ -209,16 +209,16 @@ def _comparison_table(results: Results, split: str) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "member": one.first,
-                "against": one.second,
-                "difference_points": 100 * one.difference.mean,
-                "low": 100 * one.difference.low,
-                "high": 100 * one.difference.high,
-                "ahead_in_seeds": f"{one.wins} of {one.difference.count}",
-                "smallest_visible": 100 * one.smallest_visible,
-                "p_holm": math.nan if one.p_value is None else one.p_value,
+                "member": comparison.first,
+                "against": comparison.second,
+                "difference_points": 100 * comparison.difference.mean,
+                "low": 100 * comparison.difference.low,
+                "high": 100 * comparison.difference.high,
+                "ahead_in_seeds": f"{comparison.wins} of {comparison.difference.count}",
+                "smallest_visible": 100 * comparison.smallest_visible,
+                "p_holm": math.nan if comparison.p_value is None else comparison.p_value,
             }
-            for one in results.comparisons(split)
+            for comparison in results.comparisons(split)
         ]
     )
 
@@ -234,8 +234,8 @@ def _detection_table(insights: Mapping[str, RunInsight]) -> pd.DataFrame:
             "images": insight.num_images,
             "chance": insight.error_rate,
         }
-        found = insight.detection
-        row |= dict(zip(found["signal"], found["average_precision"], strict=True))
+        signals = insight.detection
+        row |= dict(zip(signals["signal"], signals["average_precision"], strict=True))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -243,9 +243,9 @@ def _detection_table(insights: Mapping[str, RunInsight]) -> pd.DataFrame:
 def _head_table(insights: Mapping[str, RunInsight]) -> pd.DataFrame:
     rows = []
     for member, insight in insights.items():
-        found = insight.head_accuracy
-        if len(found) > 1:
-            values = zip(found["output"], found["pixel_accuracy"], strict=True)
+        heads = insight.head_accuracy
+        if len(heads) > 1:
+            values = zip(heads["output"], heads["pixel_accuracy"], strict=True)
             rows.append({"member": member} | dict(values))
     return pd.DataFrame(rows)
 

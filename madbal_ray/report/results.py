@@ -50,8 +50,8 @@ class Results:
 
     def of(self, member: str) -> list[RunResult]:
         """Return a member's runs by seed."""
-        found = [run for run in self.runs if run.member == member and not run.is_reference]
-        return sorted(found, key=lambda run: run.seed)
+        runs = [run for run in self.runs if run.member == member and not run.is_reference]
+        return sorted(runs, key=lambda run: run.seed)
 
     def full_supervision(self, split: str) -> dict[int, float]:
         """Return seed -> mIoU of the fully supervised run."""
@@ -103,13 +103,13 @@ class Results:
         shared = self.shared_clicks(members, split)
         if len(shared) < 2:
             return {}
-        found: dict[str, dict[int, float]] = {}
+        areas: dict[str, dict[int, float]] = {}
         for name in members:
             for run in self.of(name):
                 miou = run.curve(split).set_index("clicks_per_image")["miou"]
                 area = area_under_curve(shared, [float(miou[clicks]) for clicks in shared])
-                found.setdefault(name, {})[run.seed] = area
-        return found
+                areas.setdefault(name, {})[run.seed] = area
+        return areas
 
     def on_one_range(self, split: str) -> list[str]:
         """Return the members that share at least two points with the first one."""
@@ -179,39 +179,40 @@ class Results:
         if not comparisons:
             return []
         lines = []
-        seeds = min(one.difference.count for one in comparisons)
+        seeds = min(comparison.difference.count for comparison in comparisons)
         if seeds < ENOUGH_SEEDS:
             lines.append(
                 f"{seeds} seeds are too few for a test ({ENOUGH_SEEDS} are needed): read the "
                 "intervals, and take differences that are smaller than the smallest visible "
                 "one for noise."
             )
-        for one in comparisons:
-            points, visible = 100 * one.difference.mean, 100 * one.smallest_visible
+        for comparison in comparisons:
+            difference, visible = comparison.difference, 100 * comparison.smallest_visible
+            points = 100 * difference.mean
             judged = "more" if abs(points) >= visible else "less"
             text = (
-                f"{one.first} − {one.second}: {points:+.2f} mIoU points over the curve "
-                f"[{100 * one.difference.low:+.2f}, {100 * one.difference.high:+.2f}], ahead in "
-                f"{one.wins} of {one.difference.count} seeds; {judged} than the "
+                f"{comparison.first} − {comparison.second}: {points:+.2f} mIoU points over the "
+                f"curve [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}], ahead in "
+                f"{comparison.wins} of {difference.count} seeds; {judged} than the "
                 f"{visible:.2f} that these seeds could show"
             )
-            if one.p_value is not None:
-                text += f"; p = {one.p_value:.3g} (paired t-test, Holm)"
+            if comparison.p_value is not None:
+                text += f"; p = {comparison.p_value:.3g} (paired t-test, Holm)"
             lines.append(text + ".")
         return lines
 
     def class_iou(self, member: str, split: str) -> pd.DataFrame:
         """Return clicks_per_image x class: mean IoU over seeds, NaN where absent."""
-        parts = []
+        of_seeds = []
         for run in self.of(member):
             rows = run.metrics[run.metrics["split"] == split]
-            frame = pd.DataFrame(
+            by_clicks = pd.DataFrame(
                 rows["class_iou"].tolist(), index=rows["clicks_per_image"].to_numpy(), dtype=float
             )
-            parts.append(frame)
-        if not parts:
+            of_seeds.append(by_clicks)
+        if not of_seeds:
             return pd.DataFrame()
-        mean = pd.concat(parts).groupby(level=0).mean()
+        mean = pd.concat(of_seeds).groupby(level=0).mean()
         mean.columns = list(self.class_names)[: mean.shape[1]]
         mean.index.name = "clicks_per_image"
         return mean
@@ -233,13 +234,15 @@ class Results:
         """
         rows, names = {}, {**dict(enumerate(self.class_names)), -1: "void"}
         starts = [run.asked_classes.query("round == 0") for run in self.runs]
-        starts = [part for run, part in zip(self.runs, starts, strict=True) if not run.is_reference]
+        starts = [
+            asked for run, asked in zip(self.runs, starts, strict=True) if not run.is_reference
+        ]
         if not starts:
             return pd.DataFrame(columns=list(names.values()))
         rows["random start"] = _shares(starts, "class_id")
         for member in self.members:
             later = [run.asked_classes.query("round > 0") for run in self.of(member)]
-            if sum(len(part) for part in later):
+            if sum(len(asked) for asked in later):
                 rows[member] = _shares(later, "class_id")
         table = pd.DataFrame(rows).T.reindex(columns=list(names)).fillna(0.0)
         return table.rename(columns=names)
@@ -249,7 +252,7 @@ class Results:
         rows = {}
         for member in self.members:
             later = [run.asked_clusters.query("round > 0") for run in self.of(member)]
-            if sum(len(part) for part in later):
+            if sum(len(asked) for asked in later):
                 rows[member] = _shares(later, "cluster_id")
         table = pd.DataFrame(rows).T.fillna(0.0)
         return table.reindex(columns=sorted(table.columns))
@@ -277,8 +280,9 @@ class Results:
 
     def stage_costs(self) -> pd.DataFrame:
         """Return seconds (mean over seeds, all rounds) and peak memory by member and stage."""
-        parts = [run.timings.assign(member=run.member, seed=run.seed) for run in self.runs]
-        rows = pd.concat(parts)
+        rows = pd.concat(
+            [run.timings.assign(member=run.member, seed=run.seed) for run in self.runs]
+        )
         sums = rows.groupby(["member", "stage", "seed"], sort=False).agg(
             seconds=("seconds", "sum"), peak_memory=("peak_memory", "max")
         )
@@ -296,6 +300,6 @@ def _area_columns(areas: dict[int, float] | None) -> dict[str, float]:
     return {"area": interval.mean, "area_low": interval.low, "area_high": interval.high}
 
 
-def _shares(parts: list[pd.DataFrame], key: str) -> pd.Series:
-    counts = pd.concat(parts).groupby(key)["count"].sum()
+def _shares(asked: list[pd.DataFrame], key: str) -> pd.Series:
+    counts = pd.concat(asked).groupby(key)["count"].sum()
     return counts / counts.sum()

@@ -83,34 +83,38 @@ class _Inspector:
 
     def _one(self, image: PoolImage, is_asked: np.ndarray) -> QueryPicture:
         input_image, work_image = self.reader.on_both_grids(image)
-        found = explain_image(
+        explanation = explain_image(
             self.network, input_image, work_image, options=self.options, device=self.device
         )
         truth = None if image.mask_uri is None else self.reader.mask_on_working_grid(image)
         if truth is not None:
-            self._measure(found, truth, ~is_asked & (truth != IGNORE_INDEX))
-        return self._picture(image, work_image, found, truth)
+            self._measure(explanation, truth, ~is_asked & (truth != IGNORE_INDEX))
+        return self._picture(image, work_image, explanation, truth)
 
-    def _measure(self, found: Explanation, truth: np.ndarray, counts: np.ndarray) -> None:
-        self._errors.append(found.predictions["final"].numpy()[counts] != truth[counts])
-        for name, signal in found.signals.items():
+    def _measure(self, explanation: Explanation, truth: np.ndarray, counts: np.ndarray) -> None:
+        self._errors.append(explanation.predictions["final"].numpy()[counts] != truth[counts])
+        for name, signal in explanation.signals.items():
             self._signals.setdefault(name, []).append(signal.numpy()[counts])
-        for name, prediction in found.predictions.items():
+        for name, prediction in explanation.predictions.items():
             right = prediction.numpy()[counts] == truth[counts]
             self._right.setdefault(name, []).append(right)
 
     def _picture(
-        self, image: PoolImage, work_image: RGBImage, found: Explanation, truth: np.ndarray | None
+        self,
+        image: PoolImage,
+        work_image: RGBImage,
+        explanation: Explanation,
+        truth: np.ndarray | None,
     ) -> QueryPicture:
         rows = self.queries.get(image.image_id, pd.DataFrame({"y": [], "x": []}))
-        name = "score" if "score" in found.signals else "entropy"
-        if resolve(self.run.config.strategy).pixel_score in found.signals:
+        name = "score" if "score" in explanation.signals else "entropy"
+        if resolve(self.run.config.strategy).pixel_score in explanation.signals:
             name = str(resolve(self.run.config.strategy).pixel_score)
         return QueryPicture(
             image.image_id,
             work_image,
-            found.predictions["final"].numpy().astype(np.uint8),
-            found.signals[name].numpy(),
+            explanation.predictions["final"].numpy().astype(np.uint8),
+            explanation.signals[name].numpy(),
             name,
             truth,
             rows["y"].to_numpy(),

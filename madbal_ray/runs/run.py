@@ -70,11 +70,11 @@ class Run:
         Raises:
             RunDirError: it is not finished, or this run has no such stage.
         """
-        found = self.run_dir.find(name, round)
-        if found is None:
+        stage = self.run_dir.find(name, round)
+        if stage is None:
             where = "" if round is None else f"round {round}, "
             raise RunDirError(f"{self.run_dir}: {where}stage {name} is not finished")
-        return found
+        return stage
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -174,8 +174,8 @@ class Run:
 
         With ``best``, `table("metrics")` has the last epoch beside it.
         """
-        found = self.table("metrics").to_pandas()
-        return found[found["selection"] == self.config.train.keep_epoch].reset_index(drop=True)
+        metrics = self.table("metrics").to_pandas()
+        return metrics[metrics["selection"] == self.config.train.keep_epoch].reset_index(drop=True)
 
     def _timings(self, round_index: int | None) -> pa.Table:
         rows = []

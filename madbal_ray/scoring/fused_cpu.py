@@ -95,15 +95,15 @@ def _numpy(maps: Tensor | None) -> np.ndarray:
 
 def _stack(maps: list[Tensor], height: int, width: int) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return all heads in one zero-padded array, and the taps of each."""
-    arrays = [_numpy(one) for one in maps]
-    shape = np.max([one.shape for one in arrays], axis=0)
+    arrays = [_numpy(logits) for logits in maps]
+    shape = np.max([array.shape for array in arrays], axis=0)
     stacked = np.zeros((len(arrays), *shape), np.float32)
     taps: list[list[np.ndarray]] = [[] for _ in range(6)]
-    for index, one in enumerate(arrays):
-        stacked[index, :, :, : one.shape[2], : one.shape[3]] = one
-        for found, tap in zip(taps, _all_taps(one.shape, height, width), strict=True):
-            found.append(tap)
-    return stacked, [np.stack(found) for found in taps]
+    for index, array in enumerate(arrays):
+        stacked[index, :, :, : array.shape[2], : array.shape[3]] = array
+        for of_heads, tap in zip(taps, _all_taps(array.shape, height, width), strict=True):
+            of_heads.append(tap)
+    return stacked, [np.stack(of_heads) for of_heads in taps]
 
 
 def _all_taps(shape: tuple[int, ...], height: int, width: int) -> tuple[np.ndarray, ...]:

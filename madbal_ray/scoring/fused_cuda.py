@@ -73,7 +73,7 @@ def fused_scores(
     with torch.cuda.device_of(logits):
         _score[(triton.cdiv(width, pixels), height, batch)](
             _argument(logits),
-            tuple(_argument(one) for one in head_logits) if has_heads else (),
+            tuple(_argument(head) for head in head_logits) if has_heads else (),
             _argument(maturity_weights if has_heads else None),
             _argument(error_logits),
             is_boundary.contiguous(),

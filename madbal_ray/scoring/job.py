@@ -91,8 +91,8 @@ class ScoreShards:
         for batch in _batches(zip(images, decoded, strict=True), self.config.batch_size):
             is_asked = []
             for image, (_, _, is_void) in batch:
-                one = asked.map_of(image)
-                is_asked.append(one if is_void is None else one | is_void)
+                asked_map = asked.map_of(image)
+                is_asked.append(asked_map if is_void is None else asked_map | is_void)
             ids = [image.image_id for image, _ in batch]
             columns = self._stage(
                 image_id=ids,
@@ -103,12 +103,12 @@ class ScoreShards:
                 is_asked=is_asked,
             )
             parts.append(tables.from_columns(table_name, columns))
-        found = {table_name: tables.concat(table_name, parts)}
+        scored = {table_name: tables.concat(table_name, parts)}
         if self.plan.rows == "superpixels":
-            found["cluster_statistics"] = shard_statistics(
-                shard_id, found[table_name], self.num_clusters, self.plan.num_classes
+            scored["cluster_statistics"] = shard_statistics(
+                shard_id, scored[table_name], self.num_clusters, self.plan.num_classes
             )
-        return found
+        return scored
 
     def _decode(self, image: PoolImage) -> tuple[RGBImage, RGBImage, BoolMap | None]:
         is_void = None

@@ -71,9 +71,9 @@ def pixel_scores(
     kernel = _kernel_of(logits.device)
     if logits.device.type == "cpu":
         inputs = [logits, *head_logits, maturity_weights, error_logits]
-        given = [one for one in inputs if one is not None]
+        given = [maps for maps in inputs if maps is not None]
         # This kernel takes finite numbers; what is not finite must stay so, to be found.
-        if not all(bool(torch.isfinite(one).all()) for one in given):
+        if not all(bool(torch.isfinite(maps).all()) for maps in given):
             kernel = None
     if kernel is not None:
         score, prediction = kernel(

@@ -127,9 +127,9 @@ def _bald(views: Views, options: ScoreOptions) -> PixelScores:
     mean, mean_entropy = None, None
     for logits in views.more_logits:
         log_probabilities = torch.log_softmax(to_size(logits, height, width), dim=1)
-        one, one_entropy = log_probabilities.exp(), entropy(log_probabilities)
-        mean = one if mean is None else mean + one
-        mean_entropy = one_entropy if mean_entropy is None else mean_entropy + one_entropy
+        sample, sample_entropy = log_probabilities.exp(), entropy(log_probabilities)
+        mean = sample if mean is None else mean + sample
+        mean_entropy = sample_entropy if mean_entropy is None else mean_entropy + sample_entropy
     assert mean is not None
     assert mean_entropy is not None
     count = len(views.more_logits)

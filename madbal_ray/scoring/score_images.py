@@ -74,17 +74,17 @@ class ScoreImages:
             parts = []
             for index, name in enumerate(image_id):
                 asked = torch.from_numpy(is_asked[index]).to(self.device)
-                one = PixelScores(
+                of_image = PixelScores(
                     scores.score[index : index + 1], scores.prediction[index : index + 1]
                 )
                 if self.plan.rows == "superpixels":
-                    columns = self._superpixel_rows(name, one, label_map[index], asked)
+                    columns = self._superpixel_rows(name, of_image, label_map[index], asked)
                     columns["cluster_id"] = cluster_id[index]
                 elif self.plan.rows == "candidates":
-                    columns = self._candidate_rows(name, one, label_map[index], asked)
+                    columns = self._candidate_rows(name, of_image, label_map[index], asked)
                     columns["cluster_id"] = cluster_id[index][columns["superpixel_id"]]
                 else:
-                    columns = self._image_row(one, output.pooled[index])
+                    columns = self._image_row(of_image, output.pooled[index])
                 columns["image_id"] = [name] * len(next(iter(columns.values())))
                 parts.append(columns)
         return {name: _join([part[name] for part in parts]) for name in parts[0]}
@@ -174,14 +174,14 @@ class ScoreImages:
     def _candidate_rows(
         self, image_id: str, scores: PixelScores, label_map: LabelMap, is_asked: torch.Tensor
     ) -> dict[str, Any]:
-        found = self._draw(image_id, scores, is_asked)
-        y, x = np.divmod(found.position.cpu().numpy(), label_map.shape[1])
+        drawn = self._draw(image_id, scores, is_asked)
+        y, x = np.divmod(drawn.position.cpu().numpy(), label_map.shape[1])
         return {
             "y": y,
             "x": x,
             "superpixel_id": label_map[y, x].astype(np.int32),
-            "score": found.score.cpu().numpy(),
-            "predicted_class": found.predicted_class.cpu().numpy(),
+            "score": drawn.score.cpu().numpy(),
+            "predicted_class": drawn.predicted_class.cpu().numpy(),
             "rank": np.arange(len(y)),
         }
 

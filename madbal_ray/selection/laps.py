@@ -50,9 +50,11 @@ def share_laps(
     """
     take = np.zeros_like(available)
     left = int(planned.sum())
-    for lap, one in enumerate(available):
+    for lap, in_lap in enumerate(available):
         if left <= 0:
             break
-        take[lap] = share_lap(one, planned if lap == 0 else np.zeros_like(planned), left, weights)
+        take[lap] = share_lap(
+            in_lap, planned if lap == 0 else np.zeros_like(planned), left, weights
+        )
         left -= int(take[lap].sum())
     return take

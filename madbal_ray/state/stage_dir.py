@@ -179,10 +179,10 @@ class StageDir:
             wanted = [path for path in sorted(paths) if path.startswith(f"{name}/")]
         else:
             wanted = [path for i in shard_ids if (path := table_path(name, i)) in paths]
-        found = [tables.decode(name, self.folder.open(path), columns=columns) for path in wanted]
-        if not found and columns is not None:
+        shards = [tables.decode(name, self.folder.open(path), columns=columns) for path in wanted]
+        if not shards and columns is not None:
             return tables.empty(name).select(list(columns))
-        return tables.concat(name, found)
+        return tables.concat(name, shards)
 
     def append_manifest(self, row: Mapping[str, Any]) -> None:
         """Note a finished shard; only a hint, so object stores do without."""
@@ -208,10 +208,10 @@ class StageDir:
         for record in _parse_marker(self).files:
             if not self.folder.exists(record.path):
                 return f"{self.folder}/{record.path} is missing"
-            found = hashlib.sha256(self.folder.read(record.path)).hexdigest()
-            if found != record.sha256:
+            sha256 = hashlib.sha256(self.folder.read(record.path)).hexdigest()
+            if sha256 != record.sha256:
                 return (
-                    f"{self.folder}/{record.path}: sha256 {found[:12]}..., the marker says "
+                    f"{self.folder}/{record.path}: sha256 {sha256[:12]}..., the marker says "
                     f"{record.sha256[:12]}..."
                 )
         return None

@@ -200,7 +200,7 @@ class Folder:
         """Yield (path relative to this folder, bytes) of every file below it, sorted."""
         if self.is_local:
             root = Path(self.uri)
-            found = [
+            files = [
                 (path.relative_to(root).as_posix(), path.stat().st_size)
                 for path in root.rglob("*")
                 if path.is_file()
@@ -209,12 +209,12 @@ class Folder:
             with self._told("listed", ""):
                 filesystem, path = self._remote()
                 selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
-                found = [
+                files = [
                     (info.path[len(path) :].lstrip("/"), info.size)
                     for info in filesystem.get_file_info(selector)
                     if info.type == pafs.FileType.File
                 ]
-        yield from sorted(found)
+        yield from sorted(files)
 
     def remove_stale_temporaries(self) -> None:
         """Remove what killed writers left behind more than an hour ago."""

@@ -272,8 +272,8 @@ def empty(name: str) -> pa.Table:
 
 def concat(name: str, parts: Iterable[pa.Table]) -> pa.Table:
     """Join tables of one schema; none at all gives an empty table."""
-    found = list(parts)
-    return pa.concat_tables(found) if found else empty(name)
+    given = list(parts)
+    return pa.concat_tables(given) if given else empty(name)
 
 
 def encode(name: str, table: pa.Table, *, key: str) -> bytes:
@@ -315,10 +315,10 @@ def decode(name: str, source: Any, *, columns: Sequence[str] | None = None) -> p
     """
     handle = pq.ParquetFile(source)
     metadata = handle.schema_arrow.metadata or {}
-    found = metadata.get(b"madbal.table", b"").decode()
-    if found != name:
+    written = metadata.get(b"madbal.table", b"").decode()
+    if written != name:
         raise IntegrityError(
-            f"expected a file of table {name!r}, got {found or 'a foreign file'!r}"
+            f"expected a file of table {name!r}, got {written or 'a foreign file'!r}"
         )
     version = int(metadata.get(b"madbal.schema_version", b"0"))
     if version > SCHEMA_VERSION:

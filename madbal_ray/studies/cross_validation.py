@@ -139,10 +139,10 @@ class CrossValidation:
             held_out = self._held_out(fold)
             history = held_out.train(config, self.device)
             assert history.network is not None
-            found = self._measure(config, fold, history.network)
+            result = self._measure(config, fold, history.network)
             if self.objective == "miou":
-                found = replace(found, miou=held_out.next_miou(config, history, self.device))
-            output.commit([output.write_file(RESULT_NAME, json.dumps(vars(found)).encode())], {})
+                result = replace(result, miou=held_out.next_miou(config, history, self.device))
+            output.commit([output.write_file(RESULT_NAME, json.dumps(vars(result)).encode())], {})
         return FoldResult(**json.loads(output.folder.read(RESULT_NAME)))
 
     def _folder(self, fold: int) -> Folder:
@@ -179,16 +179,18 @@ class CrossValidation:
                 if rows is None or self._fold_of[image.image_id] != fold:
                     continue
                 input_image, work_image = reader.on_both_grids(image)
-                found = explain_image(
+                explanation = explain_image(
                     trained, input_image, work_image, options=options, device=device
                 )
                 y, x = rows["y"].to_numpy(), rows["x"].to_numpy()
-                wrong = found.predictions["final"].numpy()[y, x] != rows["class_id"].to_numpy()
+                wrong = (
+                    explanation.predictions["final"].numpy()[y, x] != rows["class_id"].to_numpy()
+                )
                 parts.append(
                     (
                         wrong,
-                        found.signals["score"].numpy()[y, x],
-                        found.signals["predicted_error"].numpy()[y, x],
+                        explanation.signals["score"].numpy()[y, x],
+                        explanation.signals["predicted_error"].numpy()[y, x],
                     )
                 )
         if not parts:

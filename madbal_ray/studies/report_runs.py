@@ -128,14 +128,16 @@ def _other_bytes(runs: Sequence[Run]) -> list[str]:
 
     Their paths may differ from machine to machine; what counts is what the run recorded.
     """
-    found = []
+    differences = []
     first = runs[0]
     for run in runs[1:]:
         if run.stage("index").key != first.stage("index").key:
-            found.append(f"{run.run_dir} has other images or masks than {first.run_dir}")
+            differences.append(f"{run.run_dir} has other images or masks than {first.run_dir}")
         if run.weights_identity() != first.weights_identity():
-            found.append(f"{run.run_dir} began with other pretrained weights than {first.run_dir}")
-    return found
+            differences.append(
+                f"{run.run_dir} began with other pretrained weights than {first.run_dir}"
+            )
+    return differences
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
@@ -147,13 +149,13 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         seen[key] = seen.get(key, 0) + 1
         alike = run.config.model_copy(update={"seed": 0}).result_settings()
         settings.setdefault(run.config.name, set()).add(json.dumps(alike, sort_keys=True))
-    if max(seen.values()) == 1 and all(len(found) == 1 for found in settings.values()):
+    if max(seen.values()) == 1 and all(len(variants) == 1 for variants in settings.values()):
         return [run.config.name for run in runs]
     parts = [str(run.run_dir).rstrip("/").split("/") for run in runs]
     depth = 1
-    while len({tuple(one[-depth:]) for one in parts}) < len({tuple(one) for one in parts}):
+    while len({tuple(path[-depth:]) for path in parts}) < len({tuple(path) for path in parts}):
         depth += 1
-    return ["/".join(one[-depth:]) for one in parts]
+    return ["/".join(path[-depth:]) for path in parts]
 
 
 def _result(run: Run, member: str) -> RunResult:

@@ -32,12 +32,12 @@ def load_space(path: str | Path) -> dict[str, Range]:
         ConfigError: lists everything that is wrong with it.
     """
     path = Path(path)
-    found = read_yaml(path, "a search space, see experiments/spaces/")
-    if not isinstance(found, Mapping) or not found:
+    ranges = read_yaml(path, "a search space, see experiments/spaces/")
+    if not isinstance(ranges, Mapping) or not ranges:
         raise ConfigError(f"{path}: expected keys with ranges, such as {PREFIX}learning_rate")
     problems: list[str] = []
     space = {}
-    for key, spec in found.items():
+    for key, spec in ranges.items():
         if not str(key).startswith(PREFIX):
             problems.append(f"{key}: only keys of {PREFIX}… can be searched: phase I is shared")
             continue

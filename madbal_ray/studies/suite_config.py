@@ -141,7 +141,7 @@ def paths_differences(configs: Mapping[str, Config]) -> list[str]:
     """
     names = list(configs)
     first = configs[names[0]]
-    found = []
+    differences = []
     for name in names[1:]:
         other = configs[name]
         for key, here, there in (
@@ -150,8 +150,10 @@ def paths_differences(configs: Mapping[str, Config]) -> list[str]:
             ("stop", first.stop, other.stop),
         ):
             if here != there:
-                found.append(f"{name} is not comparable with {names[0]}: {key}: {here} -> {there}")
-    return found
+                differences.append(
+                    f"{name} is not comparable with {names[0]}: {key}: {here} -> {there}"
+                )
+    return differences
 
 
 def protocol_differences(configs: Mapping[str, Config]) -> list[str]:
@@ -189,7 +191,7 @@ def _other_lengths(runs: list[SuiteRun]) -> list[str]:
 
 def _roots(overrides: tuple[str, ...]) -> Iterator[str]:
     """Yield the overrides that a base experiment cannot be read without."""
-    return (one for one in overrides if one.startswith("data.root="))
+    return (override for override in overrides if override.startswith("data.root="))
 
 
 def _read(path: Path) -> SuiteFile:

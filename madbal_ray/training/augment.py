@@ -110,8 +110,8 @@ def augment_images(
     if len({image.shape for image in images}) == 1:
         return _augment_batch(np.stack(images), augmentations, crop, device)
     crops = [
-        _augment_batch(image[None], [one], crop, device)
-        for image, one in zip(images, augmentations, strict=True)
+        _augment_batch(image[None], [augmentation], crop, device)
+        for image, augmentation in zip(images, augmentations, strict=True)
     ]
     return torch.cat(crops).contiguous(memory_format=torch.channels_last)
 
@@ -123,14 +123,17 @@ def _augment_batch(
     device: torch.device,
 ) -> Tensor:
     pixels = torch.from_numpy(images).to(device)
-    if any(one.color is not None for one in augmentations):
-        changed = [
-            pixels[index] if one.color is None else _change_color(pixels[index], one.color)
-            for index, one in enumerate(augmentations)
-        ]
-        pixels = torch.stack(changed)
-    moved = geometry.warp(normalize_images(pixels), [one.matrix for one in augmentations], *crop)
-    sigmas = [one.blur_sigma for one in augmentations]
+    changes = [augmentation.color for augmentation in augmentations]
+    if any(change is not None for change in changes):
+        pixels = torch.stack(
+            [
+                image if change is None else _change_color(image, change)
+                for image, change in zip(pixels, changes, strict=True)
+            ]
+        )
+    matrices = [augmentation.matrix for augmentation in augmentations]
+    moved = geometry.warp(normalize_images(pixels), matrices, *crop)
+    sigmas = [augmentation.blur_sigma for augmentation in augmentations]
     if any(sigmas):
         moved = _gaussian_blur(moved, torch.tensor(sigmas, device=moved.device))
     return moved.contiguous(memory_format=torch.channels_last)

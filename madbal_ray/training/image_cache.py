@@ -15,7 +15,7 @@ from madbal_ray.pool.reader import PoolImage
 
 GIBIBYTE = 2**30
 KEPT_FREE = 0.1
-"""Of the disk: Ray, among others, needs some of it."""
+"""Share of the disk that the cache leaves free: other programs, Ray among them, need room too."""
 
 
 @runtime_checkable
@@ -31,11 +31,12 @@ class ImageCache:
     """Images on the input grid (uint8): in memory up to a limit, then in a scratch file.
 
     The file has no name, so the system removes it when the process ends, however it ends. It
-    lies in the system's temporary folder (``TMPDIR``) and is read through the page cache. A
-    tenth of that disk stays free, whoever else fills it. What fits neither is decoded again.
+    lies in the system's temporary folder (``TMPDIR``) and is read through the page cache. The
+    cache stops writing when a tenth of that disk is left, whoever filled the rest. An image
+    for which there is room in neither place is decoded again each time it is asked for.
 
     Args:
-        memory_gib, disk_gib: limits; 0: nothing is kept there.
+        memory_gib, disk_gib: most that is kept there; 0: nothing is.
     """
 
     def __init__(self, reader: InputReader, *, memory_gib: float, disk_gib: float) -> None:
@@ -43,6 +44,7 @@ class ImageCache:
         self._memory_left = int(memory_gib * GIBIBYTE)
         self._disk_left = int(disk_gib * GIBIBYTE)
         self._kept: dict[str, RGBImage] = {}
+        # image_id -> where its bytes begin in the file, and its shape
         self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._file = tempfile.TemporaryFile() if self._disk_left else None  # noqa: SIM115
         self._end = 0
@@ -50,14 +52,15 @@ class ImageCache:
 
     def get(self, image: PoolImage) -> RGBImage:
         """Return an image on the input grid; do not change it."""
-        found = self._kept.get(image.image_id)
-        if found is not None:
-            return found
+        kept = self._kept.get(image.image_id)
+        if kept is not None:
+            return kept
         place = self._places.get(image.image_id)
         if place is not None:
             return self._read(*place)
         decoded = self.reader.on_input_grid(image)
         with self._lock:
+            # Another thread may have decoded and kept the same image in the meantime.
             if image.image_id not in self._kept and image.image_id not in self._places:
                 self._keep(image.image_id, decoded)
         return decoded
@@ -70,10 +73,10 @@ class ImageCache:
         elif self._file is not None and size <= self._disk_left and _has_room(size):
             try:
                 written = os.pwrite(self._file.fileno(), decoded.tobytes(), self._end)
-            except OSError:  # no space after all
+            except OSError:  # the disk was filled up after `_has_room` looked at it
                 written = 0
             if written < size:
-                self._disk_left = 0
+                self._disk_left = 0  # no further attempts: what is not kept is decoded again
                 return
             self._places[image_id] = (self._end, decoded.shape)
             self._end += size
@@ -86,5 +89,6 @@ class ImageCache:
 
 
 def _has_room(size: int) -> bool:
+    """Tell whether the disk would keep its free share after `size` bytes more."""
     usage = shutil.disk_usage(tempfile.gettempdir())
     return usage.free - size >= usage.total * KEPT_FREE

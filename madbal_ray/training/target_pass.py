@@ -45,7 +45,7 @@ def record_points(
         threads=threads,
         ahead=2 * threads,
     )
-    found = []
+    recorded = []
     for index, (input_image, work_image) in zip(mine, decoded, strict=True):
         rows = points.of_image(index)
         y, x = points.y[rows].astype(np.int64), points.x[rows].astype(np.int64)
@@ -62,11 +62,11 @@ def record_points(
                 height=work_image.shape[0],
                 width=work_image.shape[1],
             )
-        found.append((index, loss.cpu().numpy(), boundary_map(work_image)[y, x]))
+        recorded.append((index, loss.cpu().numpy(), boundary_map(work_image)[y, x]))
 
     losses = np.zeros(len(points.y), np.float32)
     is_boundary = np.zeros(len(points.y), bool)
-    for part in context.all_gather(found):
+    for part in context.all_gather(recorded):
         for index, loss, boundary in part:
             losses[points.of_image(index)] = loss
             is_boundary[points.of_image(index)] = boundary

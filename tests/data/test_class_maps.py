@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from madbal_ray.config.schema import DataConfig
+from madbal_ray.config.data import DataConfig
 from madbal_ray.data.dataset import (
     Dataset,
     ImageRecord,
@@ -11,8 +11,8 @@ from madbal_ray.data.dataset import (
     mask_lookup,
     spread_colors,
 )
-from madbal_ray.data.registry import REGISTRY
 from madbal_ray.errors import DataError
+from madbal_ray.seams import DATASETS
 from madbal_ray.state.storage import Folder
 
 VOID, UNKNOWN = 255, -1
@@ -22,7 +22,7 @@ def opened(name, root, files):
     for path, text in files.items():
         Folder(root).write(path, text.encode())
     config = DataConfig.model_validate({"name": name, "root": str(root)})
-    return REGISTRY[name](config, Folder(root))
+    return DATASETS[name](config, Folder(root))
 
 
 def test_cityscapes_label_ids_become_the_19_train_ids(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from madbal_ray.config.schema import ModelConfig
+from madbal_ray.config.training import ModelConfig
 from madbal_ray.errors import ConfigError
 from madbal_ray.models.backbones import limit_stride
 from madbal_ray.models.heads import LossPredictionModule, MaturityHeads, resize

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from madbal_ray.config.schema import FeaturesConfig, SuperpixelsConfig
+from madbal_ray.config.pool import FeaturesConfig, SuperpixelsConfig
 from madbal_ray.pool.label_map import pack_label_map, unpack_label_map, without_gaps
-from madbal_ray.pool.superpixels import embed_superpixels, segment_images, slic
+from madbal_ray.pool.superpixels import embed_superpixels, slic
 from madbal_ray.pool.superpixels.color import color_features
 from madbal_ray.pool.superpixels.patches import crop_patches
 from madbal_ray.pool.superpixels.seeds import segment_seeds
 from madbal_ray.pool.superpixels.segment_images import SegmentImages
+from madbal_ray.seams import SUPERPIXELS
 
 COLORS = [[[255, 0, 0], [0, 128, 0]], [[0, 0, 64], [0, 0, 0]], [[0, 0, 64], [0, 0, 0]]]
 
@@ -91,12 +92,11 @@ def test_as_many_superpixels_as_squares_fit(monkeypatch, method, size, wanted):
         given.append(options)
         return np.zeros(image.shape[:2], np.uint16)
 
-    monkeypatch.setattr(segment_images, f"segment_{method}", fake)
+    monkeypatch.setitem(SUPERPIXELS._things, method, fake)
     stage = SegmentImages(SuperpixelsConfig(method=method, pixels=256, seeds_levels=3))
-    columns = stage(image_id=["a"], work_image=[np.zeros((*size, 3), np.uint8)])
-    levels = {"max_levels": 3} if method == "seeds" else {}
-    assert given == [{"num_superpixels": wanted} | levels]
-    assert columns["num_superpixels"] == [1]
+    row = stage(np.zeros((*size, 3), np.uint8))
+    assert given == [{"num_superpixels": wanted, "max_levels": 3}]
+    assert row["num_superpixels"] == 1
 
 
 def test_labels_keep_their_order_without_gaps():
@@ -151,9 +151,9 @@ def test_an_extractor_sees_rounded_normalised_patches(monkeypatch):
     config = FeaturesConfig(extractor="mobilenet_v2", batch_size=2)
     stage = embed_superpixels.EmbedSuperpixels(config, weights=None, device=torch.device("cpu"))
     image = np.array([[[0] * 3, [255] * 3, [51, 102, 153]]], np.uint8)
-    found = stage(image_id=["b"], work_image=[image], label_map=[np.array([[0, 1, 2]], np.uint16)])
+    found = stage(image, np.array([[0, 1, 2]], np.uint16))
     assert sizes == [2, 1]
-    assert found["image_id"] == ["b"] * 3
+    assert found["superpixel_id"].tolist() == [0, 1, 2]
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     expected = (image[0] / 255 - mean) / std
     np.testing.assert_allclose(found["feature"], expected, atol=2e-3)

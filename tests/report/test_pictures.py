@@ -14,8 +14,8 @@ from madbal_ray.data import camvid, cityscapes, synthetic
 from madbal_ray.data.dataset import spread_colors
 from madbal_ray.report.pictures import LONGEST_SIDE, class_map, class_palette
 
-SKY, ROAD, POLE = (128, 170, 220), (105, 100, 110), (120, 120, 115)
-WHITE = (255, 255, 255)
+SKY, ROAD, POLE = (90, 170, 255), (85, 85, 95), (240, 220, 60)
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
 def pixels(uri):
@@ -38,7 +38,7 @@ def test_a_class_map_is_drawn_in_the_colors_it_is_given():
 @pytest.mark.parametrize(
     ("colors", "void"),
     [
-        (tuple(synthetic.CLASSES.values()), WHITE),
+        (tuple(synthetic.COLORS.values()), BLACK),
         (tuple(camvid.CLASSES.values()), WHITE),
         (tuple(color for _, color in cityscapes.CLASSES.values()), WHITE),
         (((0, 0, 0), (255, 255, 255)), (128, 128, 128)),
@@ -66,7 +66,7 @@ def test_of_255_classes_none_has_the_color_of_void(colors):
 
 
 def test_a_report_shows_the_colors_of_the_data_set(tiny_run, tmp_path):
-    assert tiny_run.colors == tuple(synthetic.CLASSES.values())
+    assert tiny_run.colors == tuple(synthetic.COLORS.values())
     assert tiny_run.colors[0] == SKY
     assert tiny_run.colors[6] == POLE
     warnings: list[str] = []
@@ -75,20 +75,20 @@ def test_a_report_shows_the_colors_of_the_data_set(tiny_run, tmp_path):
     page = written[0].read_text()
     key = re.findall(r'<i style="background:(#[0-9a-f]{6})"></i>(\w+)</span>', page)
     assert {name: color for color, name in key} == {
-        "sky": "#80aadc",
-        "building": "#8c6e64",
-        "road": "#69646e",
-        "pavement": "#aa9696",
-        "tree": "#466e3c",
-        "car": "#783c50",
-        "pole": "#787873",
-        "sign": "#c8aa3c",
-        "person": "#965a50",
-        "void": "#ffffff",
+        "sky": "#5aaaff",
+        "building": "#a0503c",
+        "road": "#55555f",
+        "pavement": "#e1aacd",
+        "tree": "#288c32",
+        "car": "#3c1ea0",
+        "pole": "#f0dc3c",
+        "sign": "#ff8200",
+        "person": "#dc143c",
+        "void": "#000000",
     }
     truths = re.findall(r'<img src="(data:image/png[^"]*)" alt="ground truth">', page)
     assert len(truths) == 3
     truth = pixels(truths[0])
     assert tuple(truth[0, 0]) == SKY  # the bonnet is void, the road ends above it
-    assert tuple(truth[-1, LONGEST_SIDE // 2]) == WHITE
+    assert tuple(truth[-1, LONGEST_SIDE // 2]) == BLACK
     assert tuple(truth[int(0.9 * len(truth)), LONGEST_SIDE // 2]) == ROAD

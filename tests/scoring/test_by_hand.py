@@ -18,7 +18,8 @@ from madbal_ray.scoring.pixel_scores import (
     predicted_error,
     torch_pixel_scores,
 )
-from madbal_ray.scoring.registry import SCORES, ScoreOptions, Views
+from madbal_ray.scoring.registry import ScoreOptions, Views
+from madbal_ray.seams import SCORES
 from tests.fixed_generator import FixedGenerator
 
 LN2, LN3 = math.log(2), math.log(3)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -20,6 +21,7 @@ from madbal_ray.state.stage_dir import (
     table_path,
     total_of,
 )
+from madbal_ray.state.stages import STAGES
 from madbal_ray.state.storage import Folder
 
 SETTINGS, INPUTS = {"b": [1, 2.5, None], "a": "x"}, {"score": "d1"}
@@ -40,20 +42,21 @@ def finished(folder, **summary):
 
 
 class TestKey:
-    def test_a_key_is_the_hash_of_all_that_a_result_depends_on(self, tmp_path):
+    def test_a_key_is_the_hash_of_all_that_a_result_depends_on(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(STAGES, "allocate", replace(STAGES["allocate"], revision=7))
         text = (
-            '{"inputs":{"score":"d1"},"schema_version":1,'
+            '{"inputs":{"score":"d1"},"revision":7,"schema_version":2,'
             '"settings":{"a":"x","b":[1,2.5,null]},"stage":"allocate"}'
         )
         stage = plan(tmp_path)
-        assert tables.SCHEMA_VERSION == 1
+        assert tables.SCHEMA_VERSION == 2
         assert stage.key == hashlib.sha256(text.encode()).hexdigest()[:12]
         assert stage.folder.uri == f"{tmp_path}/allocate/{stage.key}"
 
     @pytest.mark.parametrize(
         "change",
         [
-            {"stage": "allocated"},
+            {"stage": "select"},
             {"settings": {**SETTINGS, "a": "y"}},
             {"settings": {"a": "x"}},
             {"inputs": {"score": "d2"}},
@@ -66,8 +69,27 @@ class TestKey:
 
     def test_the_schema_version_counts(self, tmp_path, monkeypatch):
         before = plan(tmp_path).key
-        monkeypatch.setattr(tables, "SCHEMA_VERSION", 2)
+        monkeypatch.setattr(tables, "SCHEMA_VERSION", 3)
         assert plan(tmp_path).key != before
+
+    def test_the_revision_counts_and_stands_in_the_marker(self, tmp_path, monkeypatch):
+        before = plan(tmp_path).key
+        assert finished(tmp_path).marker().revision == 1
+        monkeypatch.setitem(STAGES, "allocate", replace(STAGES["allocate"], revision=2))
+        assert plan(tmp_path).key != before
+        assert finished(tmp_path).marker().revision == 2
+
+    def test_a_marker_without_a_revision_keeps_its_digest(self, tmp_path):
+        values = {"stage": "score", "key": "k", "settings": {}, "inputs": {}, "summary": {}}
+        text = json.dumps({**values, "files": []}, sort_keys=True, separators=(",", ":"))
+        older = Marker.from_json(text.encode())
+        assert older.revision == 0
+        assert older.digest == hashlib.sha256(text.encode()).hexdigest()
+        assert "revision" not in json.loads(older.to_json())
+
+    def test_a_stage_that_the_catalogue_does_not_know_is_refused(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"stage 'mine' is not in the catalogue"):
+            plan(tmp_path, stage="mine")
 
     def test_the_order_of_settings_does_not_count(self, tmp_path):
         turned = {"a": "x", "b": [1, 2.5, None]}

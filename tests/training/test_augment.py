@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from madbal_ray.config.schema import AugmentConfig
+from madbal_ray.config.training import AugmentConfig
 from madbal_ray.training.augment import (
     Augmentation,
     ColorChange,

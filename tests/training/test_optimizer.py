@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from madbal_ray.config.schema import ModelConfig, PhaseConfig
+from madbal_ray.config.training import ModelConfig, PhaseConfig
 from madbal_ray.models.network import build_network
 from madbal_ray.training.optimizer import build_optimizer, rate_factor, scale_rates
 

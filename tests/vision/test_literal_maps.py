@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from madbal_ray.config.schema import LongSide
+from madbal_ray.config.section import LongSide
 from madbal_ray.vision import grids
 from madbal_ray.vision.boundary import boundary_map
 from madbal_ray.vision.normalize import normalize_images

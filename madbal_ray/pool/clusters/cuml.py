@@ -49,7 +49,7 @@ def fit_kmeans(
 
 
 def fit_kmeans_together(
-    parts: Sequence[Float32[np.ndarray, "_ D"]],
+    shards: Sequence[Float32[np.ndarray, "_ D"]],
     *,
     total_rows: int,
     num_clusters: int,
@@ -62,7 +62,7 @@ def fit_kmeans_together(
     All members must call this together with the same settings, or those that do wait.
 
     Args:
-        parts: this member's rows, one part or more; none of the group's rows is in two members.
+        shards: this member's rows, one shard or more; no shard is in two members.
         total_rows: of all members.
         handle: RAFT handle that carries the group's communicator.
 
@@ -78,8 +78,8 @@ def fit_kmeans_together(
     with _cuml_errors_told():
         from cuml.cluster.kmeans_mg import KMeansMG  # pyright: ignore[reportMissingImports]
 
-        options = _options(parts[0].shape[1], total_rows, num_clusters, num_init, seed)
-        return _result(KMeansMG(handle=handle, **options).fit(list(parts)))[0]
+        options = _options(shards[0].shape[1], total_rows, num_clusters, num_init, seed)
+        return _result(KMeansMG(handle=handle, **options).fit(list(shards)))[0]
 
 
 def _options(

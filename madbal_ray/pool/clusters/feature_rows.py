@@ -51,15 +51,15 @@ class FeatureRows:
         if size < self.total:
             generator = rng.stream(seed, "kmeans_sample")
             chosen = np.sort(generator.choice(self.total, size, replace=False))
-        found = np.zeros((0, 1), np.float32)
+        drawn = np.zeros((0, 1), np.float32)
         start = done = 0
         for shard in self.shards():
             rows = chosen[slice(*np.searchsorted(chosen, [start, start + len(shard)]))]
             if not done:
-                found = np.empty((len(chosen), shard.shape[1]), np.float32)
-            found[done : done + len(rows)] = shard[rows - start]
+                drawn = np.empty((len(chosen), shard.shape[1]), np.float32)
+            drawn[done : done + len(rows)] = shard[rows - start]
             start, done = start + len(shard), done + len(rows)
-        return found
+        return drawn
 
     def batches(self, size: int, passes: int, seed: int) -> Iterator[np.ndarray]:
         """Yield every row once a pass: shards in seeded order, rows shuffled within a shard.

@@ -45,7 +45,7 @@ class FitKMeans:
     """Centroids from all superpixels, a sample, or a sample refined in mini-batches.
 
     Attributes:
-        backend: ``sklearn`` or ``cuml``, as `madbal_ray.clustering.choose_backend` found.
+        backend: ``sklearn`` or ``cuml``, as `pool.clusters.backend.choose_backend` chose.
     """
 
     output: StageDir
@@ -105,16 +105,16 @@ class FitKMeans:
         return Fit(centroids, self._measure(centroids))
 
     def _fit_share(self, member: Member) -> Fit:
-        parts = self.rows.part(member.rank, member.size)
+        shards = self.rows.part(member.rank, member.size)
         centroids = cuml.fit_kmeans_together(
-            parts,
+            shards,
             total_rows=self.rows.total,
             num_clusters=self.config.num_clusters,
             num_init=self.config.num_init,
             seed=self.config.seed,
             handle=member.handle,
         )
-        return Fit(centroids, math.fsum(measure_inertia(part, centroids) for part in parts))
+        return Fit(centroids, math.fsum(measure_inertia(shard, centroids) for shard in shards))
 
     def _measure(self, centroids: np.ndarray) -> float:
         """Return the inertia over all rows, shard by shard."""

@@ -43,8 +43,8 @@ def closest_level(height: int, width: int, num_superpixels: int, max_levels: int
     """Return the number of levels with which SEEDS finds closest to the superpixels asked."""
 
     def distance(level: int) -> tuple[int, int]:
-        found = _create(height, width, num_superpixels, level).getNumberOfSuperpixels()
-        return abs(found - num_superpixels), -level
+        number = _create(height, width, num_superpixels, level).getNumberOfSuperpixels()
+        return abs(number - num_superpixels), -level
 
     return min(range(1, max_levels + 1), key=distance)
 

@@ -1,10 +1,18 @@
 """The best pixels of a whole pool by thresholds, never by a sort of the pool.
 
-The bits of a non-negative float64 are ordered as the number is. So the n-th best score of
-a cluster is found digit by digit, 16 bits at a time: shards count their scores by digit,
-the counts are added up, the digit that the n-th best falls into is known, and only scores
-that share it are looked at again. Four passes at most, and what is held depends on the
-number of clusters, not on the pool.
+offer   a pixel that an image puts forward, with the score u(s) of its superpixel
+lap     the offer's place among its superpixel's: 0 its best pixel, 1 its second best, ...
+group   the offers of one lap and cluster over the whole pool; so many of each are to be taken
+digit   16 of the 64 bits of a score, as a whole number; a score has four, the highest first
+cut     the score at which a group is divided: offers above it are taken, those below are not
+tie     an offer whose score equals its group's cut to the last bit
+
+The bits of a non-negative float64, read as a whole number, are ordered as the float64 are. So
+the cut of a group, its n-th best score, is found digit by digit. In each pass the shards count
+their offers by group and digit, and the counts are added up. They tell into which digit the
+n-th best offer falls, and the next pass counts only offers that share it. After four passes at
+most the cuts are known. What is held in memory grows with the number of groups, not with the
+pool. Where a group is to take only some of its ties, the lower image_id goes first.
 """
 
 from __future__ import annotations
@@ -18,15 +26,18 @@ from madbal_ray.errors import NumericalError
 
 DIGIT_BITS = 16
 SHIFTS = (48, 32, 16, 0)
-"""Of the digit that each pass looks at."""
+"""How many bits lie below the digit that each pass counts."""
 
 NOTHING = np.iinfo(np.int64).max
-"""`lowest` of a group that gives nothing; no score has these bits."""
+"""`Cuts.lowest` of a group that takes nothing; the bits of every score are a lower number."""
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Scores of a pool or a part of it, counted by group and digit; sorted, each pair once."""
+    """Offers of a pool or of a part of it, counted by group and digit.
+
+    Entries are sorted by group, then digit; each pair occurs once.
+    """
 
     group: Int64[np.ndarray, "E"]
     digit: Int64[np.ndarray, "E"]
@@ -34,7 +45,7 @@ class Digits:
 
     @staticmethod
     def join(parts: list[Digits]) -> Digits:
-        """Add up parts of a pool."""
+        """Add up the counts of some parts of a pool."""
         group, digit, count = (
             np.concatenate([getattr(part, name) for part in parts]) if parts else _NONE
             for name in ("group", "digit", "count")
@@ -50,13 +61,15 @@ _NONE = np.zeros(0, np.int64)
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where each group is cut so far.
+    """What is known of every group's cut after a pass.
 
     Attributes:
-        take: entries to be taken.
-        lowest: bits of the least score that may be taken.
-        inside: entries whose bits lie in [lowest, lowest + 2**shift).
-        left: how many of those are to be taken; all that lie above are.
+        take: how many offers are to be taken.
+        lowest: the digits of the cut known so far, and zeros in place of the others: the
+            least score (as bits) that may still be taken.
+        inside: how many offers share these digits, that is, have bits in
+            [lowest, lowest + 2**shift) with the shift of the last pass that the group needed.
+        left: how many of those inside are to be taken; all offers above them are.
     """
 
     take: Int64[np.ndarray, "G"]
@@ -66,12 +79,16 @@ class Cuts:
 
     @property
     def is_open(self) -> np.ndarray:
-        """Return which groups need another pass: some of `inside` are taken and some not."""
+        """Return which groups need another pass: they take some of `inside`, but not all."""
         return self.left != self.inside
 
     @staticmethod
     def start(take: Int64[np.ndarray, "G"], available: Int64[np.ndarray, "G"]) -> Cuts:
-        """Return the cuts before any digit is known."""
+        """Return the cuts before any digit is known: all offers are inside.
+
+        Args:
+            available: how many offers there are.
+        """
         empty = take == 0
         return Cuts(
             take,
@@ -81,14 +98,19 @@ class Cuts:
         )
 
     def narrow(self, digits: Digits, shift: int) -> Cuts:
-        """Return the cuts with one digit more."""
+        """Return the cuts with one digit more.
+
+        Args:
+            digits: of this pass, over the whole pool.
+            shift: bits below the digit that it counted.
+        """
         lowest, inside, left = self.lowest.copy(), self.inside.copy(), self.left.copy()
         for group in np.flatnonzero(self.is_open):
             rows = slice(*np.searchsorted(digits.group, [group, group + 1]))
-            digit, count = digits.digit[rows][::-1], digits.count[rows][::-1]
+            digit, count = digits.digit[rows][::-1], digits.count[rows][::-1]  # highest first
             reached = np.cumsum(count)
-            place = int(np.searchsorted(reached, left[group]))
-            left[group] -= reached[place] - count[place]
+            place = int(np.searchsorted(reached, left[group]))  # where the last one to take lies
+            left[group] -= reached[place] - count[place]  # higher digits are taken whole
             inside[group] = count[place]
             lowest[group] += digit[place] << shift
         return Cuts(self.take, lowest, inside, left)
@@ -100,7 +122,7 @@ def score_bits(score: Float[np.ndarray, "E"]) -> Int64[np.ndarray, "E"]:
     Raises:
         NumericalError: a score is negative, NaN or infinite.
     """
-    value = score.astype(np.float64) + 0.0  # -0.0 becomes 0.0
+    value = score.astype(np.float64) + 0.0  # turns -0.0, whose bits would be negative, into 0.0
     bad = ~(np.isfinite(value) & (value >= 0))
     if bad.any():
         raise NumericalError(f"a superpixel has score {value[bad][0]}; expected finite and >= 0")
@@ -110,11 +132,15 @@ def score_bits(score: Float[np.ndarray, "E"]) -> Int64[np.ndarray, "E"]:
 def count_digits(
     group: Int64[np.ndarray, "E"], bits: Int64[np.ndarray, "E"], cuts: Cuts | None, shift: int
 ) -> Digits:
-    """Count entries by group and digit, those whose higher digits are the cut's.
+    """Count a shard's offers by group and digit, as far as their group's cut is open.
+
+    Only offers inside the cut count: those that share all digits of it known so far.
 
     Args:
-        cuts: None in the first pass, when all entries count.
-        shift: of the digit.
+        group: of each offer.
+        bits: of each offer's score.
+        cuts: of the pass before; None in the first pass, in which every offer counts.
+        shift: bits below the digit to count.
     """
     offset = bits if cuts is None else bits - cuts.lowest[group]
     digit = offset >> shift

@@ -34,13 +34,13 @@ class Offered:
 
     def pixel(self) -> dict[str, np.ndarray]:
         """Return where the pixels lie, and their u(x)."""
-        found = {}
+        pixels = {}
         for name in TOP:
             column = self.shard.top[name]
             offset = column.offsets.to_numpy().astype(np.int64)
             values = column.values.to_numpy(zero_copy_only=False)
-            found[name] = values[offset[self.row] + self.lap]
-        return found
+            pixels[name] = values[offset[self.row] + self.lap]
+        return pixels
 
 
 @dataclass

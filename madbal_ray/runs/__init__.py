@@ -1,0 +1,1 @@
+"""One run on disk, read: tables, status, verification, what its network saw."""
