@@ -140,7 +140,7 @@ class PhaseTrainer:
         mean_loss = float(torch.stack(losses).mean())
         if not np.isfinite(mean_loss):
             raise NumericalError(
-                f"round {self.round_index}, {self.phase.name}, epoch {epoch}: the loss is "
+                f"round {self.round_index}, {self.phase.name}, epoch {epoch + 1}: the loss is "
                 f"{mean_loss}; lower train.{self.phase.name}.learning_rate or use "
                 "train.precision: fp32"
             )
