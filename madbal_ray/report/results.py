@@ -233,10 +233,8 @@ class Results:
         The row ``random start`` holds round 0 of all runs: how often each class occurs.
         """
         rows, names = {}, {**dict(enumerate(self.class_names)), -1: "void"}
-        starts = [run.asked_classes.query("round == 0") for run in self.runs]
-        starts = [
-            asked for run, asked in zip(self.runs, starts, strict=True) if not run.is_reference
-        ]
+        compared = [run for run in self.runs if not run.is_reference]
+        starts = [run.asked_classes.query("round == 0") for run in compared]
         if not starts:
             return pd.DataFrame(columns=list(names.values()))
         rows["random start"] = _shares(starts, "class_id")
@@ -271,18 +269,14 @@ class Results:
                 "num_clicks",
                 "num_void",
             )
-            rows.append(
-                {"member": run.member, "seed": run.seed}
-                | {"rounds": int(last["round"]) + 1}
-                | {name: last[name] for name in wanted}
-            )
+            row = {"member": run.member, "seed": run.seed, "rounds": int(last["round"]) + 1}
+            rows.append(row | {name: last[name] for name in wanted})
         return pd.DataFrame(rows)
 
     def stage_costs(self) -> pd.DataFrame:
         """Return seconds (mean over seeds, all rounds) and peak memory by member and stage."""
-        rows = pd.concat(
-            [run.timings.assign(member=run.member, seed=run.seed) for run in self.runs]
-        )
+        timings = [run.timings.assign(member=run.member, seed=run.seed) for run in self.runs]
+        rows = pd.concat(timings)
         sums = rows.groupby(["member", "stage", "seed"], sort=False).agg(
             seconds=("seconds", "sum"), peak_memory=("peak_memory", "max")
         )
