@@ -84,15 +84,17 @@ def test_a_score_and_a_strategy(folder, plugin, options):
     assert madbal(folder, "report", folder / "run").returncode == 0
 
 
-def test_a_strategy_asks_for_what_it_chooses(folder):
-    assert run(folder, plugins=["rare_first"], strategy="rare_first").returncode == 0
+@pytest.mark.parametrize("power", [1.0, 0.0])
+def test_a_strategy_asks_for_what_it_chooses(folder, power):
+    strategy = {"name": "rare_first", "options": {"power": power}}
+    assert run(folder, plugins=["rare_first"], strategy=strategy).returncode == 0
     opened = madbal_ray.open_run(folder / "run")
     scores = opened.table("superpixel_scores", 1).to_pandas()
     queries = opened.table("queries", 1).to_pandas()
     for image_id, rows in scores[scores["num_pixels"] > 0].groupby("image_id"):
         counts = rows["dominant_class"].value_counts()
         share = rows["dominant_class"].map(counts) / len(rows)
-        worth = (rows["mean_score"] / share).sort_values(ascending=False, kind="stable")
+        worth = (rows["mean_score"] / share**power).sort_values(ascending=False, kind="stable")
         asked = queries[queries["image_id"] == image_id].sort_values("rank")["superpixel_id"]
         assert asked.tolist() == rows.loc[worth.index[:5], "superpixel_id"].tolist()
 

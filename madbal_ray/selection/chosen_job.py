@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,12 @@ class Choose(Protocol):
     """Chooses rows of one image."""
 
     def __call__(
-        self, rows: pa.Table, *, count: int, generator: np.random.Generator
+        self,
+        rows: pa.Table,
+        *,
+        count: int,
+        options: Mapping[str, Any],
+        generator: np.random.Generator,
     ) -> Sequence[int]:
         """Return up to `count` different positions in `rows`, in the order of choice."""
         ...
@@ -37,6 +42,7 @@ class QueryChosen(QueryJob):
 
     Attributes:
         rows: which rows there are; of a superpixel its best unasked pixel is asked.
+        options: `strategy.options`, handed to `choose`.
         per_image: queries of an image at most.
     """
 
@@ -44,6 +50,7 @@ class QueryChosen(QueryJob):
     choose: Choose
     rows: str
     unit: Unit
+    options: Mapping[str, Any]
     per_image: int
     round_index: int
     seed: int
@@ -61,7 +68,9 @@ class QueryChosen(QueryJob):
         for image_id, span in split_by_image(table).items():
             rows = table.slice(span.start, span.stop - span.start)
             generator = rng.stream(self.seed, "choice", self.round_index, image_id)
-            positions = self.choose(rows, count=self.per_image, generator=generator)
+            positions = self.choose(
+                rows, count=self.per_image, options=self.options, generator=generator
+            )
             chosen = np.array(positions, np.int64)
             self._check(image_id, chosen, rows.num_rows)
             parts.append(self._queries(image_id, rows.take(chosen)))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,12 +30,18 @@ class ChosenRows(Strategy):
 
     @abc.abstractmethod
     def choose(
-        self, rows: pa.Table, *, count: int, generator: np.random.Generator
+        self,
+        rows: pa.Table,
+        *,
+        count: int,
+        options: Mapping[str, Any],
+        generator: np.random.Generator,
     ) -> Sequence[int]:
         """Return up to `count` different positions in `rows`, in the order of choice.
 
         Args:
             rows: of one image, in order of superpixel_id or rank; what was asked is left out.
+            options: `strategy.options`, as `options_model` has checked them.
             generator: of this image and round; the only source of chance.
         """
 
@@ -52,6 +58,7 @@ class ChosenRows(Strategy):
                 choose=self.choose,
                 rows=self.rows,
                 unit=self.unit,
+                options=config.strategy.options,
                 per_image=config.budget.pixels_per_image,
                 round_index=asking.round_index,
                 seed=config.seed,
