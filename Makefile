@@ -22,7 +22,7 @@ lint: setup  ## style, types, import contracts
 	$(BIN)/lint-imports
 
 test: setup  ## all tests that a machine without a GPU can run in minutes
-	$(BIN)/pytest -m "not kill and not slow"
+	$(BIN)/pytest -m "not kill and not slow" -n 2 --dist loadgroup
 
 check: lint test  ## what CI runs
 
