@@ -47,6 +47,7 @@ if IS_WORKER:
     torch.set_num_threads(1)  # workers are the parallelism
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give what starts Ray to one worker and each other file to one: fixtures are made once.
 
