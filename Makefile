@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test check lint mutants bench bench-gpu test-gpu test-kill clean
+.PHONY: setup demo test test-ray test-plain check lint mutants bench bench-gpu test-gpu test-kill clean
 
 setup: $(READY)
 
@@ -21,8 +21,14 @@ lint: setup  ## style, types, import contracts
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-test: setup  ## all tests that a machine without a GPU can run in minutes
-	$(BIN)/pytest -m "not kill and not slow" -n 2 --dist loadgroup
+test: setup  ## all tests that a machine without a GPU can run in minutes, in two processes
+	$(MAKE) --no-print-directory --jobs 2 --output-sync test-ray test-plain
+
+test-ray: setup  # these wait a lot: for Ray's processes to start
+	$(BIN)/pytest -m "ray and not kill and not slow"
+
+test-plain: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not ray and not kill and not slow"
 
 check: lint test  ## what CI runs
 

@@ -42,23 +42,6 @@ settings.register_profile(
 settings.load_profile("madbal")
 
 
-IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
-if IS_WORKER:
-    torch.set_num_threads(1)  # workers are the parallelism
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give what starts Ray to one worker and each other file to one: fixtures are made once.
-
-    Ray comes first, since its tests take longest and must not be the last to run.
-    """
-    for item in items:
-        starts_ray = item.get_closest_marker("ray") is not None
-        item.add_marker(pytest.mark.xdist_group("ray" if starts_ray else str(item.path)))
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what is marked `gpu` where there is none."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
