@@ -186,11 +186,12 @@ HEADS = Registry(
     "head",
     {
         "lraspp": "models.heads:LRASPP",
+        "hypercolumn": "models.hypercolumn:Hypercolumn",
         "deeplabv3": "models.heads:DeepLabV3",
         "deeplabv3plus": "models.heads:DeepLabV3Plus",
     },
 )
-"""From taps to logits: a module made by ``head(channels, num_classes)``."""
+"""From taps to logits: a module made by ``head(channels, num_classes, model_config)``."""
 
 SUPERPIXELS = Registry(
     "superpixel method",

@@ -42,6 +42,14 @@ settings.register_profile(
 settings.load_profile("madbal")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that uses the session's Ray."""
+    for item in items:
+        if "ray_session" in getattr(item, "fixturenames", ()):
+            item.add_marker("ray")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what is marked `gpu` where there is none."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
@@ -113,6 +121,25 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     folder = tmp_path_factory.mktemp("tiny")
     return madbal_ray.run(tiny_config(), run_dir=folder / "run", engine="local")
+
+
+def frozen_config(**changes: Any) -> dict[str, Any]:
+    """The tiny run on a frozen backbone, whose heads learn from points."""
+    phase = {"steps": 20, "batch_points": 16, "optimizer": "adamw", "schedule": "one_cycle"}
+    frozen = tiny_config(
+        model={"train_backbone": False, "head": "hypercolumn", "hidden": 16, "dropout": 0.3},
+        train={"threads_per_worker": 1, "phase1": phase, "phase2": phase},
+    )
+    return frozen | changes
+
+
+@pytest.fixture(scope="session")
+def frozen_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A finished run of `frozen_config` on the local engine; do not change it."""
+    import madbal_ray
+
+    folder = tmp_path_factory.mktemp("frozen")
+    return madbal_ray.run(frozen_config(), run_dir=folder / "run", engine="local")
 
 
 def tiny_suite_file() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from madbal_ray.config.training import AugmentConfig
 from madbal_ray.seams import ORACLES, STRATEGIES
 
 if TYPE_CHECKING:
@@ -19,11 +20,17 @@ def combinations(config: Config) -> Iterator[str]:
             f"score.batch_size = {config.score.batch_size}, so batches would depend on sharding"
         )
     fixed_input = isinstance(config.grids.input, tuple)
-    if not fixed_input and config.train.crop is None and config.data.name in ("voc2012", "folder"):
+    if (
+        not fixed_input
+        and config.train.crop is None
+        and not config.model.learns_from_points
+        and config.data.name in ("voc2012", "folder")
+    ):
         yield (
             "images of different sizes cannot form a batch: set train.crop = [height, width], or a "
             "fixed grids.input"
         )
+    yield from _frozen(config)
     yield from STRATEGIES[config.strategy.name].problems(config)
     yield from ORACLES[config.oracle.kind].problems(config)
     if config.budget.initial_pixels_per_image == "all" and config.num_rounds > 1:
@@ -35,4 +42,33 @@ def combinations(config: Config) -> Iterator[str]:
         yield (
             f"evaluation.splits holds the pool's own split {config.data.pool_split!r}: a model "
             "would be measured on pixels that it may have been trained on"
+        )
+
+
+def _frozen(config: Config) -> Iterator[str]:
+    """Yield what does not go with a frozen backbone, or only with one."""
+    train = config.train
+    for name in ("phase1", "phase2"):
+        phase = getattr(train, name)
+        if phase.steps is not None and not config.model.learns_from_points:
+            yield (
+                f"train.{name}.steps counts batches of points, which only head hypercolumn on a "
+                "frozen backbone (model.train_backbone: false) learns from; set epochs instead"
+            )
+    if config.model.train_backbone:
+        return
+    if train.augment != AugmentConfig():
+        yield (
+            "train.augment has no effect on a frozen backbone, whose features are computed once: "
+            "leave it out, or set model.train_backbone: true"
+        )
+    if train.crop is not None:
+        yield (
+            "train.crop has no effect on a frozen backbone: leave it out, or set "
+            "model.train_backbone: true"
+        )
+    if train.precision != config.score.precision:
+        yield (
+            f"a frozen backbone's features have one precision: train.precision = "
+            f"{train.precision} and score.precision = {config.score.precision} must be the same"
         )

@@ -42,6 +42,15 @@ class PoolConfig(Section):
         description="null: the folder `pool` beside the run",
     )
     shard_images: Positive = Field(default=64, description="images in a shard")
+    features_cache: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        json_schema_extra=RUNTIME,
+        description="features of a frozen backbone: kept in the pool, or computed again whenever "
+        "they are needed; auto: kept when they fit features_cache_gib",
+    )
+    features_cache_gib: Annotated[float, Field(ge=0)] = Field(
+        default=50.0, json_schema_extra=RUNTIME, description="limit of features_cache: auto"
+    )
 
 
 class SuperpixelsConfig(Section):

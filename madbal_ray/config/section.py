@@ -24,6 +24,11 @@ RUNTIME: dict[str, Any] = {"kind": "runtime"}
 GROWING: dict[str, Any] = {"kind": "growing"}
 
 
+ADDED: dict[str, Any] = {"kind": "added"}
+"""Of an option that came after runs had been made: its default enters no key, so that those runs
+are carried on."""
+
+
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -42,9 +47,9 @@ class Section(BaseModel):
         """Return the JSON form of the options that may change a result."""
         settings = {}
         for name, field in type(self).model_fields.items():
-            if _kind(field) != "result":
+            kind, value = _kind(field), getattr(self, name)
+            if kind not in ("result", "added") or (kind == "added" and value == field.default):
                 continue
-            value = getattr(self, name)
             settings[name] = (
                 value.result_settings()
                 if isinstance(value, Section)

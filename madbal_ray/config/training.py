@@ -10,6 +10,7 @@ from pydantic import (
 )
 
 from madbal_ray.config.section import (
+    ADDED,
     RUNTIME,
     Fraction,
     NonNegative,
@@ -34,19 +35,49 @@ ObjectiveName = Annotated[str, known(OBJECTIVES)]
 class ModelConfig(Section):
     """The segmentation network (method 1)."""
 
-    backbone: BackboneName = "mobilenet_v2"
+    backbone: BackboneName = Field(
+        default="mobilenet_v2", description="also timm:NAME, any network of timm (extra `timm`)"
+    )
+    train_backbone: bool = Field(
+        default=True,
+        json_schema_extra=ADDED,
+        description="false: frozen; the features of every image are computed once (train.augment "
+        "does not apply)",
+    )
     head: HeadName = "lraspp"
+    hidden: Positive = Field(
+        default=256, json_schema_extra=ADDED, description="width of head hypercolumn"
+    )
+    head_stride: Literal[4, 8, 16] = Field(
+        default=8,
+        json_schema_extra=ADDED,
+        description="grid of head hypercolumn: that of the first, second or third tap",
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="on the deepest features, in training (and in bald's passes)"
+        default=0.0,
+        description="in training (and in bald's passes): on the deepest features; hypercolumn: on "
+        "the hidden layer",
     )
     weights: str = Field(
         default="none",
         json_schema_extra=RUNTIME,
-        description="torchvision weights name | file | none (random); keys hold the file's sha256",
+        description="torchvision weights name | pretrained (timm) | file | none (random); keys "
+        "hold the file's sha256",
     )
     output_stride: Literal[8, 16, 32] = Field(
-        default=16, description="input pixels per deepest feature"
+        default=16,
+        description="input pixels per deepest feature; of timm's, where the network can be dilated",
     )
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Tell whether the heads see each pixel's own features alone."""
+        return self.head == "hypercolumn"
+
+    @property
+    def learns_from_points(self) -> bool:
+        """Tell whether training needs the features of the labelled points and no image."""
+        return self.is_pointwise and not self.train_backbone
 
 
 class AugmentConfig(Section):
@@ -77,16 +108,33 @@ class PhaseConfig(Section):
     objective_options: dict[str, Any] = Field(
         default_factory=dict, description="of a plug-in's own objective"
     )
-    epochs: NonNegative = 150
+    epochs: NonNegative = Field(
+        default=150, description="passes over the labelled images (or points)"
+    )
     batch_size: Positive = Field(default=10, description="images, over all training workers")
-    optimizer: Literal["sgd", "adam"] = "sgd"
+    steps: NonNegative | None = Field(
+        default=None,
+        json_schema_extra=ADDED,
+        description="batches in all, in place of epochs; of a head that learns from points alone "
+        "(hypercolumn on a frozen backbone)",
+    )
+    batch_points: Positive = Field(
+        default=512,
+        json_schema_extra=ADDED,
+        description="points, over all training workers, where a head learns from them",
+    )
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     backbone_rate_factor: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="of the backbone's learning rate; PixelPick: 0.1"
     )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.9, description="sgd only")
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    schedule: Literal["poly", "steps"] = "poly"
+    schedule: Literal["poly", "steps", "one_cycle"] = Field(
+        default="poly",
+        description="one_cycle: from a 25th up to the rate in 30 % of the steps, then down to 0, "
+        "both by a cosine",
+    )
     poly_power: Annotated[float, Field(ge=0)] = Field(default=1.0, description="1: linear to 0")
     step_epochs: tuple[Positive, ...] = Field(
         default=(), description="schedule steps: the rate falls to a tenth after these epochs"
@@ -115,6 +163,12 @@ class Phase2Config(PhaseConfig):
 class TrainConfig(Section):
     """Training in two phases (method 2)."""
 
+    points_per_image: Positive = Field(
+        default=1500,
+        json_schema_extra=ADDED,
+        description="points an image and round that a head learns from on a frozen backbone, drawn "
+        "where regions or whole images were labelled",
+    )
     init: Literal["pretrained", "previous"] = Field(
         default="pretrained",
         description="weights at the start of a round: model.weights | last round's",
@@ -147,10 +201,11 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _divisible(self) -> TrainConfig:
         for name in ("phase1", "phase2"):
-            size = getattr(self, name).batch_size
-            if size % self.num_workers:
-                raise ValueError(
-                    f"train.{name}.batch_size = {size} is not a multiple of "
-                    f"train.num_workers = {self.num_workers}"
-                )
+            for option in ("batch_size", "batch_points"):
+                size = getattr(getattr(self, name), option)
+                if size % self.num_workers:
+                    raise ValueError(
+                        f"train.{name}.{option} = {size} is not a multiple of "
+                        f"train.num_workers = {self.num_workers}"
+                    )
         return self

@@ -1,4 +1,4 @@
-"""The Ray engine: shards through Ray Data, training through Ray Train, selection in actors."""
+"""The Ray engine: shards, selection and training in actors that stay from round to round."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ import ray
 from madbal_ray.config.running import ResourcesConfig
 from madbal_ray.config.schema import Config
 from madbal_ray.distributed.gpu_group import call_on_gpus
-from madbal_ray.distributed.map_shards import map_with_ray_data
+from madbal_ray.distributed.heavy_actor import HeavyActor
+from madbal_ray.distributed.job_actors import JobActors
 from madbal_ray.distributed.metrics import RunMetrics
-from madbal_ray.distributed.selection_actor import SelectionActors
 from madbal_ray.distributed.session import (
     check_shared,
     cluster_device,
     cluster_resources,
     connect,
 )
-from madbal_ray.distributed.train import train_with_ray
+from madbal_ray.distributed.train_in_actor import Mailboxes, train_in_actor
 from madbal_ray.engine.contract import CallJob, GpuJob, Listener, ShardJob, TrainingJob
 from madbal_ray.errors import ResourceError
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.storage import Folder
 
-READER_CPUS = 0.5
 SMALLEST_CPUS = 0.1
 
 
@@ -75,38 +74,46 @@ class RayEngine:
         self.metrics = RunMetrics(run)
         self.resources = resources
         self.scratch = scratch
-        self.scoring_threads, self.training_threads = threads
+        self.threads, self.training_threads = max(threads), threads[1]
         self.plugins = tuple(plugins)
-        self.selection = SelectionActors(resources.scoring_workers, self.plugins)
         self.device = cluster_device(resources.device)
+        self.selection = JobActors(resources.scoring_workers, arguments=(self.plugins,))
+        self._heavy: JobActors | None = None
+        self.mailboxes = Mailboxes()
         for folder in (scratch, *shared):
             check_shared(folder)
 
     def map_shards(self, job: ShardJob, shard_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-        """Light jobs go to the selection actors, the rest through Ray Data."""
-        rows = (
-            self.selection.map(job, shard_ids) if job.is_light else self._map_heavy(job, shard_ids)
-        )
+        """Light jobs go to actors that reserve nothing, the rest to those that hold a network."""
+        actors = self.selection if job.is_light else self.heavy
+        rows = actors.map(job, shard_ids)
         with self.metrics.clock(job.output.stage) as tick:
             for row in rows:
                 tick()
                 self.metrics.on_shard(job.output.stage, row)
                 yield row
 
-    def _map_heavy(self, job: ShardJob, shard_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-        workers = self.resources.scoring_workers
-        cpus, gpus = cluster_resources()
-        self._check_gpus(workers, gpus, "resources.scoring_workers")
-        share = (cpus - READER_CPUS) / workers
-        yield from map_with_ray_data(
-            job,
-            shard_ids,
-            run=self.metrics.run,
-            plugins=self.plugins,
-            num_workers=workers,
-            num_cpus=max(SMALLEST_CPUS, min(float(self.scoring_threads), share)),
-            num_gpus=1 if self.device == "cuda" else 0,
-        )
+    @property
+    def heavy(self) -> JobActors:
+        """Return the actors that hold networks, each with a GPU where there are any."""
+        if self._heavy is None:
+            workers = self.resources.scoring_workers
+            cpus, gpus = cluster_resources()
+            self._check_gpus(workers, gpus, "resources.scoring_workers")
+            share = max(SMALLEST_CPUS, min(float(self.threads), cpus / workers))
+            self._heavy = JobActors(
+                workers,
+                kind=HeavyActor,
+                arguments=(self.plugins, self.metrics.run, self.device),
+                options={"num_cpus": share, "num_gpus": 1 if self.device == "cuda" else 0},
+            )
+        return self._heavy
+
+    def _release(self) -> None:
+        """End the heavy actors, whose CPUs and GPUs others need; they come back when asked."""
+        if self._heavy is not None:
+            self._heavy.stop()
+            self._heavy = None
 
     def call(self, job: CallJob) -> None:
         """Run a whole-pool job in a selection actor, or on as many GPUs as help it.
@@ -115,18 +122,33 @@ class RayEngine:
         """
         with self.metrics.clock(job.output.stage):
             if self.device == "cuda" and isinstance(job, GpuJob) and job.num_gpus:
+                self._release()
                 _, gpus = cluster_resources()
                 call_on_gpus(job, min(job.num_gpus, self.resources.scoring_workers, int(gpus)))
             else:
-                self.selection.call(job)
+                self.selection.call("call", job.output.stage, job)
 
     def train(self, job: TrainingJob, listener: Listener) -> None:
-        """Fit one round with Ray Train."""
+        """Train one round: in an actor, or with Ray Train where it has several workers."""
+        if job.num_workers == 1:
+            train_in_actor(
+                job,
+                listener,
+                actors=self.heavy,
+                mailbox=self.mailboxes.get(),
+                metrics=self.metrics,
+                retries=self.resources.worker_retries,
+            )
+            return
+        from madbal_ray.distributed.train import train_with_ray  # Ray Train takes seconds to import
+
+        self._release()
         cpus, gpus = cluster_resources()
         self._check_gpus(job.num_workers, gpus, "train.num_workers")
         train_with_ray(
             job,
             listener,
+            mailbox=self.mailboxes.get(),
             metrics=self.metrics,
             plugins=self.plugins,
             storage_path=self.scratch.uri,
@@ -137,7 +159,9 @@ class RayEngine:
 
     def close(self) -> None:
         """End our actors, and Ray where we started it."""
+        self._release()
         self.selection.stop()
+        self.mailboxes.stop()
         if self._is_ours:
             ray.shutdown()
 

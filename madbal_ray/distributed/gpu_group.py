@@ -18,7 +18,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from madbal_ray.distributed.selection_actor import own_error
+from madbal_ray.distributed.job_actors import own_error
 from madbal_ray.engine.contract import GpuJob, Member
 from madbal_ray.errors import ResourceError, StageError
 

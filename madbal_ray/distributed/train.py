@@ -1,10 +1,11 @@
-"""Training through Ray Train: one `fit` a round, both phases in one train function."""
+"""Training with several workers: one `fit` of Ray Train a round, both phases in one function.
+
+Ray Train starts its workers anew for each `fit`, which costs the imports of torch every time.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -12,18 +13,16 @@ import ray.train
 import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from madbal_ray import errors
 from madbal_ray.distributed.metrics import RunMetrics, note_gpu_memory
+from madbal_ray.distributed.train_in_actor import STAGE, forwarded
 from madbal_ray.engine.contract import Listener, TrainingJob
 from madbal_ray.seams import load_plugins
 
-POLL_SECONDS = 0.5
 CONTROLLER_RETRIES = 1
-STAGE = "train"
 
 
 class RayWorker:
@@ -70,22 +69,6 @@ class RayWorker:
             self.mailbox.put.remote(progress)
 
 
-class Mailbox:
-    """Carries progress from rank 0 to the driver, on any number of nodes."""
-
-    def __init__(self) -> None:
-        self.waiting: list[dict[str, Any]] = []
-
-    def put(self, progress: dict[str, Any]) -> None:
-        """Add one message."""
-        self.waiting.append(progress)
-
-    def take(self) -> list[dict[str, Any]]:
-        """Return and forget all messages."""
-        taken, self.waiting = self.waiting, []
-        return taken
-
-
 def train_worker(settings: dict[str, Any]) -> dict[str, Any] | None:
     """Run the job in one worker.
 
@@ -107,6 +90,7 @@ def train_with_ray(
     job: TrainingJob,
     listener: Listener,
     *,
+    mailbox: Any,
     metrics: RunMetrics,
     plugins: Sequence[str],
     storage_path: str,
@@ -120,9 +104,6 @@ def train_with_ray(
         MadbalError: the job's own, as on the local engine.
         StageError: workers kept failing.
     """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
-    mailbox: Any = ray.remote(**options)(Mailbox).remote()  # it lives as long as the driver's node
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
@@ -145,33 +126,9 @@ def train_with_ray(
         ),
     )
     try:
-        with metrics.clock(STAGE) as tick, _forwarded(mailbox, listener, tick):
+        with metrics.clock(STAGE) as tick, forwarded(mailbox, listener, tick):
             failure = trainer.fit().return_value
     except ray.train.TrainingFailedError as error:
         raise errors.StageError(f"training of {job.name} failed on Ray: {error}") from error
-    finally:
-        ray.kill(mailbox)
     if failure is not None:
         raise errors.unpack(failure)
-
-
-@contextmanager
-def _forwarded(mailbox: Any, listener: Listener, tick: Callable[[], None]) -> Iterator[None]:
-    """Hand what arrives in the mailbox to the listener until the block ends; tick at every look."""
-    ended = threading.Event()
-
-    def forward() -> None:
-        is_last = False
-        while not is_last:
-            is_last = ended.wait(POLL_SECONDS)
-            tick()
-            for progress in ray.get(mailbox.take.remote()):
-                listener.on_training(progress)
-
-    thread = threading.Thread(target=forward, daemon=True, name="madbal-training-progress")
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from madbal_ray.arrays import Mask, RGBImage
+from madbal_ray.arrays import Mask
 from madbal_ray.config.running import EvaluationConfig
 from madbal_ray.engine.workers import TrainContext
 from madbal_ray.evaluation.metrics import confusion_matrix, summarize_confusion
 from madbal_ray.labels.ledger import Ledger
+from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.models.network import SegmentationNetwork
+from madbal_ray.pool.features.stored_taps import NetworkInput, input_shape
 from madbal_ray.pool.prepared import Pool
-from madbal_ray.pool.reader import PoolImage, map_ahead, read_images
+from madbal_ray.pool.reader import PoolImage, cut_batches, map_ahead, read_images
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
-from madbal_ray.vision.normalize import normalize_images
 
 
 @dataclass(kw_only=True)
@@ -99,41 +99,33 @@ class EvaluateSplits:
         decoded = map_ahead(
             self._load, images, threads=self.pool.threads, ahead=2 * self.config.batch_size
         )
-        for _, run in groupby(decoded, key=lambda pair: (pair[0].shape, pair[1].shape)):
-            window: list[tuple[RGBImage, Mask]] = []
-            for pair in run:
-                window.append(pair)
-                if len(window) == self.config.batch_size:
-                    yield window
-                    window = []
-            if window:
-                yield window
+        return cut_batches(
+            decoded,
+            self.config.batch_size,
+            shape_of=lambda pair: (input_shape(pair[0]), pair[1].shape),
+        )
 
-    def _load(self, image: PoolImage) -> tuple[RGBImage, Mask]:
+    def _load(self, image: PoolImage) -> tuple[NetworkInput, Mask]:
         mask = (
             self.pool.reader.mask(image)
             if self.config.size == "original"
             else self.pool.reader.mask_on_working_grid(image)
         )
-        return self.pool.reader.on_input_grid(image), mask
+        return self.pool.input_of(image), mask
 
     def _batch_confusion(
         self,
         network: SegmentationNetwork,
-        batch: list[tuple[RGBImage, Mask]],
+        batch: list[tuple[NetworkInput, Mask]],
         device: torch.device,
     ) -> torch.Tensor:
-        pictures = torch.from_numpy(np.stack([picture for picture, _ in batch])).to(device)
-        truth = torch.from_numpy(np.stack([mask for _, mask in batch])).to(device)
-        with torch.inference_mode():
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.use_bf16):
-                logits = network(normalize_images(pictures), supports=False).logits
-            full = F.interpolate(
-                logits.float(), tuple(truth.shape[1:]), mode="bilinear", align_corners=False
-            )
-            return confusion_matrix(
-                truth=truth, prediction=full.argmax(dim=1), num_classes=self.pool.num_classes
-            )
+        return batch_confusion(
+            network,
+            stack_inputs([one for one, _ in batch], device),
+            torch.from_numpy(np.stack([mask for _, mask in batch])).to(device),
+            num_classes=self.pool.num_classes,
+            use_bf16=self.use_bf16,
+        )
 
     def _metrics(self, counts: np.ndarray) -> dict[str, Any]:
         measured, spent = summarize_confusion(counts), self.ledger.spent
@@ -149,6 +141,30 @@ class EvaluateSplits:
             "pixel_accuracy": _known(measured.pixel_accuracy),
             "class_iou": [_known(value) for value in measured.class_iou.tolist()],
         }
+
+
+def batch_confusion(
+    network: SegmentationNetwork,
+    inputs: torch.Tensor | tuple[torch.Tensor, ...],
+    truth: torch.Tensor,
+    *,
+    num_classes: int,
+    use_bf16: bool,
+) -> torch.Tensor:
+    """Return the confusion matrix [true, predicted] of some images.
+
+    Args:
+        inputs: normalised images, or taps of a frozen backbone.
+        truth: class ids [B, H, W]; predictions are brought to its grid.
+    """
+    device = truth.device
+    with torch.inference_mode():
+        with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
+            logits = network(inputs, supports=False).logits
+        full = F.interpolate(
+            logits.float(), tuple(truth.shape[1:]), mode="bilinear", align_corners=False
+        )
+        return confusion_matrix(truth=truth, prediction=full.argmax(dim=1), num_classes=num_classes)
 
 
 def _known(value: float) -> float | None:

@@ -17,6 +17,7 @@ from madbal_ray.engine.stages import StageRunner
 from madbal_ray.loop.round import History, Round
 from madbal_ray.loop.stop_rules import reason_to_stop
 from madbal_ray.loop.versions import package_versions
+from madbal_ray.models.backbones import check_backbone
 from madbal_ray.models.trained import TrainedPhases
 from madbal_ray.models.weights import publish_weights
 from madbal_ray.pool.prepare import prepare_pool
@@ -58,11 +59,12 @@ def _run_rounds(
     config: Config, run_dir: RunDir, runner: StageRunner, device: str, told: _Told
 ) -> None:
     run_dir.clear_stopped()
+    check_backbone(config.model)
     shared = run_dir.pool_folder(config)
     weights = publish_weights(
         config.model.weights, config.model.backbone, shared, option="model.weights"
     )
-    pool = prepare_pool(config, shared, runner, device)
+    pool = prepare_pool(config, shared, runner, device, weights=weights)
     history, metrics = History.before(pool), ()
     for index in range(config.num_rounds):
         own, at_round = run_dir.round_folder(index), runner.of_round(index)

@@ -24,6 +24,7 @@ from madbal_ray.state.storage import Folder
 from madbal_ray.strategies.chance import INITIAL_POOL
 from madbal_ray.strategies.strategy import Strategy, resolve
 from madbal_ray.training.job import TrainRound
+from madbal_ray.training.point_features_job import GatherPoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +33,14 @@ class History:
 
     Attributes:
         labels: stages by round.
+        points: stages `point_features` by round, where the head learns from points.
         ledger: what they cost.
         network: of the last round; None before the first.
     """
 
     ledger: Ledger
     labels: tuple[StageDir, ...] = ()
+    points: tuple[StageDir, ...] = ()
     network: TrainedPhases | None = None
 
     @staticmethod
@@ -149,8 +152,12 @@ class Round:
     def train(self, history: History, *, only_phase1: bool = False) -> tuple[History, StageDir]:
         """Train on all labels so far; return the history with the network, and `metrics`."""
         config, pool = self.config, self.pool
+        if config.model.learns_from_points:
+            history = self._gather(history)
         previous = history.network if config.train.init == "previous" else None
         inputs = digests(pool.images, pool.superpixels) | label_digests(history.labels)
+        if pool.tap_statistics is not None:
+            inputs |= digests(pool.tap_statistics)
         for stage in previous.stages if previous is not None else ():
             inputs[f"previous_{stage.stage}"] = stage.marker().digest
         phases = self._plan_phases(inputs, only_phase1=only_phase1)
@@ -171,12 +178,43 @@ class Round:
             weights=self.weights,
             pool=pool,
             labels=history.labels,
+            points=history.points,
             previous=previous,
             phases=phases,
             evaluation=measured,
         )
         self.runner.train(job, [phases.phase1, measured.output, *phases.stages[1:]])
         return replace(history, network=phases), measured.output
+
+    def _gather(self, history: History) -> History:
+        """Complete `point_features` of the labels that have none yet: of this round, as a rule."""
+        config, pool = self.config, self.pool
+        assert pool.tap_statistics is not None
+        for index in range(len(history.points), len(history.labels)):
+            labels = history.labels[: index + 1]
+            most = config.train.points_per_image
+            output = StageDir.plan(
+                self.folder,
+                "point_features",
+                {"points_per_image": most, "seed": config.seed, "round": index},
+                digests(pool.images, pool.superpixels, pool.tap_statistics) | label_digests(labels),
+            )
+            job = GatherPoints(
+                output=output,
+                pool=pool,
+                labels=labels,
+                model=config.model,
+                weights=self.weights,
+                use_bf16=config.score.precision == "bf16",
+                num_threads=config.score.threads_per_worker,
+                round_index=index,
+                most=most,
+                seed=config.seed,
+                device=self.device,
+            )
+            self.runner.map(job, pool.shard_ids, total=None)
+            history = replace(history, points=(*history.points, output))
+        return history
 
     def _plan_phases(self, inputs: Mapping[str, str], *, only_phase1: bool) -> TrainedPhases:
         config, pool = self.config, self.pool

@@ -10,10 +10,14 @@ from torch import Tensor, nn
 from torchvision import models as tv
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from madbal_ray.config.training import ModelConfig
 from madbal_ray.errors import ConfigError
+from madbal_ray.models.timm_backbone import TimmBody, is_timm
 from madbal_ray.seams import BACKBONES
 
 PROBE_SIZE = 64
+NOISE_SIZE = 112
+"""A multiple of every patch size that is in use (14, 16)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ RESNET50 = BackboneSpec(
 
 
 class Backbone(nn.Module):
-    """A torchvision network that returns its four taps, shallow first.
+    """A network that returns its four taps, shallow first: torchvision's, a plug-in's, timm's.
 
     Attributes:
         channels: channels of each tap.
@@ -72,17 +76,24 @@ class Backbone(nn.Module):
         self, name: str, *, output_stride: int, weights: Mapping[str, Tensor] | None
     ) -> None:
         super().__init__()
+        if is_timm(name):
+            self.body: nn.Module = TimmBody(name, output_stride=output_stride)
+            if weights is not None:
+                _load(self.body.network, weights, (), name)
+            self.channels = self.body.channels
+            return
         spec = BACKBONES[name]
         network = spec.build(output_stride)
         if weights is not None:
-            _load(network, weights, spec, name)
+            _load(network, weights, spec.unused, name)
         nodes = {node: str(index) for index, node in enumerate(spec.taps)}
         self.body = create_feature_extractor(network, nodes)
         self.channels = self._probe()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return four feature maps [B, c_k, h_k, w_k], shallow first."""
-        return tuple(self.body(images).values())
+        taps = self.body(images)
+        return tuple(taps.values()) if isinstance(taps, dict) else taps
 
     def _probe(self) -> tuple[int, ...]:
         was_training = self.training
@@ -91,6 +102,45 @@ class Backbone(nn.Module):
             maps = self(torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE))
         self.train(was_training)
         return tuple(feature.shape[1] for feature in maps)
+
+
+def check_backbone(config: ModelConfig) -> None:
+    """Say early what is wrong with the name of a backbone.
+
+    Raises:
+        ConfigError: there is no such backbone.
+    """
+    if is_timm(config.backbone):
+        TimmBody(config.backbone, output_stride=config.output_stride)
+    else:
+        BACKBONES[config.backbone]
+
+
+def frozen_backbone(config: ModelConfig, weights: Mapping[str, Tensor] | None) -> Backbone:
+    """Return a backbone that is never trained; without weights it is the same random one always.
+
+    A random network in eval mode lets its activations die away, since its batch norms know no
+    statistics: they get those of noise.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = Backbone(config.backbone, output_stride=config.output_stride, weights=weights)
+        if weights is None:
+            _settle(backbone)
+    backbone.to(memory_format=torch.channels_last)
+    return backbone.eval().requires_grad_(False)
+
+
+def _settle(backbone: Backbone) -> None:
+    """Give batch norms the statistics of noise."""
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        backbone.train()(torch.randn(4, 3, NOISE_SIZE, NOISE_SIZE))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def limit_stride(network: nn.Module, output_stride: int) -> None:
@@ -115,16 +165,19 @@ def limit_stride(network: nn.Module, output_stride: int) -> None:
             stride *= own_stride
 
 
-def _load(network: nn.Module, weights: Mapping[str, Tensor], spec: BackboneSpec, name: str) -> None:
+def _load(
+    network: nn.Module, weights: Mapping[str, Tensor], unused: tuple[str, ...], name: str
+) -> None:
     own = network.state_dict()
-    needed = {key for key in own if not key.startswith(spec.unused)}
+    needed = {key for key in own if not key.startswith(unused)}
     missing = sorted(
         key for key in needed if key not in weights and not key.endswith("num_batches_tracked")
     )
     if missing:
         raise ConfigError(
             f"model.weights do not fit {name}: {len(missing)} of {len(needed)} entries are "
-            f"missing, the first is {missing[0]!r}; give a torchvision state dict of {name}"
+            f"missing, the first is {missing[0]!r}; give a state dict of {name}, as torchvision or "
+            "timm has it"
         )
     wrong = [key for key in needed if key in weights and weights[key].shape != own[key].shape]
     if wrong:

@@ -9,6 +9,8 @@ from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabHead
 from torchvision.models.segmentation.lraspp import LRASPPHead
 from torchvision.ops import Conv2dNormActivation, SqueezeExcitation
 
+from madbal_ray.config.training import ModelConfig
+
 SUPPORT_WIDTH = 32
 LOW_LEVEL_WIDTH = 16
 LRASPP_WIDTH = 128
@@ -19,7 +21,7 @@ DECODER_LOW_WIDTH = 48
 class LRASPP(nn.Module):
     """Lite reduced ASPP (Howard et al. 2019): taps 2 (low) and 4 (high)."""
 
-    def __init__(self, channels: tuple[int, ...], num_classes: int) -> None:
+    def __init__(self, channels: tuple[int, ...], num_classes: int, config: ModelConfig) -> None:
         super().__init__()
         self.head = LRASPPHead(channels[1], channels[3], num_classes, LRASPP_WIDTH)
 
@@ -31,7 +33,7 @@ class LRASPP(nn.Module):
 class DeepLabV3(nn.Module):
     """Atrous spatial pyramid pooling on tap 4 (Chen et al. 2017)."""
 
-    def __init__(self, channels: tuple[int, ...], num_classes: int) -> None:
+    def __init__(self, channels: tuple[int, ...], num_classes: int, config: ModelConfig) -> None:
         super().__init__()
         self.head = DeepLabHead(channels[3], num_classes)
 
@@ -43,7 +45,7 @@ class DeepLabV3(nn.Module):
 class DeepLabV3Plus(nn.Module):
     """DeepLabv3 with a decoder that sees tap 1 (Chen et al. 2018)."""
 
-    def __init__(self, channels: tuple[int, ...], num_classes: int) -> None:
+    def __init__(self, channels: tuple[int, ...], num_classes: int, config: ModelConfig) -> None:
         super().__init__()
         self.pyramid = ASPP(channels[3], [6, 12, 18], DEEPLAB_WIDTH)
         self.project_low = Conv2dNormActivation(channels[0], DECODER_LOW_WIDTH, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,8 +11,13 @@ from torch import Tensor, nn
 
 from madbal_ray.config.training import ModelConfig, Supports
 from madbal_ray.errors import ConfigError
-from madbal_ray.models.backbones import Backbone
+from madbal_ray.models.backbones import Backbone, frozen_backbone
 from madbal_ray.models.heads import LossPredictionModule, MaturityHeads, resize
+from madbal_ray.models.hypercolumn import (
+    PointwiseLossPrediction,
+    PointwiseMaturityHeads,
+    PointwiseWeightBlock,
+)
 from madbal_ray.seams import HEADS
 
 Phase = Literal["phase1", "phase2", "eval"]
@@ -37,6 +42,31 @@ class NetworkOutput:
     error_logits: Tensor | None = None
 
 
+class TapNorm(nn.Module):
+    """Bring every channel of a frozen backbone's taps to mean 0 and deviation 1 over the pool."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        for index, width in enumerate(channels):
+            self.register_buffer(f"mean_{index}", torch.zeros(width))
+            self.register_buffer(f"scale_{index}", torch.ones(width))
+
+    def set_statistics(self, means: Sequence[Tensor], deviations: Sequence[Tensor]) -> None:
+        """Take over the pool's statistics, one vector a tap; a channel that is constant stays."""
+        for index, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
+            scale = torch.where(deviation > 0, 1 / deviation.clamp(min=1e-12), 1.0)
+            getattr(self, f"mean_{index}").copy_(mean)
+            getattr(self, f"scale_{index}").copy_(scale)
+
+    def forward(self, taps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the taps, each [B, c_k, h_k, w_k] and float32, normalised."""
+        return tuple(
+            (tap.float() - getattr(self, f"mean_{index}")[None, :, None, None])
+            * getattr(self, f"scale_{index}")[None, :, None, None]
+            for index, tap in enumerate(taps)
+        )
+
+
 class SegmentationNetwork(nn.Module):
     """Backbone and main head (phase I), and the supports (phase II) that a strategy needs.
 
@@ -55,25 +85,49 @@ class SegmentationNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.supports = supports
-        self.backbone = Backbone(
-            config.backbone, output_stride=config.output_stride, weights=weights
+        self.trains_backbone = config.train_backbone
+        self.backbone = (
+            Backbone(config.backbone, output_stride=config.output_stride, weights=weights)
+            if self.trains_backbone
+            else frozen_backbone(config, weights)
         )
         channels = self.backbone.channels
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
-        self.main_head = HEADS[config.head](channels, num_classes)
+        self.tap_norm = None if self.trains_backbone else TapNorm(channels)
+        # A pointwise head drops units of its own hidden layer.
+        drops = bool(config.dropout) and not config.is_pointwise
+        self.dropout = nn.Dropout(config.dropout) if drops else nn.Identity()
+        self.main_head = HEADS[config.head](channels, num_classes, config)
         # Everything below is drawn after everything above, so that the parts of phase I are
         # the same for all strategies of a seed.
-        has_heads = supports in ("full", "averaging")
-        self.maturity_heads = MaturityHeads(channels, num_classes) if has_heads else None
-        self.weight_block = HEADS[config.head](channels, 3) if supports == "full" else None
-        self.loss_module = None
+        has_heads, of_heads = supports in ("full", "averaging"), 0
+        self.maturity_heads: nn.Module | None = None
+        self.weight_block: nn.Module | None = None
+        self.loss_module: nn.Module | None = None
+        if has_heads:
+            of_heads = num_classes
+            self.maturity_heads = (
+                PointwiseMaturityHeads(channels, num_classes, config)
+                if config.is_pointwise
+                else MaturityHeads(channels, num_classes)
+            )
+        if supports == "full":
+            self.weight_block = (
+                PointwiseWeightBlock(channels, config)
+                if config.is_pointwise
+                else HEADS[config.head](channels, 3, config)
+            )
         if supports != "none":
-            self.loss_module = LossPredictionModule(channels, num_classes if has_heads else 0)
+            self.loss_module = (
+                PointwiseLossPrediction(channels, of_heads, config)
+                if config.is_pointwise
+                else LossPredictionModule(channels, of_heads)
+            )
 
     @property
     def phase1_modules(self) -> tuple[nn.Module, ...]:
         """Return what phase I trains."""
-        return self.backbone, self.dropout, self.main_head
+        trained = (self.dropout, self.main_head)
+        return (self.backbone, *trained) if self.trains_backbone else trained
 
     @property
     def phase2_modules(self) -> tuple[nn.Module, ...]:
@@ -95,9 +149,15 @@ class SegmentationNetwork(nn.Module):
     def state_of(
         self, phase: Phase, state: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Return the entries of a state dict (by default: the current one) that a phase trains."""
-        modules = self.phase1_modules if phase == "phase1" else self.phase2_modules
-        names = {name for name, child in self.named_children() if child in modules}
+        """Return the entries of a state dict (by default: the current one) that a phase owns.
+
+        Those are what it trains; a frozen backbone goes with phase I, so that a round's files
+        are a whole network.
+        """
+        of_phase2 = {name for name, child in self.named_children() if child in self.phase2_modules}
+        names = {name for name, _ in self.named_children()} - of_phase2
+        if phase == "phase2":
+            names = of_phase2
         entries = self.state_dict() if state is None else state
         return {key: value for key, value in entries.items() if key.split(".")[0] in names}
 
@@ -118,15 +178,30 @@ class SegmentationNetwork(nn.Module):
         for module in dropouts:
             module.train()
 
-    def forward(self, images: Tensor, *, supports: bool) -> NetworkOutput:
-        """Run the network on normalised images [B, 3, H, W].
+    def taps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the four feature maps of normalised images, shallow first.
+
+        Those of a frozen backbone are rounded to float16, as they are stored, so that features
+        that were kept and features that are computed again are the same.
+        """
+        if self.trains_backbone:
+            return self.backbone(images)
+        with torch.no_grad():
+            return tuple(tap.half() for tap in self.backbone(images))
+
+    def forward(self, inputs: Tensor | Sequence[Tensor], *, supports: bool) -> NetworkOutput:
+        """Run the network.
 
         Args:
+            inputs: normalised images [B, 3, H, W]; or, of a frozen backbone, the four taps
+                of images as `taps` gives them, each [B, c_k, h_k, w_k].
             supports: also run what phase II trains.
         """
         train_main = torch.is_grad_enabled() and next(self.main_head.parameters()).requires_grad
         with torch.set_grad_enabled(train_main):
-            features = self.backbone(images)
+            features = self.taps(inputs) if isinstance(inputs, Tensor) else tuple(inputs)
+            if self.tap_norm is not None:
+                features = self.tap_norm(features)
             logits = self.main_head((*features[:3], self.dropout(features[3])))
             pooled = features[3].mean(dim=(2, 3))
         if not supports or self.loss_module is None:

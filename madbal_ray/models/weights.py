@@ -15,9 +15,11 @@ from torch import Tensor
 from torchvision.models import get_model_weights
 
 from madbal_ray.errors import ConfigError
+from madbal_ray.models.timm_backbone import is_timm, load_pretrained
 from madbal_ray.state.storage import Folder
 
 NONE = "none"
+PRETRAINED = "pretrained"
 FILE_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
@@ -25,8 +27,8 @@ def load_weights(spec: str, backbone: str, *, option: str) -> Mapping[str, Tenso
     """Return a torchvision state dict.
 
     Args:
-        spec: ``none``, a name from torchvision (``IMAGENET1K_V2``), or a ``.safetensors``,
-            ``.pt`` or ``.pth`` file.
+        spec: ``none``, a name from torchvision (``IMAGENET1K_V2``), ``pretrained`` (timm), or a
+            ``.safetensors``, ``.pt`` or ``.pth`` file.
         backbone: torchvision model that the weights are for.
         option: name of the option, for messages.
 
@@ -38,6 +40,13 @@ def load_weights(spec: str, backbone: str, *, option: str) -> Mapping[str, Tenso
     path = Path(spec)
     if path.suffix in FILE_SUFFIXES:
         return _from_file(path, option)
+    if is_timm(backbone):
+        if spec != PRETRAINED:
+            raise ConfigError(
+                f"{option} = {spec!r} is neither a file (.safetensors, .pt, .pth) nor {PRETRAINED} "
+                "(timm's own) nor none"
+            )
+        return load_pretrained(backbone, option=option)
     known = get_model_weights(backbone)
     names = [entry.name for entry in known]
     if spec not in names:

@@ -15,6 +15,7 @@ from madbal_ray.models.weights import PublishedWeights, publish_weights
 from madbal_ray.pool.clusters.assign_job import AssignPool
 from madbal_ray.pool.clusters.backend import choose_backend
 from madbal_ray.pool.clusters.fit_job import FitKMeans
+from madbal_ray.pool.features.prepare_features import prepare_features
 from madbal_ray.pool.index import index_rows, write_index
 from madbal_ray.pool.inspect_job import InspectImages
 from madbal_ray.pool.prepared import Pool
@@ -35,11 +36,14 @@ def prepare_pool(
     runner: StageRunner,
     device: str,
     *,
+    weights: PublishedWeights | None = None,
     needs_masks: bool = True,
 ) -> Pool:
     """Index, inspect, segment, embed and cluster what is not done yet.
 
     Args:
+        weights: of the network's backbone; a frozen one is then run over all images. None:
+            nothing will be trained on this pool.
         needs_masks: the oracle will answer; False: nobody is asked.
 
     Raises:
@@ -59,6 +63,13 @@ def prepare_pool(
     pool_shards = shards[config.data.pool_split]
     totals = _totals(images, pool_shards)
     _check_pool(config, totals, needs_masks=needs_masks)
+    evaluation_shards = _evaluation_shards(config, shards, images)
+    features, statistics = None, None
+    if not config.model.train_backbone and weights is not None:
+        measured = [shard_id for ids in evaluation_shards.values() for shard_id in ids]
+        features, statistics = prepare_features(
+            config, folder, runner, reader, images, weights, pool_shards, measured, device
+        )
     superpixels, clusters = _cluster(
         config, folder, runner, reader, images, pool_shards, totals["images"], device
     )
@@ -70,9 +81,11 @@ def prepare_pool(
         superpixels=superpixels,
         clusters=clusters,
         shard_ids=pool_shards,
-        evaluation_shards=_evaluation_shards(config, shards, images),
+        evaluation_shards=evaluation_shards,
         num_images=totals["images"],
         num_pixels=totals["work_pixels"],
+        features=features,
+        tap_statistics=statistics,
     )
 
 

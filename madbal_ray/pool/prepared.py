@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from madbal_ray.arrays import LabelMap
+from madbal_ray.arrays import BoolMap, LabelMap
+from madbal_ray.pool.features.stored_taps import NetworkInput, read_features
 from madbal_ray.pool.reader import (
     ImageReader,
     PoolImage,
@@ -16,6 +17,7 @@ from madbal_ray.pool.reader import (
     split_by_image,
 )
 from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.vision.boundary import boundary_map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,8 @@ class Pool:
         num_pixels: pixels of their working grids.
         evaluation_shards: shards of every evaluation split.
         evaluation_images: their table `images`; None: that of the pool.
+        features: what is kept of a frozen backbone's taps; None: nothing is.
+        tap_statistics: of a frozen backbone.
     """
 
     reader: ImageReader
@@ -44,6 +48,8 @@ class Pool:
     num_pixels: int
     evaluation_shards: Mapping[str, Sequence[int]] = field(default_factory=dict)
     evaluation_images: StageDir | None = None
+    features: StageDir | None = None
+    tap_statistics: StageDir | None = None
 
     @property
     def num_classes(self) -> int:
@@ -57,6 +63,20 @@ class Pool:
     def label_maps_of(self, shard_id: int) -> dict[str, LabelMap]:
         """Return the label maps of one shard by image_id."""
         return read_label_maps(self.superpixels, shard_id, self.images_of(shard_id))
+
+    def input_of(self, image: PoolImage) -> NetworkInput:
+        """Return what the network takes of an image: its kept features, or the picture."""
+        if self.features is None:
+            return self.reader.on_input_grid(image)
+        return read_features(self.features, image).taps
+
+    def input_and_boundary(self, image: PoolImage) -> tuple[NetworkInput, BoolMap]:
+        """Return what the network takes of an image, and delta on the working grid."""
+        if self.features is None:
+            picture, work_image = self.reader.on_both_grids(image)
+            return picture, boundary_map(work_image)
+        kept = read_features(self.features, image)
+        return kept.taps, kept.boundary
 
     def clusters_of(self, shard_id: int) -> dict[str, np.ndarray]:
         """Return cluster ids in superpixel order by image_id of one shard."""

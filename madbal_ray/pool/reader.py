@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,6 +45,7 @@ class PoolImage:
     input_width: int
     work_height: int
     work_width: int
+    shard_id: int = -1
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,15 @@ def map_ahead(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def cut_batches(
+    items: Iterable[Item], size: int, *, shape_of: Callable[[Item], Any]
+) -> Iterator[list[Item]]:
+    """Cut runs of items of one shape into batches of at most `size`."""
+    for _, run in groupby(items, key=shape_of):
+        while batch := list(islice(run, size)):
+            yield batch
 
 
 @dataclass(kw_only=True)

@@ -8,6 +8,7 @@ from madbal_ray.arrays import IGNORE_INDEX
 from madbal_ray.config.asking import BudgetConfig
 from madbal_ray.config.schema import Config
 from madbal_ray.config.section import GridSize, LongSide
+from madbal_ray.config.training import PhaseConfig
 
 
 def describe_protocol(
@@ -28,19 +29,25 @@ def describe_protocol(
     )
     void = "never asked" if config.oracle.skip_void else "asked pixels that are void cost a click"
     train = config.train
-    epochs = f"{train.phase1.epochs} + {train.phase2.epochs} epochs (phase I + II)"
+    lengths = " + ".join(_length(phase) for phase in (train.phase1, train.phase2))
+    frozen = "" if config.model.train_backbone else " (frozen)"
     return [
         f"data        {config.data.name}: {splits}; {num_classes} classes, void id {IGNORE_INDEX}",
         f"grids       input {_size(config.grids.input)}, working {_size(config.grids.working)}, "
         f"evaluation {config.evaluation.size}",
-        f"network     {config.model.backbone} + {config.model.head}, output stride "
-        f"{config.model.output_stride}; {epochs}, the last epoch is measured and asks",
+        f"network     {config.model.backbone}{frozen} + {config.model.head}, output stride "
+        f"{config.model.output_stride}; {lengths} (phase I + II), "
+        "the last epoch is measured and asks",
         f"budget      {config.budget.initial_pixels_per_image} random pixels an image, then "
         f"{config.budget.pixels_per_image} a round{describe_scope(config.budget)} by "
         f"{config.strategy.name}; {void}",
         "measure     mIoU over classes that occur in prediction or truth, from one confusion "
         "matrix a split",
     ]
+
+
+def _length(phase: PhaseConfig) -> str:
+    return f"{phase.epochs} epochs" if phase.steps is None else f"{phase.steps} steps"
 
 
 def describe_scope(budget: BudgetConfig) -> str:

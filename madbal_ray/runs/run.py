@@ -123,6 +123,7 @@ class Run:
         shard_ids = self.stage("index").marker().summary["shards_of_split"][data.pool_split]
         counts = images.marker().summary["shards"]
         reader = ImageReader(Folder(data.root or "."), {}, data.max_pixels)
+        features, statistics = self._features()
         return Pool(
             reader=self.reader() if reads_images else reader,
             threads=self.config.resources.decode_threads,
@@ -133,7 +134,17 @@ class Run:
             shard_ids=shard_ids,
             num_images=sum(counts[str(i)]["images"] for i in shard_ids),
             num_pixels=sum(counts[str(i)]["work_pixels"] for i in shard_ids),
+            features=features,
+            tap_statistics=statistics,
         )
+
+    def _features(self) -> tuple[StageDir | None, StageDir | None]:
+        """Return what is kept of a frozen backbone's taps, and their statistics."""
+        if self.config.model.train_backbone:
+            return None, None
+        features = self.stage("backbone_features")
+        is_kept = features.marker().settings["keeps"]
+        return features if is_kept else None, self.stage("tap_statistics")
 
     def pool_sample(self, count: int) -> list[tuple[int, PoolImage]]:
         """Return (shard_id, image) of up to `count` pool images at even distances.

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from madbal_ray.arrays import IGNORE_INDEX, BoolMap, RGBImage
+from madbal_ray.arrays import IGNORE_INDEX, BoolMap
 from madbal_ray.config.asking import ScoreConfig
 from madbal_ray.config.training import ModelConfig, Supports
 from madbal_ray.engine.contract import count_images
 from madbal_ray.labels.asked_pixels import AskedPixels
 from madbal_ray.models.trained import TrainedPhases, load_network
+from madbal_ray.pool.features.stored_taps import NetworkInput, input_shape
 from madbal_ray.pool.prepared import Pool, read_clusters
 from madbal_ray.pool.reader import PoolImage, map_ahead
 from madbal_ray.scoring.plan import ScoringPlan
 from madbal_ray.scoring.score_images import ScoreImages
+from madbal_ray.seams import SCORES
 from madbal_ray.selection.cluster_statistics import cluster_statistics
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
@@ -77,6 +80,12 @@ class ScoreShards:
             network, self.plan, use_bf16=self.config.precision == "bf16", device=device
         )
 
+    @functools.cached_property
+    def _seen(self) -> Pool:
+        """Return where inputs come from; a flipped image has other features than the image."""
+        flips = SCORES[self.plan.pixel_score].passes == "flip"
+        return replace(self.pool, features=None) if flips else self.pool
+
     def run(self, shard_id: int) -> dict[str, pa.Table]:
         """Score one shard."""
         images = self.pool.images_of(shard_id)
@@ -96,8 +105,8 @@ class ScoreShards:
             ids = [image.image_id for image, _ in batch]
             columns = self._stage(
                 image_id=ids,
-                input_image=np.stack([pictures[0] for _, pictures in batch]),
-                work_image=[pictures[1] for _, pictures in batch],
+                inputs=[inputs for _, (inputs, _, _) in batch],
+                boundary=[boundary for _, (_, boundary, _) in batch],
                 label_map=[label_maps[name] for name in ids],
                 cluster_id=[np.minimum(clusters[name], self.num_clusters - 1) for name in ids],
                 is_asked=is_asked,
@@ -110,11 +119,11 @@ class ScoreShards:
             )
         return scored
 
-    def _decode(self, image: PoolImage) -> tuple[RGBImage, RGBImage, BoolMap | None]:
+    def _decode(self, image: PoolImage) -> tuple[NetworkInput, BoolMap, BoolMap | None]:
         is_void = None
         if self.skip_void:
             is_void = self.pool.reader.mask_on_working_grid(image) == IGNORE_INDEX
-        return *self.pool.reader.on_both_grids(image), is_void
+        return *self._seen.input_and_boundary(image), is_void
 
 
 def shard_statistics(
@@ -138,7 +147,7 @@ def shard_statistics(
     return tables.from_rows("cluster_statistics", [row])
 
 
-Decoded = tuple[PoolImage, tuple[RGBImage, RGBImage, BoolMap | None]]
+Decoded = tuple[PoolImage, tuple[NetworkInput, BoolMap, BoolMap | None]]
 
 
 def _batches(items: Iterator[Decoded], size: int) -> Iterator[list[Decoded]]:
@@ -157,5 +166,5 @@ def _batches(items: Iterator[Decoded], size: int) -> Iterator[list[Decoded]]:
 
 
 def _same_size(window: list[Decoded]) -> Iterator[list[Decoded]]:
-    for _, run in groupby(window, key=lambda item: (item[1][0].shape, item[1][1].shape)):
+    for _, run in groupby(window, key=lambda item: (input_shape(item[1][0]), item[1][1].shape)):
         yield list(run)

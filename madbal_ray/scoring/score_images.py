@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 
 from madbal_ray import rng
-from madbal_ray.arrays import BoolMap, LabelMap, RGBImage
+from madbal_ray.arrays import BoolMap, LabelMap
 from madbal_ray.errors import NumericalError
+from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.models.network import NetworkOutput, SegmentationNetwork
+from madbal_ray.pool.features.stored_taps import NetworkInput
 from madbal_ray.scoring.candidates import (
     Candidates,
     class_balanced_candidates,
@@ -24,8 +25,9 @@ from madbal_ray.scoring.plan import ScoringPlan
 from madbal_ray.scoring.reduce import laps_needed, random_top_pixels, reduce_scores
 from madbal_ray.scoring.registry import ScoreOptions, Views
 from madbal_ray.seams import SCORES
-from madbal_ray.vision.boundary import boundary_map
-from madbal_ray.vision.normalize import normalize_images
+
+Stacked = torch.Tensor | tuple[torch.Tensor, ...]
+"""Normalised images, or the kept taps of images."""
 
 
 class ScoreImages:
@@ -55,8 +57,8 @@ class ScoreImages:
         self,
         *,
         image_id: Sequence[str],
-        input_image: UInt8[np.ndarray, "B h w 3"],
-        work_image: Sequence[RGBImage],
+        inputs: Sequence[NetworkInput],
+        boundary: Sequence[BoolMap],
         label_map: Sequence[LabelMap],
         cluster_id: Sequence[np.ndarray],
         is_asked: Sequence[BoolMap],
@@ -67,10 +69,9 @@ class ScoreImages:
             NumericalError: a score is not finite; the image is named.
         """
         with torch.inference_mode():
-            images = normalize_images(torch.from_numpy(input_image).to(self.device))
+            images = stack_inputs(inputs, self.device)
             output = self._forward(images)
-            boundary = np.stack([boundary_map(image) for image in work_image])
-            scores = self._score(images, output, boundary, image_id)
+            scores = self._score(images, output, np.stack(boundary), image_id)
             parts = []
             for index, name in enumerate(image_id):
                 asked = torch.from_numpy(is_asked[index]).to(self.device)
@@ -89,13 +90,13 @@ class ScoreImages:
                 parts.append(columns)
         return {name: _join([part[name] for part in parts]) for name in parts[0]}
 
-    def _forward(self, images: torch.Tensor, *, supports: bool = True) -> NetworkOutput:
+    def _forward(self, images: Stacked, *, supports: bool = True) -> NetworkOutput:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bf16):
             return self.network(images, supports=supports and self.spec.uses_supports)
 
     def _score(
         self,
-        images: torch.Tensor,
+        images: Stacked,
         output: NetworkOutput,
         boundary: np.ndarray,
         image_id: Sequence[str],
@@ -119,10 +120,9 @@ class ScoreImages:
             )
         return scores
 
-    def _more_passes(
-        self, images: torch.Tensor, image_id: Sequence[str]
-    ) -> tuple[torch.Tensor, ...]:
+    def _more_passes(self, images: Stacked, image_id: Sequence[str]) -> tuple[torch.Tensor, ...]:
         if self.spec.passes == "flip":
+            assert isinstance(images, torch.Tensor)
             return (self._forward(images.flip(-1)).logits.flip(-1),)
         if self.spec.passes == "single":
             return ()

@@ -62,6 +62,33 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         superpixel_id=_int32,
         feature=(pa.list_(pa.float16()), "length D, the same for every row"),
     ),
+    "backbone_features": _fields(
+        image_id=_string,
+        shape=(pa.list_(_int32), "height, width, channels of each tap, shallow first"),
+        taps=(pa.large_binary(), "little-endian float16, each tap height x width x channels"),
+        boundary=(pa.binary(), "delta, eight pixels a byte, work_height x work_width"),
+    ),
+    "tap_sums": _fields(
+        shard_id=_int32,
+        num_images=_int32,
+        tap=(_int32, "from 0, shallow first"),
+        count=(_int64, "cells of the tap"),
+        total=(pa.list_(_float64), "of each channel"),
+        total_square=(pa.list_(_float64), "of each channel"),
+    ),
+    "tap_statistics": _fields(
+        tap=(_int32, "from 0, shallow first"),
+        mean=(pa.list_(_float64), "of each channel"),
+        deviation=(pa.list_(_float64), "of each channel"),
+    ),
+    "point_features": _fields(
+        round=_int32,
+        image_id=_string,
+        y=(_int32, "working grid"),
+        x=(_int32, "working grid"),
+        is_boundary=(pa.bool_(), "delta"),
+        features=(pa.binary(), "little-endian float16: the taps at the point, one after another"),
+    ),
     "superpixel_clusters": _fields(image_id=_string, superpixel_id=_int32, cluster_id=_int32),
     "centroids": _fields(cluster_id=_int32, centroid=pa.list_(_float32)),
     "superpixel_scores": _fields(
@@ -215,6 +242,10 @@ SORT_KEYS: Mapping[str, tuple[str, ...]] = {
     "images": ("image_id",),
     "superpixels": ("image_id",),
     "superpixel_features": ("image_id", "superpixel_id"),
+    "backbone_features": ("image_id",),
+    "tap_sums": ("shard_id", "tap"),
+    "tap_statistics": ("tap",),
+    "point_features": ("round", "image_id", "y", "x"),
     "superpixel_clusters": ("image_id", "superpixel_id"),
     "centroids": ("cluster_id",),
     "superpixel_scores": ("image_id", "superpixel_id"),
@@ -233,6 +264,10 @@ SORT_KEYS: Mapping[str, tuple[str, ...]] = {
     "quarantine": ("image_id",),
     "pixel_requests": ("image_id", "rank"),
 }
+
+
+ROW_BY_ROW = frozenset({"backbone_features"})
+"""Tables of which one row is read at a time: a row group each, as fast to read as raw bytes."""
 
 
 def schema(name: str) -> pa.Schema:
@@ -290,10 +325,16 @@ def encode(name: str, table: pa.Table, *, key: str) -> bytes:
         "madbal.schema_version": str(SCHEMA_VERSION),
         "madbal.key": key,
     }
+    layout: dict[str, Any] = {"compression": "zstd"}
+    if name in ROW_BY_ROW:
+        layout = {
+            "compression": "none",
+            "row_group_size": 1,
+            "use_dictionary": False,
+            "write_statistics": False,
+        }
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table.replace_schema_metadata(metadata), sink, compression="zstd", store_schema=True
-    )
+    pq.write_table(table.replace_schema_metadata(metadata), sink, store_schema=True, **layout)
     return sink.getvalue().to_pybytes()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,11 @@ from torch import Tensor
 
 from madbal_ray import rng
 from madbal_ray.arrays import RGBImage
-from madbal_ray.config.training import TrainConfig
+from madbal_ray.config.training import PhaseConfig, TrainConfig
+from madbal_ray.errors import ConfigError
 from madbal_ray.labels.labeled_points import LabeledPoints
 from madbal_ray.pool.reader import map_ahead
-from madbal_ray.training.augment import Augmentation, draw_augmentation
+from madbal_ray.training.augment import Augmentation, augment_images, draw_augmentation
 from madbal_ray.training.image_cache import ImageCache
 from madbal_ray.vision.geometry import inside, transform_points
 from madbal_ray.vision.grids import move_points
@@ -24,18 +27,16 @@ PLAIN_VIEW = "augmented"
 """The view that every objective has; its stream of augmentations is the image's own."""
 
 
-@dataclass
-class TrainBatch:
-    """One worker's part of a batch, before augmentation of the pixels.
+@dataclass(kw_only=True)
+class TrainBatch(abc.ABC):
+    """One worker's part of a batch: what the network sees, and the labelled points on it.
 
     Attributes:
-        images: decoded images, uint8 [h, w, 3]; sizes may differ when they are cropped.
-        batch, y, x: points on the crop, possibly fractional.
+        crop: height and width of the grid that the points lie on.
+        batch, y, x: which input a point belongs to, and where it lies, possibly fractional.
         is_target, is_boundary: phase II only.
     """
 
-    images: list[RGBImage]
-    augmentations: list[Augmentation]
     crop: tuple[int, int]
     batch: Tensor
     y: Tensor
@@ -43,6 +44,26 @@ class TrainBatch:
     class_id: Tensor
     is_target: Tensor | None
     is_boundary: Tensor | None
+
+    @abc.abstractmethod
+    def inputs(self, device: torch.device) -> Tensor | tuple[Tensor, ...]:
+        """Return what the network takes."""
+
+
+@dataclass(kw_only=True)
+class ImageBatch(TrainBatch):
+    """Images, before augmentation of their pixels.
+
+    Attributes:
+        images: decoded images, uint8 [h, w, 3]; sizes may differ when they are cropped.
+    """
+
+    images: list[RGBImage]
+    augmentations: list[Augmentation]
+
+    def inputs(self, device: torch.device) -> Tensor:
+        """Return the augmented, normalised crops."""
+        return augment_images(self.images, self.augmentations, self.crop, device)
 
 
 @dataclass(frozen=True)
@@ -52,6 +73,31 @@ class _Loaded:
     index: int
     picture: RGBImage
     augmentations: list[Augmentation]
+
+
+def check_views(views: Sequence[str]) -> None:
+    """Refuse an objective that needs augmented views where nothing is augmented.
+
+    Raises:
+        ConfigError: there is more than the plain view.
+    """
+    if tuple(views) != (PLAIN_VIEW,):
+        raise ConfigError(
+            f"the objective needs the views {', '.join(views)} of every image, and a frozen "
+            "backbone's features are those of one: set model.train_backbone: true"
+        )
+
+
+def cut_epoch(
+    generator: np.random.Generator, count: int, batch_size: int, *, rank: int, world_size: int
+) -> np.ndarray:
+    """Return the items of this worker's batches of an epoch, [batches, batch_size / world_size].
+
+    Every item comes once; the last batch is filled up from the epoch's start.
+    """
+    batches = -(-count // batch_size)
+    filled = np.resize(generator.permutation(count), batches * batch_size)
+    return filled.reshape(batches, world_size, batch_size // world_size)[:, rank]
 
 
 @dataclass(kw_only=True)
@@ -65,9 +111,22 @@ class BatchMaker:
     round_index: int
     threads: int
 
+    @property
+    def num_points(self) -> int:
+        """Return the labelled pixels."""
+        return len(self.points.y)
+
+    def batch_size(self, settings: PhaseConfig) -> int:
+        """Return the images of a batch, over all workers."""
+        return settings.batch_size
+
     def num_batches(self, batch_size: int) -> int:
         """Return the batches of an epoch; the last is filled up from the epoch's start."""
         return -(-len(self.points.images) // batch_size)
+
+    def num_steps(self, settings: PhaseConfig) -> int:
+        """Return the batches of a phase."""
+        return settings.epochs * self.num_batches(settings.batch_size)
 
     def epoch(
         self,
@@ -84,11 +143,10 @@ class BatchMaker:
         Args:
             views: the same images under augmentations of their own.
         """
-        count = len(self.points.images)
-        order = rng.stream(self.seed, "shuffle", self.round_index, phase, epoch).permutation(count)
-        total = self.num_batches(batch_size) * batch_size
-        filled = np.resize(order, total).reshape(-1, world_size, batch_size // world_size)
-        members = [int(index) for row in filled[:, rank] for index in row]
+        generator = rng.stream(self.seed, "shuffle", self.round_index, phase, epoch)
+        cut = cut_epoch(
+            generator, len(self.points.images), batch_size, rank=rank, world_size=world_size
+        )
 
         def load(index: int) -> _Loaded:
             image = self.points.images[index]
@@ -108,13 +166,10 @@ class BatchMaker:
                 )
             return _Loaded(index, picture, drawn)
 
-        size = batch_size // world_size
-        window: list[_Loaded] = []
-        for item in map_ahead(load, members, threads=self.threads, ahead=2 * size):
-            window.append(item)
-            if len(window) == size:
-                yield [self._collate(window, view) for view in range(len(views))]
-                window = []
+        size = cut.shape[1]
+        loaded = map_ahead(load, cut.ravel().tolist(), threads=self.threads, ahead=2 * size)
+        while window := list(islice(loaded, size)):
+            yield [self._collate(window, view) for view in range(len(views))]
 
     def _collate(self, items: list[_Loaded], view: int) -> TrainBatch:
         crop = self.config.crop or items[0].picture.shape[:2]
@@ -144,7 +199,7 @@ class BatchMaker:
             name: torch.from_numpy(np.concatenate(arrays)) if arrays else None
             for name, arrays in parts.items()
         }
-        return TrainBatch(
+        return ImageBatch(
             images=[item.picture for item in items],
             augmentations=[item.augmentations[view] for item in items],
             crop=(int(crop[0]), int(crop[1])),

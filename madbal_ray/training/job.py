@@ -32,11 +32,15 @@ from madbal_ray.state.stage_dir import FileRecord, StageDir
 from madbal_ray.training.batches import BatchMaker
 from madbal_ray.training.checkpoint import BestEpoch, Checkpoint
 from madbal_ray.training.image_cache import ImageCache
+from madbal_ray.training.input_batches import InputBatchMaker
 from madbal_ray.training.loss_prediction import ClassLossThresholds
-from madbal_ray.training.phase import PhaseTrainer
+from madbal_ray.training.phase import PhaseTrainer, num_epochs
+from madbal_ray.training.point_matrix import PointBatchMaker, read_point_matrix, record_matrix
 from madbal_ray.training.target_pass import record_points
 
 BEST_WEIGHTS = "best.safetensors"
+Maker = BatchMaker | InputBatchMaker | PointBatchMaker
+
 FEW_LABELS = 5
 """A class with fewer labels than this is reported (method 2)."""
 
@@ -47,6 +51,7 @@ class TrainRound:
 
     Attributes:
         labels: label stages of this round and all before it.
+        points: their stages `point_features`, where the head learns from points.
         previous: network of the round before, for `train.init: previous`.
         phases: where this round's network goes.
     """
@@ -57,6 +62,7 @@ class TrainRound:
     weights: PublishedWeights
     pool: Pool
     labels: tuple[StageDir, ...]
+    points: tuple[StageDir, ...]
     previous: TrainedPhases | None
     phases: TrainedPhases
     evaluation: EvaluateSplits
@@ -77,7 +83,7 @@ class TrainRound:
         devices = [context.device] if context.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             network = self._initial_network().to(context.device)
-            maker = self._batch_maker(read_labeled_points(self.pool, self.labels))
+            maker = self._batches(read_labeled_points(self.pool, self.labels), network)
             if self.config.train.compile:
                 network.compile()
             for phase, stage in self.phases:
@@ -85,7 +91,7 @@ class TrainRound:
                     self._train(phase, stage, network, maker, context)
                 _load(network, stage, phase.weights)
                 if phase is PHASE1 and not self.evaluation.output.is_done:
-                    self._evaluate(network, context)
+                    self._evaluate(network, maker, context)
 
     def _initial_network(self) -> SegmentationNetwork:
         network = build_network(
@@ -95,12 +101,37 @@ class TrainRound:
             seed=rng.derive_seed(self.config.seed, "network", self.round_index),
             supports=self.supports,
         )
+        if network.tap_norm is not None:
+            assert self.pool.tap_statistics is not None
+            rows = self.pool.tap_statistics.read_table("tap_statistics").to_pylist()
+            network.tap_norm.set_statistics(
+                *([torch.tensor(row[name]) for row in rows] for name in ("mean", "deviation"))
+            )
         for phase, stage in self.previous or ():
             _load(network, stage, phase.weights)
         return network
 
-    def _batch_maker(self, points: LabeledPoints) -> BatchMaker:
+    def _batches(self, points: LabeledPoints, network: SegmentationNetwork) -> Maker:
+        """Return what cuts the labels into batches: of images, of whole inputs, or of points."""
         resources = self.config.resources
+        if self.config.model.learns_from_points:
+            matrix = read_point_matrix(
+                self.pool,
+                points,
+                self.points,
+                network.backbone.channels,
+                memory_gib=resources.image_cache_gib,
+            )
+            return PointBatchMaker(
+                matrix=matrix, seed=self.config.seed, round_index=self.round_index
+            )
+        if not self.config.model.train_backbone:
+            return InputBatchMaker(
+                points=points,
+                pool=self.pool,
+                seed=self.config.seed,
+                round_index=self.round_index,
+            )
         return BatchMaker(
             points=points,
             cache=ImageCache(
@@ -119,22 +150,14 @@ class TrainRound:
         phase: PhaseSpec,
         stage: StageDir,
         network: SegmentationNetwork,
-        maker: BatchMaker,
+        maker: Maker,
         context: TrainContext,
     ) -> None:
         """Train one phase and commit it (rank 0)."""
         train = self.config.train
         thresholds = None
         if OBJECTIVES[phase.settings(train).objective].needs_targets:
-            thresholds = record_points(
-                network,
-                maker.points,
-                self.pool.reader,
-                context,
-                num_classes=self.pool.num_classes,
-                use_bf16=train.precision == "bf16",
-                threads=self.config.resources.decode_threads,
-            )
+            thresholds = self._record(network, maker, context)
         trainer = PhaseTrainer(
             config=self.config,
             round_index=self.round_index,
@@ -149,8 +172,19 @@ class TrainRound:
             )
         best = trainer.train(network)
         if context.rank == 0:
-            self._commit(phase, stage, network, len(maker.points.y), best, thresholds)
+            self._commit(phase, stage, network, maker.num_points, best, thresholds)
         context.barrier()
+
+    def _record(
+        self, network: SegmentationNetwork, maker: Maker, context: TrainContext
+    ) -> ClassLossThresholds:
+        """Record Y_L and delta of every labelled pixel; return tau."""
+        use_bf16 = self.config.train.precision == "bf16"
+        if isinstance(maker, PointBatchMaker):
+            return record_matrix(
+                network, maker, context, num_classes=self.pool.num_classes, use_bf16=use_bf16
+            )
+        return record_points(network, maker.points, self.pool, context, use_bf16=use_bf16)
 
     def _commit(
         self,
@@ -187,10 +221,11 @@ class TrainRound:
             for class_id, (count, threshold) in enumerate(pairs)
         ]
 
-    def _evaluate(self, network: SegmentationNetwork, context: TrainContext) -> None:
+    def _evaluate(self, network: SegmentationNetwork, maker: Maker, context: TrainContext) -> None:
         """Measure the last epoch of phase I, and the best one where it was asked for."""
         stage = self.phases.phase1
-        measured = [("last", self.config.train.phase1.epochs, PHASE1.weights)]
+        last_epoch = num_epochs(maker, self.config.train.phase1)
+        measured = [("last", last_epoch, PHASE1.weights)]
         best_epoch = stage.marker().summary["best_epoch"]
         if best_epoch:
             measured.append(("best", best_epoch, BEST_WEIGHTS))

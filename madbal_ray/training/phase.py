@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,11 +21,48 @@ from madbal_ray.models.network import SegmentationNetwork
 from madbal_ray.models.trained import PHASE1, PhaseSpec
 from madbal_ray.seams import OBJECTIVES
 from madbal_ray.state.stage_dir import StageDir
-from madbal_ray.training.augment import augment_images
-from madbal_ray.training.batches import BatchMaker, TrainBatch
+from madbal_ray.training.batches import TrainBatch
 from madbal_ray.training.checkpoint import BestEpoch, Checkpoint
 from madbal_ray.training.objectives import Objective, View
 from madbal_ray.training.optimizer import build_optimizer, rate_factor, scale_rates
+
+PROBE_SECONDS, PROBE_STEPS = 1.0, 40
+"""Most that a forecast spends on measuring a step, in time and in steps."""
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """What cuts the labels of a round into batches."""
+
+    def batch_size(self, settings: PhaseConfig) -> int:
+        """Return the items of a batch, over all workers."""
+        ...
+
+    def num_batches(self, batch_size: int) -> int:
+        """Return the batches of an epoch."""
+        ...
+
+    def num_steps(self, settings: PhaseConfig) -> int:
+        """Return the batches of a phase."""
+        ...
+
+    def epoch(
+        self,
+        phase: str,
+        epoch: int,
+        batch_size: int,
+        *,
+        rank: int,
+        world_size: int,
+        views: Sequence[str],
+    ) -> Iterator[Sequence[TrainBatch]]:
+        """Yield this worker's part of every batch of an epoch, once for each view."""
+        ...
+
+
+def num_epochs(maker: Batches, settings: PhaseConfig) -> int:
+    """Return how often a phase goes through the labels, a last part included."""
+    return -(-maker.num_steps(settings) // maker.num_batches(maker.batch_size(settings)))
 
 
 @dataclass(kw_only=True)
@@ -39,7 +78,7 @@ class PhaseTrainer:
     round_index: int
     phase: PhaseSpec
     stage: StageDir
-    maker: BatchMaker
+    maker: Batches
     context: TrainContext
     measure: Callable[[SegmentationNetwork], float] | None = None
 
@@ -47,6 +86,11 @@ class PhaseTrainer:
     def settings(self) -> PhaseConfig:
         """Return the phase's section of the configuration."""
         return self.phase.settings(self.config.train)
+
+    @property
+    def num_steps(self) -> int:
+        """Return the batches of the phase."""
+        return self.maker.num_steps(self.settings)
 
     def train(self, network: SegmentationNetwork) -> BestEpoch:
         """Train from the last checkpoint to the last epoch; return the best one measured.
@@ -63,7 +107,8 @@ class PhaseTrainer:
         first_epoch = checkpoint.restore(self.context.device)
         module = self.context.wrap(network)
         last_saved = time.monotonic()
-        for epoch in range(first_epoch, config.epochs):
+        epochs = num_epochs(self.maker, config)
+        for epoch in range(first_epoch, epochs):
             loss = self._epoch(module, optimizer, objective, epoch)
             if self.measure is not None:
                 best.offer(epoch + 1, self.measure(network), network)
@@ -73,13 +118,13 @@ class PhaseTrainer:
                     "round": self.round_index,
                     "phase": self.phase.name,
                     "epoch": epoch + 1,
-                    "epochs": config.epochs,
+                    "epochs": epochs,
                     "loss": loss,
                     "learning_rate": optimizer.param_groups[-1]["lr"],
                 }
             )
             is_due = time.monotonic() - last_saved >= self.config.resources.checkpoint_seconds
-            if self.context.rank == 0 and is_due and epoch + 1 < config.epochs:
+            if self.context.rank == 0 and is_due and epoch + 1 < epochs:
                 checkpoint.save(epoch + 1)
                 last_saved = time.monotonic()
         return best
@@ -89,13 +134,13 @@ class PhaseTrainer:
         network.set_phase(self.phase.name)
         optimizer = build_optimizer(network, self.settings)
         objective = self._objective()
-        seconds = 0.0
-        for epoch in range(2):
+        seconds: list[float] = []
+        while len(seconds) < 2 or (sum(seconds) < PROBE_SECONDS and len(seconds) < PROBE_STEPS):
             started = time.perf_counter()
-            views = next(self._batches(objective, epoch))
+            views = next(self._batches(objective, len(seconds)))
             self._step(network, optimizer, objective, views, progress=0.0).item()
-            seconds = time.perf_counter() - started
-        return seconds
+            seconds.append(time.perf_counter() - started)
+        return float(np.median(seconds[1:]))
 
     def _objective(self) -> Objective:
         name = self.settings.objective
@@ -111,7 +156,7 @@ class PhaseTrainer:
         return self.maker.epoch(
             self.phase.name,
             epoch,
-            self.settings.batch_size,
+            self.maker.batch_size(self.settings),
             rank=self.context.rank,
             world_size=self.context.world_size,
             views=objective.views,
@@ -125,18 +170,18 @@ class PhaseTrainer:
         epoch: int,
     ) -> float:
         config, context = self.settings, self.context
-        steps = self.maker.num_batches(config.batch_size)
+        steps, total = self.maker.num_batches(self.maker.batch_size(config)), self.num_steps
         torch.manual_seed(
             rng.derive_seed(
                 self.config.seed, "torch", self.round_index, self.phase.name, epoch, context.rank
             )
         )
         losses = []
-        for step, views in enumerate(self._batches(objective, epoch)):
-            done = epoch * steps + step
-            scale_rates(optimizer, rate_factor(config, done, steps))
-            progress = done / (steps * config.epochs)
-            losses.append(self._step(module, optimizer, objective, views, progress=progress))
+        first = epoch * steps
+        batches = islice(self._batches(objective, epoch), total - first)
+        for done, views in enumerate(batches, start=first):
+            scale_rates(optimizer, rate_factor(config, done, steps, total=total))
+            losses.append(self._step(module, optimizer, objective, views, progress=done / total))
         mean_loss = float(torch.stack(losses).mean())
         if not np.isfinite(mean_loss):
             raise NumericalError(
@@ -166,8 +211,8 @@ class PhaseTrainer:
 
     def _look(self, module: nn.Module, batch: TrainBatch, *, supports: bool) -> View:
         device = self.context.device
-        pixels = augment_images(batch.images, batch.augmentations, batch.crop, device)
+        inputs = batch.inputs(device)
         with torch.autocast(
             device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16"
         ):
-            return View(module(pixels, supports=supports), batch)
+            return View(module(inputs, supports=supports), batch)

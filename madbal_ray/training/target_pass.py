@@ -7,27 +7,25 @@ import torch
 
 from madbal_ray.engine.workers import TrainContext
 from madbal_ray.labels.labeled_points import LabeledPoints
+from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.models.network import SegmentationNetwork
-from madbal_ray.pool.reader import ImageReader, map_ahead
+from madbal_ray.pool.prepared import Pool
+from madbal_ray.pool.reader import map_ahead
 from madbal_ray.training.loss_prediction import (
     ClassLossThresholds,
     class_loss_thresholds,
     loss_targets,
 )
 from madbal_ray.training.point_loss import point_cross_entropy
-from madbal_ray.vision.boundary import boundary_map
-from madbal_ray.vision.normalize import normalize_images
 
 
 def record_points(
     network: SegmentationNetwork,
     points: LabeledPoints,
-    reader: ImageReader,
+    pool: Pool,
     context: TrainContext,
     *,
-    num_classes: int,
     use_bf16: bool,
-    threads: int,
 ) -> ClassLossThresholds:
     """Fill in `points.is_target` and `points.is_boundary`; return tau of every class.
 
@@ -40,17 +38,17 @@ def record_points(
     network.set_phase("eval")
     mine = range(context.rank, len(points.images), context.world_size)
     decoded = map_ahead(
-        lambda index: reader.on_both_grids(points.images[index]),
+        lambda index: pool.input_and_boundary(points.images[index]),
         mine,
-        threads=threads,
-        ahead=2 * threads,
+        threads=pool.threads,
+        ahead=2 * pool.threads,
     )
     recorded = []
-    for index, (input_image, work_image) in zip(mine, decoded, strict=True):
+    for index, (inputs, boundary) in zip(mine, decoded, strict=True):
         rows = points.of_image(index)
         y, x = points.y[rows].astype(np.int64), points.x[rows].astype(np.int64)
         with torch.inference_mode():
-            images = normalize_images(torch.from_numpy(input_image[None]).to(context.device))
+            images = stack_inputs([inputs], context.device)
             with torch.autocast(context.device.type, torch.bfloat16, enabled=use_bf16):
                 logits = network(images, supports=False).logits
             loss = point_cross_entropy(
@@ -59,10 +57,10 @@ def record_points(
                 point_y=torch.from_numpy(y).to(context.device),
                 point_x=torch.from_numpy(x).to(context.device),
                 point_class=torch.from_numpy(points.class_id[rows]).to(context.device),
-                height=work_image.shape[0],
-                width=work_image.shape[1],
+                height=boundary.shape[0],
+                width=boundary.shape[1],
             )
-        recorded.append((index, loss.cpu().numpy(), boundary_map(work_image)[y, x]))
+        recorded.append((index, loss.cpu().numpy(), boundary[y, x]))
 
     losses = np.zeros(len(points.y), np.float32)
     is_boundary = np.zeros(len(points.y), bool)
@@ -71,7 +69,7 @@ def record_points(
             losses[points.of_image(index)] = loss
             is_boundary[points.of_image(index)] = boundary
     thresholds = class_loss_thresholds(
-        loss=losses, class_id=points.class_id, num_classes=num_classes
+        loss=losses, class_id=points.class_id, num_classes=pool.num_classes
     )
     points.is_target = loss_targets(loss=losses, class_id=points.class_id, thresholds=thresholds)
     points.is_boundary = is_boundary

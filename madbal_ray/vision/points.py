@@ -37,6 +37,8 @@ def sample_points(
             f"{len(point_x)}; expected one entry a point in each"
         )
     _, _, map_height, map_width = maps.shape
+    if map_height == map_width == 1:  # a map of one pixel is the same everywhere
+        return maps[:, :, 0, 0].index_select(0, point_batch.long()).float()
     y = move_points(point_y, height, map_height).clamp(0, map_height - 1)
     x = move_points(point_x, width, map_width).clamp(0, map_width - 1)
     top, left = y.floor(), x.floor()

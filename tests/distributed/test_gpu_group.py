@@ -108,15 +108,15 @@ def test_several_members_without_nccl_say_what_to_install(ray_session, tmp_path)
 
 @pytest.mark.ray
 def test_a_whole_pool_jobs_own_error_comes_out_as_it_is(ray_session, tmp_path):
-    from madbal_ray.distributed.selection_actor import SelectionActors
+    from madbal_ray.distributed.job_actors import JobActors
 
     class Refused(Job):
         def run(self):
             raise PoolError("too few")
 
-    actors = SelectionActors(1)
+    actors = JobActors(1)
     with pytest.raises(PoolError, match=r"^too few$"):
-        actors.call(Refused(tmp_path, None))
+        actors.call("call", "centroids", Refused(tmp_path, None))
     actors.stop()
 
 

@@ -9,6 +9,7 @@ import math
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import load as load_safetensors
 
 from madbal_ray.state.stage_dir import table_path
@@ -19,13 +20,21 @@ NUM_ROWS = 24
 DIGITS = 5
 
 
+HALF_FLOATS = {"taps", "features"}
+"""Columns of bytes that are float16 values."""
+
+OF_FROZEN = {"backbone_features", "tap_statistics", "point_features", "phase1", "phase2", "score"}
+"""Stages that a frozen backbone changes; all others are the tiny run's."""
+
+
 def places():
-    """Yield stage and round of everything a tiny run of two rounds completes."""
-    for name in stages_of("pool"):
-        yield name, None
-    for round_index in (0, 1):
-        for name in stages_of("round"):
-            yield name, round_index
+    """Yield run, stage and round of what two tiny runs of two rounds complete."""
+    pool = [(name, None) for name in stages_of("pool")]
+    rounds = [(name, index) for index in (0, 1) for name in stages_of("round")]
+    for name, round_index in pool + rounds:
+        yield "tiny", name, round_index
+        if name in OF_FROZEN:
+            yield "frozen", name, round_index
 
 
 def record(run, name, round_index):
@@ -42,7 +51,7 @@ def record(run, name, round_index):
         shards = sorted(int(Path(path).stem) for path in files if path == table_path(table, 0))
         rows = stage.read_table(table, shards or None).slice(0, NUM_ROWS)
         found["tables"][table] = {
-            column: [_plain(value) for value in rows[column].to_pylist()]
+            column: [_plain(value, column) for value in rows[column].to_pylist()]
             for column in rows.column_names
         }
     for path in stage.marker().paths:
@@ -56,7 +65,10 @@ def record(run, name, round_index):
     return found
 
 
-def _plain(value):
+def _plain(value, column=""):
+    if column in HALF_FLOATS:
+        values = np.frombuffer(value, np.float16).astype(np.float64)
+        return {"bytes": len(value), "norm": round(float(np.linalg.norm(values)), DIGITS)}
     if isinstance(value, bytes):
         return {"bytes": len(value), "sum": sum(value)}
     if isinstance(value, float):
@@ -66,24 +78,30 @@ def _plain(value):
     return value
 
 
-def file_of(name, round_index):
+def file_of(run, name, round_index):
     """Return the golden file of a stage."""
-    return FOLDER / (f"{name}.json" if round_index is None else f"{round_index}-{name}.json")
+    parts = [] if run == "tiny" else [run]
+    parts += [name] if round_index is None else [str(round_index), name]
+    return FOLDER / f"{'-'.join(parts)}.json"
 
 
 def main() -> None:
-    """Write all golden files from a fresh run."""
+    """Write all golden files from fresh runs."""
     import madbal_ray
-    from tests.conftest import tiny_config
+    from tests.conftest import frozen_config, tiny_config
 
     with tempfile.TemporaryDirectory() as folder:
-        run = madbal_ray.run(tiny_config(), run_dir=f"{folder}/run", engine="local")
-        for name, round_index in places():
-            values = record(run, name, round_index)
+        runs = {
+            name: madbal_ray.run(config, run_dir=f"{folder}/{name}", engine="local")
+            for name, config in (("tiny", tiny_config()), ("frozen", frozen_config()))
+        }
+        for place in places():
+            run, name, round_index = place
+            values = record(runs[run], name, round_index)
             if values is not None:
                 text = json.dumps(values, separators=(",", ":"), sort_keys=True)
-                file_of(name, round_index).write_text(text + "\n")
-                print(file_of(name, round_index).name, len(text))
+                file_of(*place).write_text(text + "\n")
+                print(file_of(*place).name, len(text))
 
 
 if __name__ == "__main__":

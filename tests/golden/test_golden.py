@@ -25,7 +25,14 @@ def is_close(golden, value):
         return math.isclose(golden, value, rel_tol=RELATIVE)
     if isinstance(golden, list) and isinstance(value, list) and len(golden) == len(value):
         return all(is_close(a, b) for a, b in zip(golden, value, strict=True))
+    if isinstance(golden, dict) and isinstance(value, dict) and golden.keys() == value.keys():
+        return all(is_close(golden[key], value[key]) for key in golden)
     return golden == value
+
+
+@pytest.fixture(scope="session")
+def runs(tiny_run, frozen_run):
+    return {"tiny": tiny_run, "frozen": frozen_run}
 
 
 def odd_values(golden, values):
@@ -34,10 +41,10 @@ def odd_values(golden, values):
     ]
 
 
-@pytest.mark.parametrize(("name", "round_index"), GOLDEN)
-def test_a_stage_writes_what_it_wrote(tiny_run, name, round_index):
-    golden = json.loads(file_of(name, round_index).read_text())
-    now = record(tiny_run, name, round_index)
+@pytest.mark.parametrize(("run", "name", "round_index"), GOLDEN)
+def test_a_stage_writes_what_it_wrote(runs, run, name, round_index):
+    golden = json.loads(file_of(run, name, round_index).read_text())
+    now = record(runs[run], name, round_index)
     advice = (
         f"stage {name} writes other values than its golden file says: raise the stage's revision "
         "in madbal_ray/state/stages.py and run `python -m tests.golden.record`, or mend"
@@ -60,6 +67,6 @@ def test_a_stage_writes_what_it_wrote(tiny_run, name, round_index):
     assert not odd, f"weights {odd}: {advice}"
 
 
-def test_every_stage_of_a_run_has_a_golden_file(tiny_run):
-    done = [place for place in places() if tiny_run.run_dir.find(*place) is not None]
+def test_every_stage_of_a_run_has_a_golden_file(runs):
+    done = [place for place in places() if runs[place[0]].run_dir.find(*place[1:]) is not None]
     assert done == GOLDEN

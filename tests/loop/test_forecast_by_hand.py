@@ -8,7 +8,10 @@ import torch
 
 from madbal_ray.config.file import load_config
 from madbal_ray.loop import forecast as module
-from madbal_ray.loop.forecast import StageForecast, _Probe, _timed
+from madbal_ray.loop import probe as probe_module
+from madbal_ray.loop.forecast import Forecast, StageForecast, forecast_stages
+from madbal_ray.loop.probe import Probe, timed
+from madbal_ray.models.network import build_network
 from madbal_ray.models.trained import PHASE1, PHASE2
 from madbal_ray.state.storage import Folder
 from madbal_ray.training.phase import PhaseTrainer
@@ -46,16 +49,16 @@ def probe_of(tmp_path, monkeypatch, **changes):
             label_map[0, 0] = 9  # ten superpixels
             return label_map
 
-    def timed(work):
+    def known(work):
         return FORWARD, work()
 
     network = ByHand(colours_are_logits)
     monkeypatch.setattr(module, "build_network", lambda *args, **options: network)
     monkeypatch.setattr(module, "EmbedSuperpixels", Embedder)
     monkeypatch.setattr(module, "SegmentImages", Segmenter)
-    monkeypatch.setattr(module, "_timed", timed)
-    monkeypatch.setattr(_Probe, "_decode", probe_decode)
-    monkeypatch.setattr(_Probe, "_score", lambda self, *args: SCORE)
+    monkeypatch.setattr(module, "timed", known)
+    monkeypatch.setattr(Probe, "decode", probe_decode)
+    monkeypatch.setattr(Probe, "score", lambda self, *args: SCORE)
     monkeypatch.setattr(PhaseTrainer, "step_seconds", lambda self, network: STEP[self.phase.name])
     options = {
         "num_rounds": 3,
@@ -65,15 +68,15 @@ def probe_of(tmp_path, monkeypatch, **changes):
         "resources": {"scoring_workers": 2, "decode_threads": 2},
     }
     config = load_config(tiny_config(**(options | changes)))
-    return _Probe(config, Folder(tmp_path), torch.device("cpu"))
+    return Probe(config, Folder(tmp_path), torch.device("cpu"))
 
 
 def seconds_of(found):
-    return {one.stage: one.seconds for one in found.stages}
+    return {one.stage: one.seconds for one in found}
 
 
 def test_training_takes_epochs_times_steps_times_rounds(tmp_path, monkeypatch):
-    found = seconds_of(probe_of(tmp_path, monkeypatch).forecast())
+    found = seconds_of(forecast_stages(probe_of(tmp_path, monkeypatch)))
     assert found["train phase I"] == 3 * 11 * 2 * 0.5  # 7 images make 2 batches of 4
     assert found["train phase II"] == 3 * 5 * 4 * 0.25  # and 4 of 2
 
@@ -81,43 +84,76 @@ def test_training_takes_epochs_times_steps_times_rounds(tmp_path, monkeypatch):
 def test_training_workers_share_a_step(tmp_path, monkeypatch):
     probe = probe_of(tmp_path, monkeypatch, train__num_workers=2)
     network = ByHand(colours_are_logits)
-    inputs, works = probe._resize(probe._decode()[1])
-    maker = probe._batch_maker(inputs, works)
-    assert probe._train(network, maker, PHASE1) == 3 * 11 * 2 * 0.5 / 2
-    assert probe._train(network, maker, PHASE2) == 3 * 5 * 4 * 0.25 / 2
+    inputs, works = probe.resize(probe.decode()[1])
+    maker = probe.batch_maker(ByHand(None), inputs, works, inputs)
+    assert probe.train(network, maker, PHASE1) == 3 * 11 * 2 * 0.5 / 2
+    assert probe.train(network, maker, PHASE2) == 3 * 5 * 4 * 0.25 / 2
 
 
 def test_the_pool_is_prepared_once_and_scored_in_every_round_but_the_first(tmp_path, monkeypatch):
-    found = probe_of(tmp_path, monkeypatch).forecast()
+    found = forecast_stages(probe_of(tmp_path, monkeypatch))
     seconds = seconds_of(found)
     assert seconds["images"] == 7 * DECODE / 2 / 2
     assert seconds["superpixels"] == 7 * (DECODE + FORWARD) / 2
     assert seconds["superpixel_features"] == 7 * (DECODE + FORWARD) / 2
     assert seconds["evaluate"] == 3 * 4 * (DECODE + FORWARD)
     assert seconds["score"] == 2 * 7 * SCORE / 2
-    num_bytes = {one.stage: one.num_bytes for one in found.stages}
+    num_bytes = {one.stage: one.num_bytes for one in found}
     assert num_bytes["superpixels"] == 7 * 48 * 64 * 2 / 8
     assert num_bytes["superpixel_features"] == 7 * 160
     assert num_bytes["score"] == 2 * 7 * 10 * 40
-    assert found.num_images == 7
 
 
 def test_decoding_that_is_slower_than_the_network_decides(tmp_path, monkeypatch):
     probe = probe_of(tmp_path, monkeypatch)
-    monkeypatch.setattr(_Probe, "_score", lambda self, *args: 0.5)
-    assert seconds_of(probe.forecast())["score"] == 2 * 7 * DECODE / 2
+    monkeypatch.setattr(Probe, "score", lambda self, *args: 0.5)
+    assert seconds_of(forecast_stages(probe))["score"] == 2 * 7 * DECODE / 2
 
 
 def test_a_single_round_scores_nothing(tmp_path, monkeypatch):
-    found = seconds_of(probe_of(tmp_path, monkeypatch, num_rounds=1).forecast())
+    found = seconds_of(forecast_stages(probe_of(tmp_path, monkeypatch, num_rounds=1)))
     assert "score" not in found
     assert found["train phase I"] == 11 * 2 * 0.5
 
 
+FROZEN = {"model": {"train_backbone": False, "head": "hypercolumn", "hidden": 8}}
+TAPS = 2 * (12 * 16 * 24 + 6 * 8 * 32 + 3 * 4 * 96 + 3 * 4 * 320)
+
+
+def frozen_stages(tmp_path, monkeypatch, **changes):
+    probe = probe_of(tmp_path, monkeypatch, **(FROZEN | changes))
+    network = build_network(probe.config.model, 11, weights=None, seed=0)
+    monkeypatch.setattr(module, "build_network", lambda *args, **options: network)
+    return {one.stage: one for one in forecast_stages(probe)}
+
+
+def test_features_of_a_frozen_backbone_are_computed_once_and_spare_decoding(tmp_path, monkeypatch):
+    found = frozen_stages(tmp_path, monkeypatch)
+    assert found["backbone_features"].seconds == 11 * (DECODE + FORWARD) / 2
+    assert found["backbone_features"].num_bytes == 11 * TAPS
+    assert found["evaluate"].seconds == 3 * 4 * FORWARD
+    assert found["score"].seconds == 2 * 7 * SCORE / 2
+
+
+def test_features_that_do_not_fit_cost_nothing_and_spare_nothing(tmp_path, monkeypatch):
+    never = {"pool": {"shard_images": 2, "features_cache": "never"}}
+    found = frozen_stages(tmp_path, monkeypatch, **never)
+    assert found["backbone_features"].seconds == found["backbone_features"].num_bytes == 0
+    assert found["evaluate"].seconds == 3 * 4 * (DECODE + FORWARD)
+
+
+def test_steps_over_points_are_counted_as_given_or_by_epochs(tmp_path, monkeypatch):
+    given = {"train__phase1": {"steps": 30}, "train__phase2": settings(5, 2) | {"batch_points": 10}}
+    found = frozen_stages(tmp_path, monkeypatch, **given)
+    assert found["train phase I"].seconds == 3 * 30 * 0.5
+    # 7 images x (5, 10, 15) points make 4, 7 and 11 batches of 10
+    assert found["train phase II"].seconds == 5 * (4 + 7 + 11) * 0.25
+
+
 def test_every_probed_image_has_as_many_points_as_a_round_asks_for(tmp_path, monkeypatch):
     probe = probe_of(tmp_path, monkeypatch)
-    inputs, works = probe._resize(probe._decode()[1])
-    points = probe._batch_maker(inputs, works).points
+    inputs, works = probe.resize(probe.decode()[1])
+    points = probe.batch_maker(ByHand(None), inputs, works, inputs).points
     assert points.start.tolist() == [0, 5, 10]
     assert len({(int(y), int(x)) for y, x in zip(points.y[:5], points.x[:5], strict=True)}) == 5
     assert [image.work_height for image in points.images] == [48, 48]
@@ -125,21 +161,28 @@ def test_every_probed_image_has_as_many_points_as_a_round_asks_for(tmp_path, mon
 
 def test_seconds_are_those_of_one_result(monkeypatch):
     clock = iter([10.0, 16.0])
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    assert _timed(lambda: ["a", "b", "c"]) == (2.0, ["a", "b", "c"])
+    monkeypatch.setattr(probe_module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert timed(lambda: ["a", "b", "c"]) == (2.0, ["a", "b", "c"])
 
 
 def test_the_whole_is_the_sum_in_words():
-    found = module.Forecast(
-        [StageForecast("images", 60.0, 2**20), StageForecast("score", 3600.0, 2**21)],
+    found = Forecast(
+        [
+            StageForecast("images", 60.0, 2**20),
+            StageForecast("evaluate", 240.0, rounds=4),
+            StageForecast("score", 3600.0, 2**21, 3),
+        ],
         7,
         "cpu",
         2**30,
     )
-    assert found.lines()[-3:] == [
+    assert found.round_seconds == 60 + 1200
+    assert found.lines()[-5:] == [
         "  images               1 min, 1.0 MiB",
+        "  evaluate             4 min",
         "  score                1 h 00 min, 2.0 MiB",
-        "  together             1 h 01 min, 3.0 MiB; the probe took 1.0 GiB of memory",
+        "  a round              21 min",
+        "  together             1 h 05 min, 3.0 MiB; the probe took 1.0 GiB of memory",
     ]
 
 

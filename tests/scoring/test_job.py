@@ -89,15 +89,20 @@ def job_of(
 USUAL = ((2, 3), (2, 3))
 
 
-def test_a_batch_holds_pictures_of_both_grids_superpixels_and_clusters(tmp_path):
+def test_a_batch_holds_pictures_delta_superpixels_and_clusters(tmp_path):
     job = job_of(tmp_path, [((4, 6), (2, 3))] * 2)
+    job.pool.reader.works["b"][:, 2] = 255
     found = job.run(3)
     (batch,) = job._stage.calls
     assert batch["image_id"] == ["a", "b"]
-    assert batch["input_image"].shape == (2, 4, 6, 3)
-    assert batch["input_image"][:, 0, 0, 0].tolist() == [0, 1]
-    assert [one.shape for one in batch["work_image"]] == [(2, 3, 3)] * 2
-    assert [one[0, 0, 0] for one in batch["work_image"]] == [100, 101]
+    assert [one.shape for one in batch["inputs"]] == [(4, 6, 3)] * 2
+    assert [one[0, 0, 0] for one in batch["inputs"]] == [0, 1]
+    # delta is read off the image on the working grid, whose last column is white in the second: the
+    # edge lies before it, and beyond the image its neighbours are repeated
+    assert [one.tolist() for one in batch["boundary"]] == [
+        [[False] * 3] * 2,
+        [[False, True, False]] * 2,
+    ]
     assert all(np.array_equal(one, TWO) for one in batch["label_map"])
     assert [one.tolist() for one in batch["cluster_id"]] == [[2, 7], [2, 7]]
     assert not np.any(batch["is_asked"])

@@ -58,16 +58,15 @@ def stage_of(scoring_plan, spec=None, say=colours_are_logits):
     return stage, network
 
 
-def call(stage, *, names=("a",), asked=(), maps=None, works=None, clusters=((4, 7),)):
+def call(stage, *, names=("a",), asked=(), maps=None, boundary=None, clusters=((4, 7),)):
     is_asked = np.zeros((2, 3), bool)
     for y, x in asked:
         is_asked[y, x] = True
     maps = maps or [TWO] * len(names)
-    size = maps[0].shape
     return stage(
         image_id=list(names),
-        input_image=np.zeros((len(names), *size, 3), np.uint8),
-        work_image=works or [np.zeros((*one.shape, 3), np.uint8) for one in maps],
+        inputs=[np.zeros((*one.shape, 3), np.uint8) for one in maps],
+        boundary=boundary or [np.zeros(one.shape, bool) for one in maps],
         label_map=maps,
         cluster_id=[np.array(one) for one in clusters] * (len(names) // len(clusters)),
         is_asked=[is_asked if one.shape == (2, 3) else np.zeros(one.shape, bool) for one in maps],
@@ -86,11 +85,11 @@ def test_boundary_pixels_are_weighed_by_the_boundary_channel_and_center_pixels_b
             error_logits=errors.repeat(count, 1, 1, 1),
         )
 
-    work = np.zeros((4, 6, 3), np.uint8)
-    work[:, 3:] = 255  # an edge between columns 2 and 3; columns 1 to 4 are boundary
+    is_boundary = np.zeros((4, 6), bool)
+    is_boundary[:, 1:5] = True
     label_map = np.array([[0, 1, 1, 1, 1, 0]] * 4, np.uint16)
     stage, network = stage_of(plan(score="madbal"), say=say)
-    found = call(stage, maps=[label_map], works=[work])
+    found = call(stage, maps=[label_map], boundary=[is_boundary])
     center, boundary = (
         math.log(3) * math.exp(1 / (1 + math.exp(-logit)))
         for logit in (center_logit, boundary_logit)
@@ -275,12 +274,12 @@ def test_the_mirrored_pass_is_mirrored_back():
         return NetworkOutput(column + pixels[:, None, :, :, 0], pixels)
 
     stage, network = stage_of(plan(), ScoreSpec(function, passes="flip"), say)
-    picture = np.zeros((1, 2, 3, 3), np.uint8)
-    picture[0, :, 0] = 30
+    picture = np.zeros((2, 3, 3), np.uint8)
+    picture[:, 0] = 30
     stage(
         image_id=["a"],
-        input_image=picture,
-        work_image=[np.zeros((2, 3, 3), np.uint8)],
+        inputs=[picture],
+        boundary=[np.zeros((2, 3), bool)],
         label_map=[TWO],
         cluster_id=[np.array([4, 7])],
         is_asked=[np.zeros((2, 3), bool)],

@@ -97,3 +97,44 @@ def test_skip_void_never_asks_void_pixels(data_folder, tmp_path):
     labels = run.table("labels").to_pandas()
     assert (labels["status"] == "labelled").all()
     assert len(labels) == 4 * 250
+
+
+def test_a_frozen_backbone_with_its_weights_learns_camvid_from_points(data_folder, tmp_path):
+    """Random features give 0.2; a head that did not learn would give less than 0.1."""
+    weights = data_folder / "weights" / "mobilenet_v2-imagenet.safetensors"
+    if not weights.exists():
+        pytest.skip("no ImageNet weights in the data folder")
+    source, root = data_folder / "camvid", tmp_path / "camvid"
+    root.mkdir()
+    for name in ("train", "val", "test"):
+        kept = (source / f"{name}.txt").read_text().splitlines()[:: 12 if name == "train" else 25]
+        (root / f"{name}.txt").write_text("\n".join(kept) + "\n")
+        (root / name).symlink_to(source / name)
+        (root / f"{name}annot").symlink_to(source / f"{name}annot")
+    run = madbal_ray.run(
+        {
+            "num_rounds": 1,
+            "data": {"name": "camvid", "root": str(root)},
+            "grids": {"input": [180, 240], "working": [180, 240]},
+            "model": {
+                "train_backbone": False,
+                "head": "hypercolumn",
+                "dropout": 0.3,
+                "weights": str(weights),
+            },
+            "train": {
+                name: {
+                    "steps": 150,
+                    "batch_points": 256,
+                    "optimizer": "adamw",
+                    "learning_rate": 0.004,
+                    "schedule": "one_cycle",
+                }
+                for name in ("phase1", "phase2")
+            },
+            "budget": {"initial_pixels_per_image": 20, "pixels_per_image": 10},
+        },
+        run_dir=tmp_path / "run",
+        engine="local",
+    )
+    assert run.metrics().query("split == 'test'")["miou"].iloc[0] > 0.25

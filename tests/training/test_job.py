@@ -31,6 +31,7 @@ class TwoParts(SegmentationNetwork):
 
     def __init__(self, first=0.0, second=0.0):
         torch.nn.Module.__init__(self)
+        self.tap_norm = None
         self.backbone, self.loss_module = torch.nn.Module(), torch.nn.Module()
         self.backbone.w = torch.nn.Parameter(torch.tensor([first]))
         self.loss_module.w = torch.nn.Parameter(torch.tensor([second]))
@@ -78,6 +79,7 @@ def job_of(tmp_path, *, phases=None, previous=None, **changes):
         weights=PublishedWeights("none", None),
         pool=pool,
         labels=(),
+        points=(),
         previous=previous,
         phases=phases or planned,
         evaluation=EvaluateSplits(
@@ -132,8 +134,8 @@ def calls(monkeypatch):
                 noted.append(("measured", self.measure(network)))
             return Trainer.best
 
-    def record(network, points, reader, context, *, num_classes, use_bf16, threads):
-        noted.append(("record", num_classes))
+    def record(network, points, pool, context, *, use_bf16):
+        noted.append(("record", pool.num_classes))
         return ClassLossThresholds(np.array([0.5, np.nan, 0.25]), np.array([5, 0, 4]))
 
     monkeypatch.setattr(job_module, "PhaseTrainer", Trainer)
@@ -154,7 +156,7 @@ def points_of(count):
 
 def train(job, phase, *, context=None):
     stage = job.phases.phase1 if phase is PHASE1 else job.phases.phase2
-    maker = job._batch_maker(points_of(7))
+    maker = job._batches(points_of(7), TwoParts())
     job._train(phase, stage, TwoParts(1.0, 2.0), maker, context or Worker())
     return stage
 
@@ -229,11 +231,12 @@ def test_the_last_epoch_is_measured_and_beside_it_the_best(tmp_path, monkeypatch
     )
     job = job_of(tmp_path, phases=trained(tmp_path, 5.0, 6.0), train__phase1__epochs=7)
     network = TwoParts(1.0, 2.0)
-    job._evaluate(network, Worker(rank=1, world_size=2))
+    maker = job._batches(points_of(7), network)
+    job._evaluate(network, maker, Worker(rank=1, world_size=2))
     assert measured == [("last", 7, (5.0, 2.0)), ("best", 2, (105.0, 2.0))]
     assert network.values == (5.0, 2.0)
     assert not job.evaluation.output.is_done
-    job._evaluate(network, Worker())
+    job._evaluate(network, maker, Worker())
     assert job.evaluation.output.is_done
 
 
@@ -250,7 +253,7 @@ def test_both_phases_are_trained_in_turn_and_the_evaluation_lies_between(
     monkeypatch.setattr(
         TrainRound,
         "_evaluate",
-        lambda self, network, context: steps.append(("evaluate", network.values)),
+        lambda self, network, maker, context: steps.append(("evaluate", network.values)),
     )
     monkeypatch.setattr(job_module, "read_labeled_points", lambda pool, labels: points_of(1))
 

@@ -7,7 +7,7 @@ import torch
 
 from madbal_ray.config.training import LossWeights, Phase2Config, PhaseConfig
 from madbal_ray.models.network import NetworkOutput
-from madbal_ray.training.batches import TrainBatch
+from madbal_ray.training.batches import ImageBatch
 from madbal_ray.training.objectives import CrossEntropy, LossPrediction, Objective, View
 from tests.hand_made import Worker
 
@@ -24,7 +24,7 @@ def constant(*values):
 def batch(points, crop=(2, 2)):
     """Make a batch of one image from (y, x, class, is_target, is_boundary)."""
     columns = list(zip(*points, strict=True)) or [()] * 5
-    return TrainBatch(
+    return ImageBatch(
         images=[],
         augmentations=[],
         crop=crop,

@@ -1,5 +1,7 @@
 """Steps of the optimizers against a literal loop, and learning rates over a phase."""
 
+import math
+
 import pytest
 import torch
 
@@ -89,3 +91,27 @@ def test_a_factor_is_of_the_base_rate_not_of_the_last(network):
     for factor in (0.5, 0.25):
         scale_rates(optimizer, factor)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.0125, 0.125])
+
+
+def test_one_cycle_rises_for_three_tenths_and_falls_to_nothing_by_cosines():
+    config = PhaseConfig(schedule="one_cycle")
+    factors = [rate_factor(config, step, 7, total=100) for step in range(100)]
+    assert factors[0] == pytest.approx(1 / 25)
+    assert factors[15] == pytest.approx((1 / 25 + 1) / 2)
+    assert factors[30] == pytest.approx(1.0)
+    assert factors[65] == pytest.approx(0.5, abs=1e-4)
+    end = 1 / 250_000 + (1 - 1 / 250_000) * (1 + math.cos(math.pi * 69 / 70)) / 2
+    assert factors[99] == pytest.approx(end)
+
+
+def test_adamw_decays_weights_apart_from_the_gradient():
+    network = build_network(ModelConfig(), 3, weights=None, seed=0)
+    network.set_phase("phase1")
+    weight = network.main_head.head.high_classifier.weight
+    before = weight.detach().clone()
+    optimizer = build_optimizer(
+        network, PhaseConfig(optimizer="adamw", learning_rate=0.1, weight_decay=0.5)
+    )
+    weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    assert torch.allclose(weight, before * (1 - 0.1 * 0.5))

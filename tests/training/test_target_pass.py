@@ -7,7 +7,14 @@ import pytest
 
 from madbal_ray.labels.labeled_points import LabeledPoints
 from madbal_ray.training.target_pass import record_points
-from tests.hand_made import ByHand, FromArrays, Worker, colours_are_logits, pool_image
+from tests.hand_made import (
+    ByHand,
+    FromArrays,
+    Worker,
+    colours_are_logits,
+    pool_image,
+    write_pool,
+)
 
 SIZE = (4, 6)
 NAMES = ("a", "b", "c")
@@ -38,7 +45,7 @@ def works():
     return pictures
 
 
-def record(context):
+def record(folder, context):
     every = [point for name in NAMES for point in POINTS[name]]
     points = LabeledPoints(
         images=[pool_image(name, grid=SIZE, work=SIZE) for name in NAMES],
@@ -49,9 +56,8 @@ def record(context):
     )
     network = ByHand(colours_are_logits)
     reader = FromArrays(inputs={name: colours(name) for name in NAMES}, works=works())
-    thresholds = record_points(
-        network, points, reader, context, num_classes=3, use_bf16=False, threads=1
-    )
+    pool = write_pool(folder, {0: points.images}, reader=reader)
+    thresholds = record_points(network, points, pool, context, use_bf16=False)
     return network, points, thresholds
 
 
@@ -64,9 +70,9 @@ def literal_losses():
     return losses
 
 
-def test_losses_are_the_cross_entropies_of_each_image_alone_in_eval_mode():
+def test_losses_are_the_cross_entropies_of_each_image_alone_in_eval_mode(tmp_path):
     context = Worker()
-    network, _, _ = record(context)
+    network, _, _ = record(tmp_path, context)
     assert network.phases == ["eval"]
     assert network.asked_for_supports == [False] * 3
     for name, shown in zip(NAMES, network.shown, strict=True):
@@ -75,8 +81,8 @@ def test_losses_are_the_cross_entropies_of_each_image_alone_in_eval_mode():
     assert found == pytest.approx(literal_losses(), rel=1e-5)
 
 
-def test_tau_is_the_mean_by_class_and_targets_are_at_least_it():
-    _, points, thresholds = record(Worker())
+def test_tau_is_the_mean_by_class_and_targets_are_at_least_it(tmp_path):
+    _, points, thresholds = record(tmp_path, Worker())
     losses, classes = literal_losses(), points.class_id.tolist()
     for class_id in (0, 1):
         members = [v for v, c in zip(losses, classes, strict=True) if c == class_id]
@@ -91,20 +97,20 @@ def test_tau_is_the_mean_by_class_and_targets_are_at_least_it():
     assert 0 < points.is_target.sum() < len(losses)
 
 
-def test_delta_is_read_off_the_image_on_the_working_grid():
-    _, points, _ = record(Worker())
+def test_delta_is_read_off_the_image_on_the_working_grid(tmp_path):
+    _, points, _ = record(tmp_path, Worker())
     expected = [abs(x - EDGE_AT[name] + 0.5) < 2 for name in NAMES for _, x, _ in POINTS[name]]
     assert expected == [False, True, False, False, True, False, True]
     assert points.is_boundary.tolist() == expected
 
 
-def test_two_workers_give_what_one_gives_in_the_same_order():
-    _, alone, tau = record(Worker())
+def test_two_workers_give_what_one_gives_in_the_same_order(tmp_path):
+    _, alone, tau = record(tmp_path, Worker())
     second = Worker(rank=1, world_size=2)
-    network, _, _ = record(second)
+    network, _, _ = record(tmp_path, second)
     assert len(network.shown) == 1
     assert np.array_equal(network.shown[0][0].numpy(), colours("b"))
-    _, both, tau_of_both = record(Worker(rank=0, world_size=2, others=second.gathered))
+    _, both, tau_of_both = record(tmp_path, Worker(rank=0, world_size=2, others=second.gathered))
     assert both.is_target.tolist() == alone.is_target.tolist()
     assert both.is_boundary.tolist() == alone.is_boundary.tolist()
     assert np.array_equal(tau_of_both.threshold, tau.threshold, equal_nan=True)

@@ -1,0 +1,185 @@
+"""Actors that stay and take jobs: started when first needed, replaced when they are lost.
+
+A process that has imported what it needs does the next stage at once. This module and the
+light jobs that pass through it never import torch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from madbal_ray.engine.contract import CallJob, ShardJob
+from madbal_ray.engine.shards import ShardWorker
+from madbal_ray.errors import MadbalError, StageError
+from madbal_ray.seams import load_plugins
+
+ATTEMPTS = 4
+QUEUED = 2
+"""Shards that wait at an actor, the one it works on among them, so that it never waits."""
+
+
+class JobActor:
+    """Runs whole-pool jobs and shards."""
+
+    def __init__(self, plugins: Sequence[str] = ()) -> None:
+        load_plugins(plugins)
+        self.key: str | None = None
+        self.worker: ShardWorker | None = None
+
+    def ping(self) -> None:
+        """Answer, once started."""
+
+    def call(self, job: CallJob) -> None:
+        """Run a whole-pool job."""
+        job.run()
+
+    def run_shard(self, job: ShardJob, shard_id: int) -> dict[str, Any]:
+        """Run one shard; the job is set up when its first shard arrives."""
+        if self.worker is None or self.key != job.output.key:
+            self.worker = self.key = None  # a half set-up job must not be taken for one
+            self.worker, self.key = ShardWorker(job), job.output.key
+        return self.worker.run(shard_id)
+
+
+class JobActors:
+    """A few actors of one kind.
+
+    Args:
+        kind: `JobActor` or a class derived from it.
+        arguments: of its constructor.
+        options: of Ray, what an actor reserves.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        kind: type[JobActor] = JobActor,
+        arguments: Sequence[Any] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.count = count
+        self.options: dict[str, Any] = {"num_cpus": 0, **(options or {})}
+        self._kind, self._arguments = kind, tuple(arguments)
+        self._ready: list[Any] = []
+        self._starting: dict[Any, Any] = {}
+
+    def start(self) -> None:
+        """Start the actors that are not there."""
+        remote: Any = ray.remote(**self.options)(self._kind)
+        while len(self._ready) + len(self._starting) < self.count:
+            actor = remote.remote(*self._arguments)
+            self._starting[actor.ping.remote()] = actor
+
+    def call(self, method: str, stage: str, *arguments: Any, attempts: int = ATTEMPTS) -> Any:
+        """Return what a method gives on one actor; on another one where that is lost.
+
+        Raises:
+            StageError: actors kept dying.
+            MadbalError: the job's own.
+        """
+        attempt = 1
+        while True:
+            self.start()
+            while not self._ready:
+                done, _ = ray.wait(list(self._starting))
+                self._welcome(done[0], stage)
+            actor = self._ready[0]
+            try:
+                return ray.get(getattr(actor, method).remote(*arguments))
+            except RayTaskError as error:
+                raise own_error(error, stage) from error
+            except RayActorError as error:
+                self._drop(actor)
+                if attempt == attempts:
+                    raise _kept_dying(stage, attempts, error) from None
+                attempt += 1
+
+    def map(self, job: ShardJob, shard_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """Run the shards of a job on all actors; a lost actor's shards run again.
+
+        Raises:
+            StageError: a shard's actors kept dying.
+        """
+        stage = job.output.stage
+        reference = ray.put(job)
+        pending = deque((shard_id, 1) for shard_id in shard_ids)
+        running: dict[Any, tuple[Any, int, int]] = {}
+        while pending or running:
+            self.start()
+            for _ in range(QUEUED):
+                for actor in self._ready:
+                    queued = sum(on is actor for on, _, _ in running.values())
+                    if pending and queued < QUEUED:
+                        shard_id, attempt = pending.popleft()
+                        result = actor.run_shard.remote(reference, shard_id)
+                        running[result] = (actor, shard_id, attempt)
+            # An actor that cannot start yet, for want of a node, holds up nobody.
+            waited = [*running, *self._starting]
+            done = ray.wait(waited)[0][0]
+            if done in self._starting:
+                self._welcome(done, stage)
+                continue
+            actor, shard_id, attempt = running.pop(done)
+            try:
+                row = ray.get(done)
+            except RayTaskError as error:
+                raise own_error(error, stage) from error
+            except RayActorError as error:
+                if attempt == ATTEMPTS:
+                    raise _kept_dying(stage, ATTEMPTS, error) from None
+                pending.append((shard_id, attempt + 1))
+                self._drop(actor)
+                continue
+            yield row
+
+    def stop(self) -> None:
+        """End the actors."""
+        for actor in (*self._ready, *self._starting.values()):
+            ray.kill(actor)
+        self._ready, self._starting = [], {}
+
+    def _welcome(self, ping: Any, stage: str) -> None:
+        """Take in an actor that has started."""
+        actor = self._starting.pop(ping)
+        try:
+            ray.get(ping)
+        except RayTaskError as error:
+            raise own_error(error, stage) from error
+        except RayActorError as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, RayTaskError):  # the constructor's own error, a plug-in's say
+                raise own_error(cause, stage) from error
+            return  # lost before it was of use; `start` makes another
+        self._ready.append(actor)
+
+    def _drop(self, actor: Any) -> None:
+        if actor in self._ready:
+            self._ready.remove(actor)
+            ray.kill(actor)
+
+
+def own_error(error: RayTaskError, stage: str | None = None) -> Exception:
+    """Return our own error without Ray's traceback around it; any other as Ray tells it.
+
+    Args:
+        stage: names the stage in any other error.
+    """
+    if isinstance(error.cause, MadbalError):
+        return error.cause
+    if stage is None:
+        return error
+    cause = error.cause
+    return StageError(f"stage {stage}: a Ray worker failed: {type(cause).__name__}: {cause}")
+
+
+def _kept_dying(stage: str, attempts: int, error: RayActorError) -> StageError:
+    return StageError(
+        f"stage {stage}: {attempts} workers in a row were lost, the last one: {error}; look at "
+        "the memory of the nodes, then start the same command again"
+    )

@@ -1,0 +1,250 @@
+"""A probe: every step of a round on a few images, timed on this machine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from madbal_ray.arrays import RGBImage
+from madbal_ray.config.schema import Config
+from madbal_ray.config.training import PhaseConfig
+from madbal_ray.data.dataset import Dataset
+from madbal_ray.data.members import read_image_bytes
+from madbal_ray.data.registry import data_root, open_dataset
+from madbal_ray.engine.workers import SingleWorker
+from madbal_ray.errors import BadImageError, PoolError
+from madbal_ray.evaluation.evaluate import batch_confusion
+from madbal_ray.labels.labeled_points import LabeledPoints
+from madbal_ray.models.inputs import stack_inputs
+from madbal_ray.models.network import SegmentationNetwork
+from madbal_ray.models.trained import PhaseSpec
+from madbal_ray.pool.features.stored_taps import NetworkInput, Taps
+from madbal_ray.pool.reader import PoolImage
+from madbal_ray.scoring.score_images import ScoreImages
+from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.storage import Folder
+from madbal_ray.strategies.strategy import resolve
+from madbal_ray.training.batches import BatchMaker
+from madbal_ray.training.image_cache import ImageCache
+from madbal_ray.training.input_batches import InputBatchMaker
+from madbal_ray.training.phase import Batches, PhaseTrainer
+from madbal_ray.training.point_matrix import PointBatchMaker, PointMatrix
+from madbal_ray.vision.boundary import boundary_map
+from madbal_ray.vision.decode import decode_image, resize_image
+from madbal_ray.vision.grids import grid_shape
+
+PROBED = 4
+PROBED_POINTS = 4096
+TRIED = 20
+"""Images looked at, at most, to find `PROBED` good ones."""
+
+Result = TypeVar("Result")
+
+
+class Probe:
+    """Times single steps of a configuration's run."""
+
+    def __init__(self, config: Config, folder: Folder, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.dataset: Dataset = open_dataset(config.data, folder)
+        self.root = data_root(config.data, folder)
+        self.pool = self.dataset.of_split(config.data.pool_split)
+        wanted = config.evaluation.splits
+        splits = wanted or [s for s in self.dataset.splits if s != config.data.pool_split]
+        self.num_evaluated = sum(len(self.dataset.of_split(split)) for split in splits)
+
+    def decode(self) -> tuple[float, list[np.ndarray]]:
+        """Return seconds per image and some decoded images, bad ones left out."""
+        step = max(1, len(self.pool) // TRIED)
+        pictures: list[np.ndarray] = []
+        started = time.perf_counter()
+        for record in self.pool[::step]:
+            try:
+                data = read_image_bytes(self.root, record.image_uri)
+                pictures.append(decode_image(data, max_pixels=self.config.data.max_pixels))
+            except (OSError, BadImageError):
+                continue
+            if len(pictures) == PROBED:
+                break
+        if not pictures:
+            raise PoolError(f"none of {TRIED} images of the pool could be decoded for the forecast")
+        return (time.perf_counter() - started) / len(pictures), pictures
+
+    def resize(self, pictures: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return the images on the input grid and on the working grid."""
+        grids = self.config.grids
+        inputs, works = (
+            [resize_image(image, *grid_shape(grid, *image.shape[:2])) for image in pictures]
+            for grid in (grids.input, grids.working)
+        )
+        return inputs, works
+
+    def taps(self, network: SegmentationNetwork, picture: np.ndarray) -> Taps:
+        """Return the features of one image as they are kept."""
+        with torch.inference_mode():
+            images = stack_inputs([picture], self.device)
+            assert isinstance(images, torch.Tensor)
+            taps = network.taps(images)
+        return tuple(tap[0].permute(1, 2, 0).contiguous().cpu().numpy() for tap in taps)
+
+    def batch_maker(
+        self,
+        network: SegmentationNetwork,
+        inputs: list[np.ndarray],
+        works: list[np.ndarray],
+        seen: Sequence[NetworkInput],
+    ) -> Batches:
+        """Return what makes batches of the probed images, with as many points as a round's."""
+        if self.config.model.learns_from_points:
+            return PointBatchMaker(
+                matrix=self._matrix(network.backbone.channels), seed=0, round_index=0
+            )
+        count = self.config.budget.initial_pixels_per_image
+        generator = np.random.default_rng(0)
+        images, parts = [], []
+        for index, (picture, work) in enumerate(zip(inputs, works, strict=True)):
+            size = (*work.shape[:2], *picture.shape[:2], *work.shape[:2])
+            images.append(PoolImage(str(index), "", None, *size))
+            pixels = work.shape[0] * work.shape[1]
+            number = pixels if count == "all" else min(count, pixels)
+            drawn = np.sort(generator.choice(pixels, number, replace=False))
+            parts.append(np.stack(np.divmod(drawn, work.shape[1])))
+        y, x = np.concatenate(parts, axis=1)
+        points = LabeledPoints(
+            images=images,
+            start=np.cumsum([0, *(part.shape[1] for part in parts)]),
+            y=y,
+            x=x,
+            class_id=generator.integers(0, self.dataset.num_classes, len(y)).astype(np.uint8),
+            is_target=generator.random(len(y)) < 0.5,
+            is_boundary=generator.random(len(y)) < 0.5,
+        )
+        if not self.config.model.train_backbone:
+            return InputBatchMaker(points=points, pool=_Probed(seen), seed=0, round_index=0)
+        return BatchMaker(
+            points=points,
+            cache=ImageCache(_Decoded(inputs), memory_gib=1.0, disk_gib=0.0),
+            config=self.config.train,
+            seed=0,
+            round_index=0,
+            threads=self.config.resources.decode_threads,
+        )
+
+    def train(self, network: SegmentationNetwork, maker: Batches, phase: PhaseSpec) -> float:
+        """Return the seconds of a phase in all rounds: a step of the trainer, many times."""
+        settings = phase.settings(self.config.train)
+        torch.set_num_threads(self.config.train.threads_per_worker)
+        trainer = PhaseTrainer(
+            config=self.config,
+            round_index=0,
+            phase=phase,
+            stage=StageDir(Folder("."), phase.name, "probe"),
+            maker=maker,
+            context=SingleWorker(self.device, lambda progress: None),
+        )
+        steps = sum(self._steps(settings, index) for index in range(self.config.num_rounds))
+        return steps * trainer.step_seconds(network) / self.config.train.num_workers
+
+    def _steps(self, settings: PhaseConfig, round_index: int) -> int:
+        """Return the batches of a phase in one round."""
+        if not self.config.model.learns_from_points:
+            return settings.epochs * math.ceil(len(self.pool) / settings.batch_size)
+        if settings.steps is not None:
+            return settings.steps
+        budget, most = self.config.budget, self.config.train.points_per_image
+        first = budget.initial_pixels_per_image
+        each = (most if first == "all" else min(first, most)) + round_index * min(
+            budget.pixels_per_image, most
+        )
+        return settings.epochs * math.ceil(len(self.pool) * each / settings.batch_points)
+
+    def _matrix(self, channels: tuple[int, ...]) -> PointMatrix:
+        """Return points of noise: how long a step takes hangs on their number alone."""
+        generator = np.random.default_rng(0)
+        return PointMatrix(
+            channels=channels,
+            features=generator.random((PROBED_POINTS, sum(channels))).astype(np.float16),
+            class_id=generator.integers(0, self.dataset.num_classes, PROBED_POINTS),
+            is_boundary=generator.random(PROBED_POINTS) < 0.5,
+            is_target=generator.random(PROBED_POINTS) < 0.5,
+        )
+
+    def measure(
+        self, network: SegmentationNetwork, seen: NetworkInput, picture: np.ndarray
+    ) -> torch.Tensor:
+        """Compare one prediction with a mask of the original image's size."""
+        truth = torch.zeros((1, *picture.shape[:2]), dtype=torch.uint8, device=self.device)
+        return batch_confusion(
+            network,
+            stack_inputs([seen], self.device),
+            truth,
+            num_classes=self.dataset.num_classes,
+            use_bf16=self.config.train.precision == "bf16",
+        ).cpu()
+
+    def score(
+        self,
+        network: SegmentationNetwork,
+        inputs: Sequence[NetworkInput],
+        works: list[np.ndarray],
+        maps: list[np.ndarray],
+    ) -> float:
+        """Return the seconds that scoring an image takes."""
+        config, strategy = self.config, resolve(self.config.strategy)
+        torch.set_num_threads(config.score.threads_per_worker)
+        plan = replace(
+            strategy.plan(config, num_classes=self.dataset.num_classes, round_index=1),
+            rows="superpixels",
+            candidate_rule="top",
+        )
+        use_bf16 = config.score.precision == "bf16"
+        stage = ScoreImages(network, plan, use_bf16=use_bf16, device=self.device)
+
+        def score_one(index: int) -> Any:
+            return stage(
+                image_id=["probe"],
+                inputs=[inputs[index]],
+                boundary=[boundary_map(works[index])],
+                label_map=[maps[index]],
+                cluster_id=[np.zeros(int(maps[index].max()) + 1, np.int32)],
+                is_asked=[np.zeros(works[index].shape[:2], bool)],
+            )
+
+        score_one(0)
+        return timed(lambda: [score_one(index) for index in range(len(inputs))])[0]
+
+
+@dataclass(frozen=True)
+class _Probed:
+    """Stands for the pool of the probed images."""
+
+    seen: Sequence[NetworkInput]
+    threads: int = 1
+
+    def input_of(self, image: PoolImage) -> NetworkInput:
+        """Return what the network takes of an image."""
+        return self.seen[int(image.image_id)]
+
+
+class _Decoded:
+    """Reads the probed images, which are decoded already."""
+
+    def __init__(self, inputs: list[np.ndarray]) -> None:
+        self.inputs = inputs
+
+    def on_input_grid(self, image: PoolImage) -> RGBImage:
+        """Return the image on the input grid."""
+        return self.inputs[int(image.image_id)]
+
+
+def timed(work: Callable[[], list[Result]]) -> tuple[float, list[Result]]:
+    """Return seconds per result, and the results."""
+    started = time.perf_counter()
+    results = work()
+    return (time.perf_counter() - started) / len(results), results

@@ -1,0 +1,126 @@
+"""Batches for a frozen backbone under a head that sees context: whole inputs, not augmented."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from madbal_ray import rng
+from madbal_ray.config.training import PhaseConfig
+from madbal_ray.labels.labeled_points import LabeledPoints
+from madbal_ray.models.inputs import stack_inputs
+from madbal_ray.pool.features.stored_taps import NetworkInput
+from madbal_ray.pool.reader import PoolImage, map_ahead
+from madbal_ray.training.batches import PLAIN_VIEW, TrainBatch, check_views, cut_epoch
+
+
+@dataclass(kw_only=True)
+class InputBatch(TrainBatch):
+    """Inputs of one size, each with the points of its image."""
+
+    pictures: list[NetworkInput]
+
+    def inputs(self, device: torch.device) -> Tensor | tuple[Tensor, ...]:
+        """Return the images, or their kept features."""
+        return stack_inputs(self.pictures, device)
+
+
+@runtime_checkable
+class InputSource(Protocol):
+    """What gives the inputs of images: `madbal_ray.pool.prepared.Pool`."""
+
+    @property
+    def threads(self) -> int:
+        """Return the threads that read ahead."""
+        ...
+
+    def input_of(self, image: PoolImage) -> NetworkInput:
+        """Return what the network takes of an image."""
+        ...
+
+
+@dataclass(kw_only=True)
+class InputBatchMaker:
+    """Cuts epochs over images into batches; the same epoch gives the same on every engine."""
+
+    points: LabeledPoints
+    pool: InputSource
+    seed: int
+    round_index: int
+
+    @property
+    def num_points(self) -> int:
+        """Return the labelled pixels."""
+        return len(self.points.y)
+
+    def batch_size(self, settings: PhaseConfig) -> int:
+        """Return the images of a batch, over all workers."""
+        return settings.batch_size
+
+    def num_batches(self, batch_size: int) -> int:
+        """Return the batches of an epoch; the last is filled up from the epoch's start."""
+        return -(-len(self.points.images) // batch_size)
+
+    def num_steps(self, settings: PhaseConfig) -> int:
+        """Return the batches of a phase."""
+        return settings.epochs * self.num_batches(settings.batch_size)
+
+    def epoch(
+        self,
+        phase: str,
+        epoch: int,
+        batch_size: int,
+        *,
+        rank: int,
+        world_size: int,
+        views: Sequence[str] = (PLAIN_VIEW,),
+    ) -> Iterator[list[InputBatch]]:
+        """Yield this worker's part of every batch of an epoch.
+
+        Raises:
+            ConfigError: the objective needs several views.
+        """
+        check_views(views)
+        generator = rng.stream(self.seed, "shuffle", self.round_index, phase, epoch)
+        cut = cut_epoch(
+            generator, len(self.points.images), batch_size, rank=rank, world_size=world_size
+        )
+        order = cut.ravel().tolist()
+        loaded = map_ahead(
+            lambda index: self.pool.input_of(self.points.images[index]),
+            order,
+            threads=self.pool.threads,
+            ahead=2 * cut.shape[1],
+        )
+        pairs = zip(order, loaded, strict=True)
+        while window := list(islice(pairs, cut.shape[1])):
+            yield [self._collate([i for i, _ in window], [one for _, one in window])]
+
+    def _collate(self, indices: list[int], pictures: list[NetworkInput]) -> InputBatch:
+        points, first = self.points, self.points.images[indices[0]]
+        rows = np.concatenate(
+            [np.arange(*points.of_image(index).indices(len(points.y))) for index in indices]
+        )
+        counts = [int(np.diff(points.start)[index]) for index in indices]
+        marks: dict[str, Any] = {
+            name: None if values is None else torch.from_numpy(values[rows])
+            for name, values in (
+                ("is_target", points.is_target),
+                ("is_boundary", points.is_boundary),
+            )
+        }
+        return InputBatch(
+            pictures=pictures,
+            crop=(first.work_height, first.work_width),
+            batch=torch.from_numpy(np.repeat(np.arange(len(indices)), counts)),
+            y=torch.from_numpy(points.y[rows].astype(np.float32)),
+            x=torch.from_numpy(points.x[rows].astype(np.float32)),
+            class_id=torch.from_numpy(points.class_id[rows].astype(np.int64)),
+            **marks,
+        )

@@ -1,0 +1,105 @@
+"""Actors that stay: shards of lost ones run again, those that cannot start hold up nobody."""
+
+import os
+import time
+
+import pyarrow as pa
+import pytest
+
+from madbal_ray.errors import StageError
+from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.storage import Folder
+
+pytestmark = pytest.mark.ray
+
+
+class Shards:
+    """Counts the shard's number; kills its process the first time it meets shard 2."""
+
+    is_light = counts_images = True
+    table_names = ("images",)
+
+    def __init__(self, folder, *, deadly=(), defect=False):
+        self.output = StageDir.plan(Folder(folder), "images", {"deadly": list(deadly)}, {})
+        self.folder, self.deadly, self.defect = str(folder), deadly, defect
+
+    def setup(self):
+        with open(f"{self.folder}/set-up", "a") as sink:
+            sink.write(f"{os.getpid()}\n")
+
+    def run(self, shard_id):
+        if self.defect:
+            raise ZeroDivisionError("oops")
+        flag = f"{self.folder}/died-{shard_id}"
+        if shard_id in self.deadly and not os.path.exists(flag):
+            open(flag, "w").close()
+            os._exit(1)
+        time.sleep(0.01)
+        return {"images": pa.table({"image_id": [str(shard_id)]}, schema=None)}
+
+    def count(self, shard_tables):
+        return {"images": 1}
+
+
+@pytest.fixture
+def actors(ray_session, monkeypatch):
+    from madbal_ray.distributed.job_actors import JobActors
+
+    monkeypatch.setattr(StageDir, "write_table", lambda *args: None)
+    made = []
+
+    def make(count, **options):
+        made.append(JobActors(count, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+def shards_of(rows):
+    return sorted(row["shard_id"] for row in rows)
+
+
+@pytest.fixture
+def plain_rows(monkeypatch):
+    """Actors that return a shard's number and process, without files."""
+    from madbal_ray.distributed import job_actors
+
+    class Plain(job_actors.JobActor):
+        def run_shard(self, job, shard_id):
+            if self.key != job.output.key:
+                job.setup()
+                self.key = job.output.key
+            job.run(shard_id)
+            return {"shard_id": shard_id, "process": os.getpid()}
+
+    return Plain
+
+
+def test_processes_stay_from_job_to_job_and_set_each_job_up_once(actors, plain_rows, tmp_path):
+    pool = actors(2, kind=plain_rows)
+    first = list(pool.map(Shards(tmp_path), range(12)))
+    assert shards_of(first) == list(range(12))
+    second = list(pool.map(Shards(tmp_path, deadly=[99]), range(12)))
+    processes = {row["process"] for row in first}
+    assert {row["process"] for row in second} <= processes
+    set_up = (tmp_path / "set-up").read_text().split()
+    assert len(set_up) == len(set(set_up)) * 2 <= 4
+
+
+def test_a_lost_actors_shards_run_again(actors, plain_rows, tmp_path):
+    rows = list(actors(2, kind=plain_rows).map(Shards(tmp_path, deadly=[2, 5]), range(8)))
+    assert shards_of(rows) == list(range(8))
+
+
+def test_an_actor_that_cannot_start_holds_up_nobody(actors, plain_rows, tmp_path):
+    pool = actors(2, kind=plain_rows, options={"num_cpus": 3})  # the session has 4
+    rows = list(pool.map(Shards(tmp_path), range(6)))
+    assert shards_of(rows) == list(range(6))
+    assert len({row["process"] for row in rows}) == 1
+
+
+def test_a_defect_is_told_with_the_stages_name(actors, plain_rows, tmp_path):
+    with pytest.raises(StageError, match=r"stage images: a Ray worker failed: .*oops"):
+        list(actors(1, kind=plain_rows).map(Shards(tmp_path, defect=True), [0]))

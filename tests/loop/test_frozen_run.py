@@ -1,0 +1,166 @@
+"""Whole runs on a frozen backbone: features kept or computed again, engines, lost caches."""
+
+from pathlib import Path
+
+import pytest
+
+import madbal_ray
+from madbal_ray.config.file import load_config
+from madbal_ray.engine.stages import StopRequested
+from madbal_ray.errors import ConfigError, IntegrityError
+from madbal_ray.state import tables
+from tests.conftest import frozen_config
+
+TABLES = ("superpixel_scores", "cluster_budgets", "queries", "labels", "metrics")
+
+
+def run(folder, config, **more):
+    return madbal_ray.run(config, run_dir=folder / "run", engine="local", **more)
+
+
+def assert_same(first, second):
+    for name in TABLES:
+        assert first.table(name).equals(second.table(name)), name
+
+
+def files_of_features(finished):
+    folder = Path(str(finished.run_dir.find("backbone_features", None).folder))
+    return sorted((folder / "backbone_features").glob("*.parquet"))
+
+
+def test_features_of_every_image_are_kept_with_the_shapes_of_the_taps(frozen_run):
+    kept = tables.concat(
+        "backbone_features",
+        [tables.decode("backbone_features", str(path)) for path in files_of_features(frozen_run)],
+    ).to_pylist()
+    assert len(kept) == 6 + 3
+    shape = [12, 16, 24, 6, 8, 32, 3, 4, 96, 3, 4, 320]
+    assert all(row["shape"] == shape for row in kept)
+    size = 2 * (12 * 16 * 24 + 6 * 8 * 32 + 3 * 4 * 96 + 3 * 4 * 320)
+    assert {len(row["taps"]) for row in kept} == {size}
+    assert {len(row["boundary"]) for row in kept} == {48 * 64 // 8}
+
+
+def test_points_are_gathered_once_and_only_new_ones(frozen_run):
+    for index in range(2):
+        asked = frozen_run.table("queries", index).select(["image_id", "y", "x"]).to_pylist()
+        gathered = frozen_run.table("point_features", index)
+        found = gathered.select(["image_id", "y", "x"]).to_pylist()
+        assert sorted(map(str, found)) == sorted(map(str, asked))
+        assert {len(row) for row in gathered["features"].to_pylist()} == {2 * (24 + 32 + 96 + 320)}
+
+
+def test_features_that_are_computed_again_give_the_same_queries(frozen_run, tmp_path):
+    config = frozen_config()
+    config["pool"] = {"shard_images": 2, "features_cache": "never"}
+    again = run(tmp_path, config)
+    assert files_of_features(again) != []
+    assert sum(tables.count_rows(str(path)) for path in files_of_features(again)) == 0
+    for name in ("queries", "labels", "point_features"):
+        assert again.table(name).equals(frozen_run.table(name)), name
+
+
+def test_auto_keeps_what_fits(tmp_path):
+    config = frozen_config()
+    config["pool"] = {"shard_images": 2, "features_cache_gib": 1e-6}
+    with pytest.raises(StopRequested):
+        run(tmp_path, config, stop_after=("tap_statistics", None))
+    stage = madbal_ray.open_run(tmp_path / "run").run_dir.find("backbone_features", None)
+    assert stage.marker().settings["keeps"] is False
+
+
+@pytest.mark.parametrize("harm", ["deleted", "cut"])
+def test_a_cache_lost_in_the_middle_is_said_and_then_computed_anew(harm, frozen_run, tmp_path):
+    config = frozen_config()
+    with pytest.raises(StopRequested):
+        run(tmp_path, config, stop_after=("labels", 0))
+    harmed = files_of_features(madbal_ray.open_run(tmp_path / "run"))[0]
+    if harm == "deleted":
+        harmed.unlink()
+    else:
+        harmed.write_bytes(harmed.read_bytes()[: harmed.stat().st_size // 2])
+    assert_same(run(tmp_path, config), frozen_run)
+
+
+def test_a_cache_lost_while_a_run_goes_on_is_one_sentence(frozen_run, tmp_path, monkeypatch):
+    from madbal_ray.training.point_features_job import GatherPoints
+
+    config = frozen_config()
+    with pytest.raises(StopRequested):
+        run(tmp_path, config, stop_after=("labels", 0))
+    harmed = files_of_features(madbal_ray.open_run(tmp_path / "run"))[0]
+    set_up = GatherPoints.setup
+
+    def lose(job):
+        harmed.unlink()
+        set_up(job)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GatherPoints, "setup", lose)
+        with pytest.raises(IntegrityError, match="start the same command again: what is missing"):
+            run(tmp_path, config)
+    assert_same(run(tmp_path, config), frozen_run)
+
+
+@pytest.mark.parametrize("cache", ["always", "never"])
+def test_a_head_with_context_learns_on_frozen_features(cache, tmp_path):
+    config = frozen_config(
+        model={"train_backbone": False},
+        train={"threads_per_worker": 1, "phase1": {"epochs": 1, "batch_size": 2},
+               "phase2": {"epochs": 1, "batch_size": 2}},
+    )  # fmt: skip
+    config["pool"] = {"shard_images": 2, "features_cache": cache}
+    finished = run(tmp_path, config)
+    assert finished.table("queries", 1).num_rows == 6 * 5
+    assert finished.run_dir.find("point_features", 0) is None
+
+
+@pytest.mark.parametrize("unit", ["superpixel", "image"])
+def test_regions_and_whole_images_are_sampled(unit, tmp_path):
+    config = frozen_config(num_rounds=2 if unit == "superpixel" else 1)
+    config["train"]["points_per_image"] = 7
+    if unit == "superpixel":
+        config["strategy"] = {"name": "class_balanced_superpixel"}
+    else:
+        config["budget"] = {"initial_pixels_per_image": "all", "pixels_per_image": 5}
+    finished = run(tmp_path, config)
+    for index in range(config["num_rounds"]):
+        gathered = finished.table("point_features", index).to_pandas()
+        counts = gathered.groupby("image_id").size()
+        assert counts.max() <= 7
+        assert (counts == 7).any() or unit == "superpixel"
+
+
+@pytest.mark.ray
+def test_on_ray_the_same_bytes(frozen_run, ray_session, tmp_path):
+    config = frozen_config(resources={"scoring_workers": 2})
+    other = madbal_ray.run(config, run_dir=tmp_path / "run", engine="ray")
+    assert_same(other, frozen_run)
+    assert other.table("point_features").equals(frozen_run.table("point_features"))
+    assert other.table("tap_statistics").equals(frozen_run.table("tap_statistics"))
+
+
+def test_a_finished_run_is_verified_reported_and_exported(frozen_run, tmp_path):
+    from madbal_ray import api
+
+    assert (
+        list(api.verify(str(frozen_run.run_dir)))[-1]
+        == "round 1: selection replayed from the stored scores"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": {"augment": {"flip": False}}}, r"train\.augment has no effect"),
+        ({"train": {"crop": [32, 32]}}, r"train\.crop has no effect"),
+        ({"train": {"precision": "bf16"}}, "must be the same"),
+        ({"model": {"train_backbone": True}}, r"train\.phase1\.steps counts batches of points"),
+    ],
+)
+def test_what_does_not_go_with_a_frozen_backbone_is_refused(changes, message):
+    config = frozen_config()
+    for section, values in changes.items():
+        config[section] = config[section] | values
+    with pytest.raises(ConfigError, match=message):
+        load_config(config)
