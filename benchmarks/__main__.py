@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "selection": selection.selection,
     "scoring": stages.scoring,
     "preparation": stages.preparation,
+    "frozen": stages.frozen,
     "overhead": stages.overhead,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")

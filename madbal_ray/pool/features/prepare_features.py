@@ -78,7 +78,7 @@ def prepare_features(
             device=device,
         ),
         wanted if keeps else sampled,
-        total=None,
+        total=sizes.num_rows if keeps else None,
     )
     statistics = StageDir.plan(folder, "tap_statistics", settings, inputs)
     runner.call(TapStatistics(output=statistics, features=features, shard_ids=sampled))
