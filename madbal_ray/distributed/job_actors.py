@@ -68,6 +68,7 @@ class JobActors:
         self._kind, self._arguments = kind, tuple(arguments)
         self._ready: list[Any] = []
         self._starting: dict[Any, Any] = {}
+        self._lost_early = 0
 
     def start(self) -> None:
         """Start the actors that are not there."""
@@ -145,17 +146,18 @@ class JobActors:
         self._ready, self._starting = [], {}
 
     def _welcome(self, ping: Any, stage: str) -> None:
-        """Take in an actor that has started."""
+        """Take in an actor that has started; `start` replaces one that was lost before."""
         actor = self._starting.pop(ping)
         try:
             ray.get(ping)
-        except RayTaskError as error:
-            raise own_error(error, stage) from error
         except RayActorError as error:
-            cause = error.__cause__ or error
-            if isinstance(cause, RayTaskError):  # the constructor's own error, a plug-in's say
-                raise own_error(cause, stage) from error
-            return  # lost before it was of use; `start` makes another
+            self._lost_early += 1
+            if error.actor_init_failed:
+                raise StageError(f"stage {stage}: a Ray worker cannot start: {error}") from error
+            if self._lost_early == ATTEMPTS:
+                raise _kept_dying(stage, ATTEMPTS, error) from None
+            return
+        self._lost_early = 0
         self._ready.append(actor)
 
     def _drop(self, actor: Any) -> None:

@@ -103,3 +103,19 @@ def test_an_actor_that_cannot_start_holds_up_nobody(actors, plain_rows, tmp_path
 def test_a_defect_is_told_with_the_stages_name(actors, plain_rows, tmp_path):
     with pytest.raises(StageError, match=r"stage images: a Ray worker failed: .*oops"):
         list(actors(1, kind=plain_rows).map(Shards(tmp_path, defect=True), [0]))
+
+
+@pytest.mark.parametrize("ends", ["raises", "dies"])
+def test_actors_that_cannot_start_end_the_stage(ends, actors, tmp_path):
+    from madbal_ray.distributed.job_actors import JobActor
+
+    class Stillborn(JobActor):
+        def __init__(self, how):
+            if how == "raises":
+                raise ImportError("no such module")
+            os._exit(1)
+
+    pool = actors(1, kind=Stillborn, arguments=(ends,))
+    message = "cannot start: .*no such module" if ends == "raises" else "4 workers in a row were"
+    with pytest.raises(StageError, match=f"(?s)stage images: .*{message}"):
+        list(pool.map(Shards(tmp_path), [0]))
