@@ -59,8 +59,8 @@ def rate_factor(
 def _one_cycle(done: float) -> float:
     """Return the factor when a share of the steps is done.
 
-    >>> _one_cycle(0.0), _one_cycle(0.3), round(_one_cycle(0.65), 6)
-    (0.04, 1.0, 0.500002)
+    >>> [round(_one_cycle(done), 4) for done in (0.0, 0.15, 0.3, 0.65)]
+    [0.04, 0.52, 1.0, 0.5]
     """
     if done < CYCLE_RISE:
         start, end, share = CYCLE_START, 1.0, done / CYCLE_RISE

@@ -92,7 +92,7 @@ def test_everything_built_in_is_where_its_line_says(registry):
         ("strategy.name", "madbal, averaging, no_maturity"),
         ("data.name", "synthetic, camvid, voc2012, cityscapes, folder, images"),
         ("model.backbone", "mobilenet_v2, mobilenet_v3_large, resnet50"),
-        ("model.head", "lraspp, deeplabv3, deeplabv3plus"),
+        ("model.head", "lraspp, hypercolumn, deeplabv3, deeplabv3plus"),
         ("oracle.kind", "simulated"),
         ("superpixels.method", "seeds, slic"),
         ("train.phase1.objective", "cross_entropy, loss_prediction"),
