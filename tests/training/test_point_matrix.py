@@ -65,6 +65,7 @@ def features_of(tmp_path, points, round_index):
 @pytest.mark.parametrize("memory_gib", [1.0, 0.0])
 def test_every_labelled_pixel_has_its_own_features_in_order(pool, tmp_path, memory_gib):
     first = [("c", 1, 2, 0, "labelled"), ("a", 0, 1, 2, "labelled"), ("b", 1, 1, 1, "labelled")]
+    first.append(("a", 1, 0, 0, "labelled"))
     second = [("a", 0, 0, 1, "labelled"), ("b", 0, 2, None, "void")]
     labels = (labels_of(tmp_path, first, 0), labels_of(tmp_path, second, 1))
     stages = (
@@ -73,12 +74,12 @@ def test_every_labelled_pixel_has_its_own_features_in_order(pool, tmp_path, memo
     )
     points = read_labeled_points(pool, labels)
     matrix = read_point_matrix(pool, points, stages, CHANNELS, memory_gib=memory_gib)
-    # by (image_id, y, x): a(0,0), a(0,1), b(1,1), c(1,2); the void pixel is not learned from
-    assert matrix.class_id.tolist() == [1, 2, 1, 0]
-    assert matrix.features[:, 0].tolist() == [0, 1, 11, 12]
-    assert matrix.is_boundary.tolist() == [False, True, False, True]
+    # by (image_id, y, x): a(0,0), a(0,1), a(1,0), b(1,1), c(1,2); the void pixel is left out
+    assert matrix.class_id.tolist() == [1, 2, 0, 1, 0]
+    assert matrix.features[:, 0].tolist() == [0, 1, 10, 11, 12]
+    assert matrix.is_boundary.tolist() == [False, True, True, False, True]
     assert isinstance(matrix.features, np.memmap) == (memory_gib == 0.0)
-    taps = matrix.taps(np.array([3, 1]))
+    taps = matrix.taps(np.array([4, 1]))
     assert [tap.shape for tap in taps] == [(2, 1, 1, 1), (2, 2, 1, 1)]
     assert taps[1][:, :, 0, 0].tolist() == [[12.5, -2.0], [1.5, -1.0]]
 
