@@ -15,7 +15,7 @@ from madbal_ray.runs.verify import verify_run
 from madbal_ray.state.run_dir import RunDir
 from tests.conftest import tiny_config
 
-TRAINING, SCORING = "RayTrainWorker", "ShardActor"
+TRAINING, SCORING = "RayTrainWorker", "HeavyActor"
 DEADLINE = 900
 
 
