@@ -56,7 +56,7 @@ def connect(address: str | None) -> bool:
         return False
     quiet_ray()
     target = address or os.environ.get("RAY_ADDRESS") or "local"
-    if target == "local":  # Ray Data warns of its own actors on the C++ "error" level
+    if target == "local":  # lost actors are told on the C++ "error" level, and by us
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     options: dict[str, Any] = {"include_dashboard": False} if target == "local" else {}
     try:

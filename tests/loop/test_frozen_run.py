@@ -2,13 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import madbal_ray
+from madbal_ray import api
 from madbal_ray.config.file import load_config
 from madbal_ray.engine.stages import StopRequested
 from madbal_ray.errors import ConfigError, IntegrityError
+from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.state import tables
+from madbal_ray.state.storage import Folder
+from madbal_ray.studies.cross_validation import CrossValidation
 from tests.conftest import frozen_config
 
 TABLES = ("superpixel_scores", "cluster_budgets", "queries", "labels", "metrics")
@@ -141,8 +148,6 @@ def test_on_ray_the_same_bytes(frozen_run, ray_session, tmp_path):
 
 
 def test_a_finished_run_is_verified_reported_and_exported(frozen_run, tmp_path):
-    from madbal_ray import api
-
     assert (
         list(api.verify(str(frozen_run.run_dir)))[-1]
         == "round 1: selection replayed from the stored scores"
@@ -164,3 +169,32 @@ def test_what_does_not_go_with_a_frozen_backbone_is_refused(changes, message):
         config[section] = config[section] | values
     with pytest.raises(ConfigError, match=message):
         load_config(config)
+
+
+def test_cross_validation_learns_from_the_folds_own_points(frozen_run, tmp_path):
+    validation = CrossValidation(
+        frozen_run, Folder(tmp_path), PublishedWeights("none", None), 2, "cpu", objective="miou"
+    )
+    result = validation.result({"train.phase2.loss_weights.center": 1.0}, 0)
+    assert result.miou is not None
+    assert 0 < result.num_pixels <= 15
+    held_out = {name for name, fold in validation._fold_of.items() if fold == 0}
+    fold = tmp_path / "fold-0"
+    for path in fold.glob("round-*/point_features/*/point_features"):
+        gathered = pq.read_table(path).to_pandas()
+        assert not held_out & set(gathered["image_id"])
+        assert (gathered.groupby("image_id").size() == 5).all()
+
+
+def test_a_pool_of_others_is_scored_without_keeping_its_features(frozen_run, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for index in range(3):
+        noise = np.random.default_rng(index).integers(0, 255, (48, 64, 3), np.uint8)
+        Image.fromarray(noise).save(images / f"{index}.png")
+    api.score(images, checkpoint=str(frozen_run.run_dir), out=tmp_path / "out", engine="local")
+    scored = madbal_ray.open_run(tmp_path / "out")
+    assert set(scored.table("superpixel_scores", 0)["image_id"].to_pylist()) == {
+        f"{index}.png" for index in range(3)
+    }
+    assert scored.run_dir.find("backbone_features", None) is None

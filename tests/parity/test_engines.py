@@ -33,7 +33,7 @@ ROUND = [
 
 @pytest.fixture(scope="module")
 def ray_run(ray_session, tmp_path_factory):
-    """The tiny run on Ray: Ray Data, Ray Train, selection actors."""
+    """The tiny run on Ray: every stage in actors."""
     folder = tmp_path_factory.mktemp("ray")
     config = tiny_config(resources={"scoring_workers": 2})
     return madbal_ray.run(config, run_dir=folder / "run", engine="ray")
