@@ -104,10 +104,9 @@ class InputBatchMaker:
 
     def _collate(self, indices: list[int], pictures: list[NetworkInput]) -> InputBatch:
         points, first = self.points, self.points.images[indices[0]]
-        rows = np.concatenate(
-            [np.arange(*points.of_image(index).indices(len(points.y))) for index in indices]
-        )
-        counts = [int(np.diff(points.start)[index]) for index in indices]
+        slices = [points.of_image(index) for index in indices]
+        rows = np.concatenate([np.arange(one.start, one.stop) for one in slices])
+        counts = [one.stop - one.start for one in slices]
         marks: dict[str, Any] = {
             name: None if values is None else torch.from_numpy(values[rows])
             for name, values in (

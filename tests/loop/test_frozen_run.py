@@ -13,6 +13,8 @@ from madbal_ray.config.file import load_config
 from madbal_ray.engine.stages import StopRequested
 from madbal_ray.errors import ConfigError, IntegrityError
 from madbal_ray.models.weights import PublishedWeights
+from madbal_ray.pool.features.stored_taps import read_features
+from madbal_ray.pool.reader import pool_images
 from madbal_ray.state import tables
 from madbal_ray.state.storage import Folder
 from madbal_ray.studies.cross_validation import CrossValidation
@@ -198,3 +200,27 @@ def test_a_pool_of_others_is_scored_without_keeping_its_features(frozen_run, tmp
         f"{index}.png" for index in range(3)
     }
     assert scored.run_dir.find("backbone_features", None) is None
+
+
+def test_runs_that_measure_other_splits_share_the_pool_and_not_the_cache(frozen_run, tmp_path):
+    config = frozen_config(evaluation={"splits": []})
+    first = madbal_ray.run(config, run_dir=tmp_path / "without" / "run", engine="local")
+    assert first.table("metrics").num_rows == 0
+    pool = {"dir": str(tmp_path / "without" / "pool"), "shard_images": 2}
+    assert_same(run(tmp_path, frozen_config(pool=pool)), frozen_run)
+
+
+def test_a_cache_cut_while_it_is_open_is_one_sentence_and_mended_by_the_same_process(
+    frozen_run, tmp_path
+):
+    config = frozen_config()
+    with pytest.raises(StopRequested):
+        run(tmp_path, config, stop_after=("point_features", 0))  # every shard of the pool is open
+    for path in files_of_features(madbal_ray.open_run(tmp_path / "run")):
+        with open(path, "r+b") as file:
+            file.truncate(100)
+    stage = madbal_ray.open_run(tmp_path / "run").run_dir.find("backbone_features", None)
+    image = pool_images(frozen_run.table("images"))[0]
+    with pytest.raises(IntegrityError, match="start the same command again"):
+        read_features(stage, image)
+    assert_same(run(tmp_path, config), frozen_run)

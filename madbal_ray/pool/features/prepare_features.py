@@ -16,7 +16,7 @@ from madbal_ray.pool.features.embed_images_job import EmbedImages
 from madbal_ray.pool.features.stored_taps import damaged_shards
 from madbal_ray.pool.features.tap_statistics_job import TapStatistics, sampled_shards
 from madbal_ray.pool.reader import ImageReader
-from madbal_ray.state.stage_dir import MARKER_NAME, StageDir, digests
+from madbal_ray.state.stage_dir import MARKER_NAME, StageDir, digest, digests
 from madbal_ray.state.storage import Folder
 
 GIBIBYTE = 2**30
@@ -61,7 +61,8 @@ def prepare_features(
     )
     sampled = sampled_shards(pool_shards)
     inputs = digests(images)
-    features = StageDir.plan(folder, "backbone_features", settings | {"keeps": keeps}, inputs)
+    kept = {"keeps": keeps, "shards": digest(wanted if keeps else sampled)}
+    features = StageDir.plan(folder, "backbone_features", settings | kept, inputs)
     _mend(features, runner)
     runner.map(
         EmbedImages(

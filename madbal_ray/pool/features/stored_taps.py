@@ -73,6 +73,7 @@ def read_features(stage: StageDir, image: PoolImage) -> ImageFeatures:
             boundary=bits.reshape(image.work_height, image.work_width).astype(bool),
         )
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        _open_shard.cache_clear()  # so that a mended file is opened anew
         path = stage.folder.file_uri(table_path(TABLE, image.shard_id))
         raise IntegrityError(
             f"the kept features of {image.image_id} cannot be read from {path} "
@@ -83,10 +84,9 @@ def read_features(stage: StageDir, image: PoolImage) -> ImageFeatures:
 
 def damaged_shards(stage: StageDir) -> list[str]:
     """Return the files of a finished stage that are gone or have another size."""
+    sizes = dict(stage.folder.walk())  # one listing, not a question for each file
     return [
-        record.path
-        for record in stage.marker().files
-        if stage.folder.size(record.path) != record.bytes
+        record.path for record in stage.marker().files if sizes.get(record.path) != record.bytes
     ]
 
 
@@ -94,10 +94,8 @@ class _Shard:
     """One open file; a row is a row group."""
 
     def __init__(self, stage: StageDir, shard_id: int) -> None:
-        folder, path = stage.folder, table_path(TABLE, shard_id)
-        local = folder.is_local
-        source = pa.memory_map(folder.file_uri(path)) if local else folder.open(path)
-        self.file = pq.ParquetFile(source)
+        # Not a memory map: a file that is cut while it is mapped ends the process (SIGBUS).
+        self.file = pq.ParquetFile(stage.folder.open(table_path(TABLE, shard_id)))
         names = self.file.read(columns=["image_id"])["image_id"].to_pylist()
         self.position = {name: index for index, name in enumerate(names)}
         self.lock = threading.Lock()
