@@ -30,10 +30,10 @@ from madbal_ray.scoring.score_images import ScoreImages
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
 from madbal_ray.strategies.strategy import resolve
-from madbal_ray.training.batches import BatchMaker
+from madbal_ray.training.batches import Batches, BatchMaker
 from madbal_ray.training.image_cache import ImageCache
 from madbal_ray.training.input_batches import InputBatchMaker
-from madbal_ray.training.phase import Batches, PhaseTrainer
+from madbal_ray.training.phase import PhaseTrainer
 from madbal_ray.training.point_matrix import PointBatchMaker, PointMatrix
 from madbal_ray.vision.boundary import boundary_map
 from madbal_ray.vision.decode import decode_image, resize_image

@@ -88,27 +88,78 @@ def check_views(views: Sequence[str]) -> None:
         )
 
 
-def cut_epoch(
-    generator: np.random.Generator, count: int, batch_size: int, *, rank: int, world_size: int
-) -> np.ndarray:
-    """Return the items of this worker's batches of an epoch, [batches, batch_size / world_size].
+@dataclass(kw_only=True)
+class Batches(abc.ABC):
+    """Cuts epochs into batches; the same epoch gives the same batches on every engine.
 
-    Every item comes once; the last batch is filled up from the epoch's start.
+    The items of a batch are images, or points where a head learns from them.
     """
-    batches = -(-count // batch_size)
-    filled = np.resize(generator.permutation(count), batches * batch_size)
-    return filled.reshape(batches, world_size, batch_size // world_size)[:, rank]
+
+    seed: int
+    round_index: int
+
+    @property
+    @abc.abstractmethod
+    def num_points(self) -> int:
+        """Return the labelled pixels."""
+
+    @property
+    @abc.abstractmethod
+    def num_items(self) -> int:
+        """Return the items of an epoch."""
+
+    @abc.abstractmethod
+    def epoch(
+        self,
+        phase: str,
+        epoch: int,
+        batch_size: int,
+        *,
+        rank: int,
+        world_size: int,
+        views: Sequence[str] = (PLAIN_VIEW,),
+    ) -> Iterator[Sequence[TrainBatch]]:
+        """Yield this worker's part of every batch of an epoch, once for each view.
+
+        Args:
+            views: the same items under augmentations of their own.
+
+        Raises:
+            ConfigError: there are several views, and nothing is augmented.
+        """
+
+    def batch_size(self, settings: PhaseConfig) -> int:
+        """Return the items of a batch, over all workers."""
+        return settings.batch_size
+
+    def num_batches(self, batch_size: int) -> int:
+        """Return the batches of an epoch."""
+        return -(-self.num_items // batch_size)
+
+    def num_steps(self, settings: PhaseConfig) -> int:
+        """Return the batches of a phase."""
+        return settings.epochs * self.num_batches(self.batch_size(settings))
+
+    def cut(
+        self, phase: str, epoch: int, batch_size: int, *, rank: int, world_size: int
+    ) -> np.ndarray:
+        """Return the items of this worker's batches, [batches, batch_size / world_size].
+
+        Every item comes once in an epoch; the last batch is filled up from its start.
+        """
+        generator = rng.stream(self.seed, "shuffle", self.round_index, phase, epoch)
+        batches = self.num_batches(batch_size)
+        filled = np.resize(generator.permutation(self.num_items), batches * batch_size)
+        return filled.reshape(batches, world_size, batch_size // world_size)[:, rank]
 
 
 @dataclass(kw_only=True)
-class BatchMaker:
-    """Cuts epochs into batches; the same epoch gives the same batches on every engine."""
+class BatchMaker(Batches):
+    """Batches of augmented images."""
 
     points: LabeledPoints
     cache: ImageCache
     config: TrainConfig
-    seed: int
-    round_index: int
     threads: int
 
     @property
@@ -116,17 +167,10 @@ class BatchMaker:
         """Return the labelled pixels."""
         return len(self.points.y)
 
-    def batch_size(self, settings: PhaseConfig) -> int:
-        """Return the images of a batch, over all workers."""
-        return settings.batch_size
-
-    def num_batches(self, batch_size: int) -> int:
-        """Return the batches of an epoch; the last is filled up from the epoch's start."""
-        return -(-len(self.points.images) // batch_size)
-
-    def num_steps(self, settings: PhaseConfig) -> int:
-        """Return the batches of a phase."""
-        return settings.epochs * self.num_batches(settings.batch_size)
+    @property
+    def num_items(self) -> int:
+        """Return the labelled images."""
+        return len(self.points.images)
 
     def epoch(
         self,
@@ -138,15 +182,8 @@ class BatchMaker:
         world_size: int,
         views: Sequence[str] = (PLAIN_VIEW,),
     ) -> Iterator[list[TrainBatch]]:
-        """Yield this worker's part of every batch of an epoch, once for each view.
-
-        Args:
-            views: the same images under augmentations of their own.
-        """
-        generator = rng.stream(self.seed, "shuffle", self.round_index, phase, epoch)
-        cut = cut_epoch(
-            generator, len(self.points.images), batch_size, rank=rank, world_size=world_size
-        )
+        """Yield this worker's part of every batch, once for each view."""
+        cut = self.cut(phase, epoch, batch_size, rank=rank, world_size=world_size)
 
         def load(index: int) -> _Loaded:
             image = self.points.images[index]

@@ -11,13 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from madbal_ray import rng
-from madbal_ray.config.training import PhaseConfig
 from madbal_ray.labels.labeled_points import LabeledPoints
 from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.pool.features.stored_taps import NetworkInput
 from madbal_ray.pool.reader import PoolImage, map_ahead
-from madbal_ray.training.batches import PLAIN_VIEW, TrainBatch, check_views, cut_epoch
+from madbal_ray.training.batches import PLAIN_VIEW, Batches, TrainBatch, check_views
 
 
 @dataclass(kw_only=True)
@@ -46,30 +44,21 @@ class InputSource(Protocol):
 
 
 @dataclass(kw_only=True)
-class InputBatchMaker:
-    """Cuts epochs over images into batches; the same epoch gives the same on every engine."""
+class InputBatchMaker(Batches):
+    """Batches of whole inputs."""
 
     points: LabeledPoints
     pool: InputSource
-    seed: int
-    round_index: int
 
     @property
     def num_points(self) -> int:
         """Return the labelled pixels."""
         return len(self.points.y)
 
-    def batch_size(self, settings: PhaseConfig) -> int:
-        """Return the images of a batch, over all workers."""
-        return settings.batch_size
-
-    def num_batches(self, batch_size: int) -> int:
-        """Return the batches of an epoch; the last is filled up from the epoch's start."""
-        return -(-len(self.points.images) // batch_size)
-
-    def num_steps(self, settings: PhaseConfig) -> int:
-        """Return the batches of a phase."""
-        return settings.epochs * self.num_batches(settings.batch_size)
+    @property
+    def num_items(self) -> int:
+        """Return the labelled images."""
+        return len(self.points.images)
 
     def epoch(
         self,
@@ -81,16 +70,9 @@ class InputBatchMaker:
         world_size: int,
         views: Sequence[str] = (PLAIN_VIEW,),
     ) -> Iterator[list[InputBatch]]:
-        """Yield this worker's part of every batch of an epoch.
-
-        Raises:
-            ConfigError: the objective needs several views.
-        """
+        """Yield this worker's part of every batch."""
         check_views(views)
-        generator = rng.stream(self.seed, "shuffle", self.round_index, phase, epoch)
-        cut = cut_epoch(
-            generator, len(self.points.images), batch_size, rank=rank, world_size=world_size
-        )
+        cut = self.cut(phase, epoch, batch_size, rank=rank, world_size=world_size)
         order = cut.ravel().tolist()
         loaded = map_ahead(
             lambda index: self.pool.input_of(self.points.images[index]),

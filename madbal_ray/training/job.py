@@ -29,7 +29,7 @@ from madbal_ray.pool.prepared import Pool
 from madbal_ray.seams import OBJECTIVES
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import FileRecord, StageDir
-from madbal_ray.training.batches import BatchMaker
+from madbal_ray.training.batches import Batches, BatchMaker
 from madbal_ray.training.checkpoint import BestEpoch, Checkpoint
 from madbal_ray.training.image_cache import ImageCache
 from madbal_ray.training.input_batches import InputBatchMaker
@@ -39,8 +39,6 @@ from madbal_ray.training.point_matrix import PointBatchMaker, read_point_matrix,
 from madbal_ray.training.target_pass import record_points
 
 BEST_WEIGHTS = "best.safetensors"
-Maker = BatchMaker | InputBatchMaker | PointBatchMaker
-
 FEW_LABELS = 5
 """A class with fewer labels than this is reported (method 2)."""
 
@@ -111,7 +109,7 @@ class TrainRound:
             _load(network, stage, phase.weights)
         return network
 
-    def _batches(self, points: LabeledPoints, network: SegmentationNetwork) -> Maker:
+    def _batches(self, points: LabeledPoints, network: SegmentationNetwork) -> Batches:
         """Return what cuts the labels into batches: of images, of whole inputs, or of points."""
         resources = self.config.resources
         if self.config.model.learns_from_points:
@@ -150,7 +148,7 @@ class TrainRound:
         phase: PhaseSpec,
         stage: StageDir,
         network: SegmentationNetwork,
-        maker: Maker,
+        maker: Batches,
         context: TrainContext,
     ) -> None:
         """Train one phase and commit it (rank 0)."""
@@ -176,7 +174,7 @@ class TrainRound:
         context.barrier()
 
     def _record(
-        self, network: SegmentationNetwork, maker: Maker, context: TrainContext
+        self, network: SegmentationNetwork, maker: Batches, context: TrainContext
     ) -> ClassLossThresholds:
         """Record Y_L and delta of every labelled pixel; return tau."""
         use_bf16 = self.config.train.precision == "bf16"
@@ -184,6 +182,7 @@ class TrainRound:
             return record_matrix(
                 network, maker, context, num_classes=self.pool.num_classes, use_bf16=use_bf16
             )
+        assert isinstance(maker, (BatchMaker, InputBatchMaker))
         return record_points(network, maker.points, self.pool, context, use_bf16=use_bf16)
 
     def _commit(
@@ -221,7 +220,9 @@ class TrainRound:
             for class_id, (count, threshold) in enumerate(pairs)
         ]
 
-    def _evaluate(self, network: SegmentationNetwork, maker: Maker, context: TrainContext) -> None:
+    def _evaluate(
+        self, network: SegmentationNetwork, maker: Batches, context: TrainContext
+    ) -> None:
         """Measure the last epoch of phase I, and the best one where it was asked for."""
         stage = self.phases.phase1
         last_epoch = num_epochs(maker, self.config.train.phase1)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,43 +20,13 @@ from madbal_ray.models.network import SegmentationNetwork
 from madbal_ray.models.trained import PHASE1, PhaseSpec
 from madbal_ray.seams import OBJECTIVES
 from madbal_ray.state.stage_dir import StageDir
-from madbal_ray.training.batches import TrainBatch
+from madbal_ray.training.batches import Batches, TrainBatch
 from madbal_ray.training.checkpoint import BestEpoch, Checkpoint
 from madbal_ray.training.objectives import Objective, View
 from madbal_ray.training.optimizer import build_optimizer, rate_factor, scale_rates
 
 PROBE_SECONDS, PROBE_STEPS = 1.0, 40
 """Most that a forecast spends on measuring a step, in time and in steps."""
-
-
-@runtime_checkable
-class Batches(Protocol):
-    """What cuts the labels of a round into batches."""
-
-    def batch_size(self, settings: PhaseConfig) -> int:
-        """Return the items of a batch, over all workers."""
-        ...
-
-    def num_batches(self, batch_size: int) -> int:
-        """Return the batches of an epoch."""
-        ...
-
-    def num_steps(self, settings: PhaseConfig) -> int:
-        """Return the batches of a phase."""
-        ...
-
-    def epoch(
-        self,
-        phase: str,
-        epoch: int,
-        batch_size: int,
-        *,
-        rank: int,
-        world_size: int,
-        views: Sequence[str],
-    ) -> Iterator[Sequence[TrainBatch]]:
-        """Yield this worker's part of every batch of an epoch, once for each view."""
-        ...
 
 
 def num_epochs(maker: Batches, settings: PhaseConfig) -> int:

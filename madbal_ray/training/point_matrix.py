@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from madbal_ray import rng
 from madbal_ray.config.training import PhaseConfig
 from madbal_ray.engine.workers import TrainContext
 from madbal_ray.errors import LabelError
@@ -18,7 +17,8 @@ from madbal_ray.labels.labeled_points import LabeledPoints
 from madbal_ray.models.network import SegmentationNetwork
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.state.stage_dir import StageDir, total_of
-from madbal_ray.training.batches import PLAIN_VIEW, TrainBatch, check_views, cut_epoch
+from madbal_ray.training.batches import PLAIN_VIEW, Batches, TrainBatch, check_views
+from madbal_ray.training.image_cache import GIBIBYTE
 from madbal_ray.training.loss_prediction import (
     ClassLossThresholds,
     class_loss_thresholds,
@@ -26,7 +26,6 @@ from madbal_ray.training.loss_prediction import (
 )
 from madbal_ray.training.point_loss import point_cross_entropy
 
-GIBIBYTE = 2**30
 CHUNK = 8192
 """Points that go through the network at once where nothing is learned from them."""
 
@@ -148,31 +147,28 @@ class PointBatch(TrainBatch):
 
 
 @dataclass(kw_only=True)
-class PointBatchMaker:
-    """Cuts epochs over points into batches; the same epoch gives the same on every engine."""
+class PointBatchMaker(Batches):
+    """Batches of points."""
 
     matrix: PointMatrix
-    seed: int
-    round_index: int
 
     @property
     def num_points(self) -> int:
         """Return the labelled pixels."""
         return len(self.matrix.class_id)
 
+    @property
+    def num_items(self) -> int:
+        """Return the points."""
+        return self.num_points
+
     def batch_size(self, settings: PhaseConfig) -> int:
         """Return the points of a batch, over all workers."""
         return settings.batch_points
 
-    def num_batches(self, batch_size: int) -> int:
-        """Return the batches of an epoch; the last is filled up from the epoch's start."""
-        return -(-self.num_points // batch_size)
-
     def num_steps(self, settings: PhaseConfig) -> int:
         """Return the batches of a phase."""
-        if settings.steps is not None:
-            return settings.steps
-        return settings.epochs * self.num_batches(settings.batch_points)
+        return super().num_steps(settings) if settings.steps is None else settings.steps
 
     def epoch(
         self,
@@ -184,18 +180,13 @@ class PointBatchMaker:
         world_size: int,
         views: Sequence[str] = (PLAIN_VIEW,),
     ) -> Iterator[list[PointBatch]]:
-        """Yield this worker's part of every batch of an epoch.
-
-        Raises:
-            ConfigError: the objective needs several views.
-        """
+        """Yield this worker's part of every batch."""
         check_views(views)
-        generator = rng.stream(self.seed, "shuffle", self.round_index, phase, epoch)
-        size = {"rank": rank, "world_size": world_size}
-        for rows in cut_epoch(generator, self.num_points, batch_size, **size):
-            yield [self._batch(rows)]
+        for rows in self.cut(phase, epoch, batch_size, rank=rank, world_size=world_size):
+            yield [self.batch_of(rows)]
 
-    def _batch(self, rows: np.ndarray) -> PointBatch:
+    def batch_of(self, rows: np.ndarray) -> PointBatch:
+        """Return some points as a batch."""
         matrix = self.matrix
         corner = torch.zeros(len(rows))
         return PointBatch(
@@ -228,7 +219,7 @@ def record_matrix(
     matrix, device = maker.matrix, context.device
     losses = []
     for start in range(0, len(matrix.class_id), CHUNK):
-        batch = maker._batch(np.arange(start, min(start + CHUNK, len(matrix.class_id))))
+        batch = maker.batch_of(np.arange(start, min(start + CHUNK, len(matrix.class_id))))
         with torch.inference_mode():
             with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
                 logits = network(batch.inputs(device), supports=False).logits
