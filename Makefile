@@ -3,7 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-ray test-plain check lint mutants bench bench-gpu test-gpu test-kill clean
+# Runs, resumes and comparisons of whole loops; `test-parts` has all the rest.
+LOOPS := tests/loop tests/resume tests/smoke tests/parity tests/runs tests/studies tests/contracts tests/golden tests/cli
+QUICK := not kill and not slow
+
+.PHONY: setup demo test test-ray test-loops test-parts check lint mutants bench bench-gpu test-gpu test-kill clean
 
 setup: $(READY)
 
@@ -21,14 +25,17 @@ lint: setup  ## style, types, import contracts
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-test: setup  ## all tests that a machine without a GPU can run in minutes, in two processes
-	$(MAKE) --no-print-directory --jobs 2 --output-sync test-ray test-plain
+test: setup  ## all tests that a machine without a GPU can run in minutes, two processes at a time
+	$(MAKE) --no-print-directory --jobs 2 --output-sync test-ray test-loops test-parts
 
 test-ray: setup  # these wait a lot: for Ray's processes to start
-	$(BIN)/pytest -m "ray and not kill and not slow"
+	$(BIN)/pytest -m "ray and $(QUICK)"
 
-test-plain: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not ray and not kill and not slow"
+test-loops: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not ray and $(QUICK)" $(LOOPS)
+
+test-parts: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not ray and $(QUICK)" $(addprefix --ignore=,$(LOOPS))
 
 check: lint test  ## what CI runs
 
