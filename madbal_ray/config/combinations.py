@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from madbal_ray.config.training import AugmentConfig
+from madbal_ray.config.training import AugmentConfig, FrozenHeadConfig
 from madbal_ray.seams import ORACLES, STRATEGIES
 
 if TYPE_CHECKING:
@@ -48,15 +48,25 @@ def combinations(config: Config) -> Iterator[str]:
 def _frozen(config: Config) -> Iterator[str]:
     """Yield what does not go with a frozen backbone, or only with one."""
     train = config.train
-    for name in ("phase1", "phase2"):
+    for name in ("frozen_head", "phase1", "phase2"):
         phase = getattr(train, name)
         if phase.steps is not None and not config.model.learns_from_points:
             yield (
                 f"train.{name}.steps counts batches of points, which only head hypercolumn on a "
                 "frozen backbone (model.train_backbone: false) learns from; set epochs instead"
             )
+    if train.init != "frozen_head" and train.frozen_head != FrozenHeadConfig():
+        yield (
+            f"train.frozen_head has no effect on train.init = {train.init}: leave it out, or set "
+            "train.init: frozen_head"
+        )
     if config.model.train_backbone:
         return
+    if train.init == "frozen_head":
+        yield (
+            "train.init = frozen_head is the start of fine-tuning, and a frozen backbone is not "
+            "tuned: leave it out, or set model.train_backbone: true"
+        )
     if train.augment != AugmentConfig():
         yield (
             "train.augment has no effect on a frozen backbone, whose features are computed once: "

@@ -160,6 +160,19 @@ class Phase2Config(PhaseConfig):
     loss_weights: LossWeights = LossWeights()
 
 
+class FrozenHeadConfig(PhaseConfig):
+    """Linear probing before fine-tuning: the main head learns while the backbone is frozen.
+
+    Source: Kumar et al. 2022, Fine-Tuning can Distort Pretrained Features (LP-FT).
+    """
+
+    epochs: NonNegative = 10
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0)] = 0.002
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    schedule: Literal["poly", "steps", "one_cycle"] = "one_cycle"
+
+
 class TrainConfig(Section):
     """Training in two phases (method 2)."""
 
@@ -169,9 +182,10 @@ class TrainConfig(Section):
         description="points an image and round that a head learns from on a frozen backbone, drawn "
         "where regions or whole images were labelled",
     )
-    init: Literal["pretrained", "previous"] = Field(
+    init: Literal["pretrained", "previous", "frozen_head"] = Field(
         default="pretrained",
-        description="weights at the start of a round: model.weights | last round's",
+        description="weights at the start of a round: model.weights | last round's | model.weights "
+        "and a head that was trained first, while the backbone was frozen",
     )
     crop: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]] | None = Field(
         default=None,
@@ -195,12 +209,17 @@ class TrainConfig(Section):
         default="val", description="split that `best` is chosen on; `test` reproduces PixelPick"
     )
     augment: AugmentConfig = AugmentConfig()
+    frozen_head: FrozenHeadConfig = Field(
+        default=FrozenHeadConfig(),
+        json_schema_extra=ADDED,
+        description="the training before phase I of init: frozen_head",
+    )
     phase1: PhaseConfig = PhaseConfig()
     phase2: Phase2Config = Phase2Config()
 
     @model_validator(mode="after")
     def _divisible(self) -> TrainConfig:
-        for name in ("phase1", "phase2"):
+        for name in ("frozen_head", "phase1", "phase2"):
             for option in ("batch_size", "batch_points"):
                 size = getattr(getattr(self, name), option)
                 if size % self.num_workers:

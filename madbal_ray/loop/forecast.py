@@ -13,7 +13,7 @@ from madbal_ray.config.schema import Config
 from madbal_ray.engine.shards import peak_memory
 from madbal_ray.loop.probe import PROBED, Probe, timed
 from madbal_ray.models.network import build_network
-from madbal_ray.models.trained import PHASE1, PHASE2
+from madbal_ray.models.trained import FROZEN_HEAD, PHASE1, PHASE2
 from madbal_ray.pool.features.prepare_features import keeps_features
 from madbal_ray.pool.features.stored_taps import NetworkInput
 from madbal_ray.pool.superpixels.embed_superpixels import EmbedSuperpixels
@@ -127,6 +127,8 @@ def forecast_stages(probe: Probe) -> list[StageForecast]:
             seen, decode = taps, 0.0
     maker = probe.batch_maker(network, inputs, works, seen)
     phases = {"train phase I": PHASE1} | ({"train phase II": PHASE2} if strategy.has_phase2 else {})
+    if config.train.init == "frozen_head":
+        phases = {"train frozen head": FROZEN_HEAD} | phases
     for name, phase in phases.items():
         stages.append(StageForecast(name, probe.train(network, maker, phase), rounds=rounds))
     network.set_phase("eval")

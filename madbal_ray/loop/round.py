@@ -160,7 +160,7 @@ class Round:
             inputs |= digests(pool.tap_statistics)
         for stage in previous.stages if previous is not None else ():
             inputs[f"previous_{stage.stage}"] = stage.marker().digest
-        phases = self._plan_phases(inputs, only_phase1=only_phase1)
+        head, phases = self._plan_phases(inputs, only_phase1=only_phase1)
         measured = EvaluateSplits(
             output=StageDir.plan(
                 self.folder, "metrics", self._measured(), inputs | {"phase1": phases.phase1.key}
@@ -180,10 +180,12 @@ class Round:
             labels=history.labels,
             points=history.points,
             previous=previous,
+            head=head,
             phases=phases,
             evaluation=measured,
         )
-        self.runner.train(job, [phases.phase1, measured.output, *phases.stages[1:]])
+        heads = [head] if head is not None else []
+        self.runner.train(job, [*heads, phases.phase1, measured.output, *phases.stages[1:]])
         return replace(history, network=phases), measured.output
 
     def _gather(self, history: History) -> History:
@@ -216,8 +218,11 @@ class Round:
             history = replace(history, points=(*history.points, output))
         return history
 
-    def _plan_phases(self, inputs: Mapping[str, str], *, only_phase1: bool) -> TrainedPhases:
-        config, pool = self.config, self.pool
+    def _plan_phases(
+        self, inputs: Mapping[str, str], *, only_phase1: bool
+    ) -> tuple[StageDir | None, TrainedPhases]:
+        """Return the stage that trains the head beforehand, where there is one, and the phases."""
+        config, pool, folder = self.config, self.pool, self.folder / "train"
         train = config.train.result_settings()
         second = {"phase2": train.pop("phase2"), "supports": self.strategy.supports}
         first = {
@@ -228,16 +233,21 @@ class Round:
             "classes": list(pool.class_names),
             "train": train,
         }
+        head = None
+        if config.train.init == "frozen_head":
+            alone = {name: value for name, value in train.items() if name != "phase1"}
+            head = StageDir.plan(folder, "frozen_head", first | {"train": alone}, inputs)
         if config.train.keep_epoch == "best":
             self._check_select_split()
             first["evaluation"] = self._measured()
-        phase1 = StageDir.plan(self.folder / "train", "phase1", first, inputs)
+        of_head = {"frozen_head": head.key} if head is not None else {}
+        phase1 = StageDir.plan(folder, "phase1", first, {**inputs, **of_head})
         phase2 = None
         if self.strategy.has_phase2 and not only_phase1:
             phase2 = StageDir.plan(
                 self.own_folder / "train", "phase2", second, {**inputs, "phase1": phase1.key}
             )
-        return TrainedPhases(phase1, phase2)
+        return head, TrainedPhases(phase1, phase2)
 
     def _measured(self) -> dict[str, Any]:
         """Return what the metrics depend on beside the network."""

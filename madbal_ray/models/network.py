@@ -20,7 +20,7 @@ from madbal_ray.models.hypercolumn import (
 )
 from madbal_ray.seams import HEADS
 
-Phase = Literal["phase1", "phase2", "eval"]
+Phase = Literal["frozen_head", "phase1", "phase2", "eval"]
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,12 @@ class SegmentationNetwork(nn.Module):
     @property
     def phase1_modules(self) -> tuple[nn.Module, ...]:
         """Return what phase I trains."""
-        trained = (self.dropout, self.main_head)
-        return (self.backbone, *trained) if self.trains_backbone else trained
+        return (self.backbone, *self.head_modules) if self.trains_backbone else self.head_modules
+
+    @property
+    def head_modules(self) -> tuple[nn.Module, ...]:
+        """Return the main path beside the backbone."""
+        return (self.dropout, self.main_head)
 
     @property
     def phase2_modules(self) -> tuple[nn.Module, ...]:
@@ -138,7 +142,12 @@ class SegmentationNetwork(nn.Module):
     def set_phase(self, phase: Phase) -> None:
         """Freeze and unfreeze; frozen parts are in eval mode, batch-norm and dropout included."""
         self.eval()
-        trained = {"phase1": self.phase1_modules, "phase2": self.phase2_modules, "eval": ()}[phase]
+        trained = {
+            "frozen_head": self.head_modules,
+            "phase1": self.phase1_modules,
+            "phase2": self.phase2_modules,
+            "eval": (),
+        }[phase]
         for parameter in self.parameters():
             parameter.requires_grad_(False)
         for module in trained:
@@ -158,6 +167,8 @@ class SegmentationNetwork(nn.Module):
         names = {name for name, _ in self.named_children()} - of_phase2
         if phase == "phase2":
             names = of_phase2
+        elif phase == "frozen_head":
+            names = {"main_head"}
         entries = self.state_dict() if state is None else state
         return {key: value for key, value in entries.items() if key.split(".")[0] in names}
 

@@ -22,13 +22,20 @@ class PhaseSpec:
         weights: file of its weights in the stage's folder.
     """
 
-    name: Literal["phase1", "phase2"]
+    name: Literal["frozen_head", "phase1", "phase2"]
     weights: str
 
     def settings(self, config: TrainConfig) -> PhaseConfig:
         """Return the section of the configuration."""
-        return config.phase1 if self.name == "phase1" else config.phase2
+        return {
+            "frozen_head": config.frozen_head,
+            "phase1": config.phase1,
+            "phase2": config.phase2,
+        }[self.name]
 
+
+FROZEN_HEAD = PhaseSpec("frozen_head", "frozen_head.safetensors")
+"""The main head alone, before phase I of `train.init: frozen_head`."""
 
 PHASE1 = PhaseSpec("phase1", "phase1.safetensors")
 """Backbone and main head."""

@@ -30,6 +30,8 @@ def describe_protocol(
     void = "never asked" if config.oracle.skip_void else "asked pixels that are void cost a click"
     train = config.train
     lengths = " + ".join(_length(phase) for phase in (train.phase1, train.phase2))
+    if train.init == "frozen_head":
+        lengths = f"{_length(train.frozen_head)} (frozen head) + {lengths}"
     frozen = "" if config.model.train_backbone else " (frozen)"
     return [
         f"data        {config.data.name}: {splits}; {num_classes} classes, void id {IGNORE_INDEX}",

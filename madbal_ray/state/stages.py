@@ -78,6 +78,7 @@ for _stage in (
     StageSpec("requests", "round", ("pixel_requests",)),
     StageSpec("labels", "round", ("labels",)),
     StageSpec("point_features", "round", ("point_features",)),
+    StageSpec("frozen_head", "round"),
     StageSpec("phase1", "round", drafts=("class_loss_thresholds",)),
     StageSpec("metrics", "round", ("confusion", "metrics")),
     StageSpec("phase2", "round", ("class_loss_thresholds",)),

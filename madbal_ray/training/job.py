@@ -1,5 +1,7 @@
 """Training of one round: phase I, evaluation, thresholds, phase II.
 
+With `train.init: frozen_head` the main head is trained before phase I, on the frozen backbone.
+
 Every training worker calls `TrainRound.run` with its own context; rank 0 writes. The
 engines differ only in the context: the local engine's has one worker, Ray Train's talks
 to the others.
@@ -23,7 +25,7 @@ from madbal_ray.engine.workers import TrainContext
 from madbal_ray.evaluation.evaluate import EvaluateSplits
 from madbal_ray.labels.labeled_points import LabeledPoints, read_labeled_points
 from madbal_ray.models.network import SegmentationNetwork, build_network
-from madbal_ray.models.trained import PHASE1, PhaseSpec, TrainedPhases
+from madbal_ray.models.trained import FROZEN_HEAD, PHASE1, PhaseSpec, TrainedPhases
 from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.seams import OBJECTIVES
@@ -51,6 +53,7 @@ class TrainRound:
         labels: label stages of this round and all before it.
         points: their stages `point_features`, where the head learns from points.
         previous: network of the round before, for `train.init: previous`.
+        head: where the head goes that `train.init: frozen_head` trains before phase I.
         phases: where this round's network goes.
     """
 
@@ -62,6 +65,7 @@ class TrainRound:
     labels: tuple[StageDir, ...]
     points: tuple[StageDir, ...]
     previous: TrainedPhases | None
+    head: StageDir | None
     phases: TrainedPhases
     evaluation: EvaluateSplits
 
@@ -84,6 +88,10 @@ class TrainRound:
             maker = self._batches(read_labeled_points(self.pool, self.labels), network)
             if self.config.train.compile:
                 network.compile()
+            if self.head is not None and not self.phases.phase1.is_done:
+                if not self.head.is_done:
+                    self._train(FROZEN_HEAD, self.head, network, maker, context)
+                _load(network, self.head, FROZEN_HEAD.weights)
             for phase, stage in self.phases:
                 if not stage.is_done:
                     self._train(phase, stage, network, maker, context)

@@ -17,7 +17,7 @@ from madbal_ray.config.training import PhaseConfig
 from madbal_ray.engine.workers import TrainContext
 from madbal_ray.errors import ConfigError, NumericalError
 from madbal_ray.models.network import SegmentationNetwork
-from madbal_ray.models.trained import PHASE1, PhaseSpec
+from madbal_ray.models.trained import PHASE2, PhaseSpec
 from madbal_ray.seams import OBJECTIVES
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.training.batches import Batches, TrainBatch
@@ -114,10 +114,10 @@ class PhaseTrainer:
     def _objective(self) -> Objective:
         name = self.settings.objective
         objective = OBJECTIVES[name](self.settings, self.context)
-        if objective.needs_supports() and self.phase is PHASE1:
+        if objective.needs_supports() and self.phase is not PHASE2:
             raise ConfigError(
-                f"train.phase1.objective = {name} reads {', '.join(objective.maps)}, which only "
-                "phase II trains; give it to train.phase2"
+                f"train.{self.phase.name}.objective = {name} reads {', '.join(objective.maps)}, "
+                "which only phase II trains; give it to train.phase2"
             )
         return objective
 

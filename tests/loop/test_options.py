@@ -6,8 +6,13 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load
 
 import madbal_ray
+from madbal_ray.engine.stages import StopRequested
+from madbal_ray.models.network import build_network
+from madbal_ray.rng import derive_seed
 from tests.conftest import tiny_config
 
 LIMITED = """
@@ -49,6 +54,52 @@ def test_training_can_start_from_the_previous_round(tmp_path, tiny_run):
         one.run_dir.find("phase1", 1).folder.read("phase1.safetensors") for one in (run, tiny_run)
     )
     assert mine != fresh
+
+
+def test_phase_one_can_start_from_a_head_trained_on_the_frozen_backbone(tmp_path):
+    config = tiny_config(num_rounds=1, train__init="frozen_head", strategy__name="random")
+    config["train"]["phase1"] = {"epochs": 0, "batch_size": 2}  # what it starts from is its result
+    config["train"]["frozen_head"] = {"epochs": 2, "batch_size": 3}
+    run = madbal_ray.run(config, run_dir=tmp_path / "run", engine="local")
+    head, network = (
+        load(run.run_dir.find(name, 0).folder.read(f"{name}.safetensors"))
+        for name in ("frozen_head", "phase1")
+    )
+    fresh = build_network(
+        run.config.model,
+        len(run.class_names),
+        weights=None,
+        seed=derive_seed(0, "network", 0),
+        supports="none",
+    ).state_dict()
+    assert head.keys() == {key for key in network if key.startswith("main_head.")}
+    for key, value in network.items():
+        if key in head:  # learned, and taken over
+            assert torch.equal(value, head[key])
+            assert not torch.equal(value, fresh[key])
+        else:  # running statistics of batch norm among them
+            assert torch.equal(value, fresh[key])
+    # one of 30 answers was void
+    assert run.run_dir.find("frozen_head", 0).marker().summary["labelled_pixels"] == 29
+
+
+def test_the_head_of_a_run_that_was_stopped_is_not_trained_again(tmp_path):
+    config = tiny_config(num_rounds=1, train__init="frozen_head", train__frozen_head={"epochs": 1})
+    whole = madbal_ray.run(config, run_dir=tmp_path / "whole" / "run", engine="local")
+    stopped = {"run_dir": tmp_path / "stopped" / "run", "engine": "local"}
+    with pytest.raises(StopRequested):
+        madbal_ray.run(config, **stopped, stop_after=("frozen_head", 0))
+    marker = (
+        madbal_ray.open_run(stopped["run_dir"]).run_dir.find("frozen_head", 0).folder.local_path
+        / "_DONE.json"
+    )
+    written = marker.stat().st_mtime_ns
+    run = madbal_ray.run(config, **stopped)
+    assert marker.stat().st_mtime_ns == written
+    mine, other = (
+        one.run_dir.find("phase2", 0).folder.read("phase2.safetensors") for one in (run, whole)
+    )
+    assert mine == other
 
 
 @pytest.mark.parametrize("part", ["score", pytest.param("train", marks=pytest.mark.slow)])

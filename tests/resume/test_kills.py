@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import madbal_ray
-from tests.conftest import tiny_config
+from tests.conftest import frozen_config, tiny_config
 
 TABLES = ("queries", "labels", "cluster_budgets", "superpixel_scores", "metrics")
 HERE = Path(__file__).parent
@@ -23,14 +23,23 @@ def assert_same_tables(first, second):
         assert first.table(name).equals(second.table(name)), name
 
 
-def test_local_run_survives_a_kill_at_every_write_point(tmp_path):
-    config = tiny_config(
-        data__synthetic__num_train=4,
-        data__synthetic__num_val=2,
-        train__phase1__epochs=2,
-        train__phase2__epochs=2,
-        resources={"checkpoint_seconds": 0},
-    )
+@pytest.mark.parametrize("mode", ["fine-tuned", "frozen"])
+def test_local_run_survives_a_kill_at_every_write_point(mode, tmp_path):
+    scenes = {"num_train": 4, "num_val": 2, "height": 48, "width": 64}
+    changes = {
+        "data": {"name": "synthetic", "synthetic": scenes},
+        "resources": {"checkpoint_seconds": 0},
+    }
+    if mode == "frozen":
+        config = frozen_config(**changes)
+    else:
+        config = tiny_config(
+            train__init="frozen_head",
+            train__frozen_head__epochs=2,
+            train__phase1__epochs=2,
+            train__phase2__epochs=2,
+            **changes,
+        )
     process = subprocess.run(
         [sys.executable, HERE / "kill_points.py", json.dumps(config), tmp_path / "killed" / "run"],
         capture_output=True,
