@@ -2,10 +2,18 @@
 
 Write them anew only together with a raised revision in `madbal_ray/state/stages.py`, or when a new
 stage or column has no golden rows yet.
+
+The runs take place in a process of their own that uses no more of a processor than all have
+(`ANY_PROCESSOR`): training a network of random weights on six images turns the last bit of a
+convolution into another query.
 """
 
+import argparse
 import json
 import math
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -16,6 +24,16 @@ from madbal_ray.state.stage_dir import table_path
 from madbal_ray.state.stages import STAGES, stages_of
 
 FOLDER = Path(__file__).parent
+ANY_PROCESSOR = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "MKL_CBWR": "COMPATIBLE",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "OPENBLAS_CORETYPE": "Nehalem",
+    "NUMBA_CPU_NAME": "generic",
+    "NUMBA_CPU_FEATURES": "",
+    "OMP_NUM_THREADS": "1",
+}
+"""Torch, MKL, oneDNN, OpenBLAS and numba take the same instructions on every x86-64 processor."""
 NUM_ROWS = 24
 DIGITS = 5
 
@@ -78,15 +96,24 @@ def _plain(value, column=""):
     return value
 
 
-def file_of(run, name, round_index):
+def file_of(run, name, round_index, folder=FOLDER):
     """Return the golden file of a stage."""
     parts = [] if run == "tiny" else [run]
     parts += [name] if round_index is None else [str(round_index), name]
-    return FOLDER / f"{'-'.join(parts)}.json"
+    return folder / f"{'-'.join(parts)}.json"
 
 
-def main() -> None:
-    """Write all golden files from fresh runs."""
+def record_all(folder):
+    """Write the files of all stages, from fresh runs in a process of its own, to a folder."""
+    subprocess.run(
+        [sys.executable, "-m", "tests.golden.record", "--here", folder],
+        env=os.environ | ANY_PROCESSOR,
+        cwd=FOLDER.parents[1],
+        check=True,
+    )
+
+
+def _record_here(target):
     import madbal_ray
     from tests.conftest import frozen_config, tiny_config
 
@@ -100,8 +127,18 @@ def main() -> None:
             values = record(runs[run], name, round_index)
             if values is not None:
                 text = json.dumps(values, separators=(",", ":"), sort_keys=True)
-                file_of(*place).write_text(text + "\n")
-                print(file_of(*place).name, len(text))
+                file_of(*place, target).write_text(text + "\n")
+
+
+def main() -> None:
+    """Write all golden files anew."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--here", type=Path, help="run in this process, write to this folder")
+    folder = parser.parse_args().here
+    if folder is None:
+        record_all(FOLDER)
+    else:
+        _record_here(folder)
 
 
 if __name__ == "__main__":
