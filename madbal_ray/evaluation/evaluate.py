@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from madbal_ray.arrays import Mask
 from madbal_ray.config.running import EvaluationConfig
+from madbal_ray.engine.threads import shared_threads
 from madbal_ray.engine.workers import TrainContext
 from madbal_ray.evaluation.metrics import confusion_matrix, summarize_confusion
 from madbal_ray.labels.ledger import Ledger
@@ -91,8 +92,15 @@ class EvaluateSplits:
         images = [image for shard_id in shards for image in read_images(source, shard_id)]
         shape = (self.pool.num_classes, self.pool.num_classes)
         total = torch.zeros(shape, dtype=torch.int64, device=context.device)
-        for part in self._batches(images[context.rank :: context.world_size]):
-            total += self._batch_confusion(network, part, context.device)
+        parts = self._batches(images[context.rank :: context.world_size])
+        with shared_threads(network, context.device) as threads:
+            for counts in map_ahead(
+                lambda part: self._batch_confusion(network, part, context.device),
+                parts,
+                threads=threads,
+                ahead=threads,
+            ):
+                total += counts
         return context.all_reduce(total).cpu().numpy(), len(images)
 
     def _batches(self, images: list[PoolImage]):

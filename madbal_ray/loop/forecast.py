@@ -133,9 +133,7 @@ def forecast_stages(probe: Probe) -> list[StageForecast]:
         stages.append(StageForecast(name, probe.train(network, maker, phase), rounds=rounds))
     network.set_phase("eval")
     torch.set_num_threads(config.train.threads_per_worker)
-    measure, _ = timed(
-        lambda: [probe.measure(network, *pair) for pair in zip(seen, pictures, strict=True)]
-    )
+    measure, _ = timed(lambda: probe.measure(network, seen, pictures))
     seconds = rounds * probe.num_evaluated * (decode + measure)
     stages.append(StageForecast("evaluate", seconds, rounds=rounds))
     if strategy.scores_pool and rounds > 1:

@@ -17,6 +17,7 @@ from madbal_ray.config.training import PhaseConfig
 from madbal_ray.data.dataset import Dataset
 from madbal_ray.data.members import read_image_bytes
 from madbal_ray.data.registry import data_root, open_dataset
+from madbal_ray.engine.threads import shared_threads
 from madbal_ray.engine.workers import SingleWorker
 from madbal_ray.errors import BadImageError, PoolError
 from madbal_ray.evaluation.evaluate import batch_confusion
@@ -25,7 +26,7 @@ from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.models.network import SegmentationNetwork
 from madbal_ray.models.trained import PhaseSpec
 from madbal_ray.pool.features.stored_taps import NetworkInput, Taps
-from madbal_ray.pool.reader import PoolImage
+from madbal_ray.pool.reader import PoolImage, map_ahead
 from madbal_ray.scoring.score_images import ScoreImages
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
@@ -176,17 +177,27 @@ class Probe:
         )
 
     def measure(
-        self, network: SegmentationNetwork, seen: NetworkInput, picture: np.ndarray
-    ) -> torch.Tensor:
-        """Compare one prediction with a mask of the original image's size."""
-        truth = torch.zeros((1, *picture.shape[:2]), dtype=torch.uint8, device=self.device)
-        return batch_confusion(
-            network,
-            stack_inputs([seen], self.device),
-            truth,
-            num_classes=self.dataset.num_classes,
-            use_bf16=self.config.train.precision == "bf16",
-        ).cpu()
+        self,
+        network: SegmentationNetwork,
+        seen: Sequence[NetworkInput],
+        pictures: Sequence[np.ndarray],
+    ) -> list[torch.Tensor]:
+        """Compare predictions with masks of the original images' sizes, an image at a time."""
+
+        def confusion(pair: tuple[NetworkInput, np.ndarray]) -> torch.Tensor:
+            inputs, picture = pair
+            truth = torch.zeros((1, *picture.shape[:2]), dtype=torch.uint8, device=self.device)
+            return batch_confusion(
+                network,
+                stack_inputs([inputs], self.device),
+                truth,
+                num_classes=self.dataset.num_classes,
+                use_bf16=self.config.train.precision == "bf16",
+            ).cpu()
+
+        pairs = list(zip(seen, pictures, strict=True))
+        with shared_threads(network, self.device) as threads:
+            return list(map_ahead(confusion, pairs, threads=threads, ahead=threads))
 
     def score(
         self,

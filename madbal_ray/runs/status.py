@@ -62,10 +62,10 @@ class Status:
 def format_seconds(seconds: float) -> str:
     """Return a duration for people.
 
-    >>> format_seconds(3725)
-    '1 h 02 min'
+    >>> format_seconds(3725), format_seconds(95)
+    ('1 h 02 min', '95 s')
     """
-    minutes = round(seconds / 60)
+    minutes = round(seconds / 60) if seconds >= 120 else 0
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min" if minutes else f"{round(seconds)} s"

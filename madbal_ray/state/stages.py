@@ -80,7 +80,7 @@ for _stage in (
     StageSpec("point_features", "round", ("point_features",)),
     StageSpec("frozen_head", "round"),
     StageSpec("phase1", "round", drafts=("class_loss_thresholds",)),
-    StageSpec("metrics", "round", ("confusion", "metrics")),
+    StageSpec("metrics", "round", ("confusion", "metrics"), revision=2),
     StageSpec("phase2", "round", ("class_loss_thresholds",)),
     StageSpec("fold_images", "study", drafts=("images",)),
     StageSpec("fold_labels", "study", drafts=("labels",)),

@@ -178,7 +178,7 @@ def test_the_whole_is_the_sum_in_words():
     )
     assert found.round_seconds == 60 + 1200
     assert found.lines()[-5:] == [
-        "  images               1 min, 1.0 MiB",
+        "  images               60 s, 1.0 MiB",
         "  evaluate             4 min",
         "  score                1 h 00 min, 2.0 MiB",
         "  a round              21 min",

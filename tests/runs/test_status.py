@@ -42,7 +42,7 @@ def test_what_is_left_is_the_slowest_finished_round_for_each_that_is_not(events,
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0 s"), (29.0, "29 s"), (31.0, "1 min"), (89.0, "1 min"), (3569.0, "59 min"),
+    [(0.4, "0 s"), (31.0, "31 s"), (119.0, "119 s"), (121.0, "2 min"), (3569.0, "59 min"),
      (3571.0, "1 h 00 min"), (3725.0, "1 h 02 min"), (90000.0, "25 h 00 min")],
 )  # fmt: skip
 def test_durations_in_words(seconds, text):
