@@ -39,6 +39,7 @@ def compiled(*, parallel: bool = False, inline: bool = False) -> Callable[[Any],
         bare = inspect.unwrap(function)  # without the shape checks that tests put around it
         return numba.njit(
             cache=True,
+            nogil=True,
             parallel=parallel,
             inline="always" if inline else "never",
             fastmath={"contract", "nnan", "ninf"},

@@ -228,7 +228,11 @@ class Probe:
             )
 
         score_one(0)
-        return timed(lambda: [score_one(index) for index in range(len(inputs))])[0]
+        with stage.threads() as threads:
+            of_all = range(len(inputs))
+            return timed(
+                lambda: list(map_ahead(score_one, of_all, threads=threads, ahead=threads))
+            )[0]
 
 
 @dataclass(frozen=True)

@@ -96,8 +96,8 @@ class ScoreShards:
             self._decode, images, threads=self.pool.threads, ahead=2 * self.config.batch_size
         )
         table_name = self.table_names[0]
-        parts = []
-        for batch in _batches(zip(images, decoded, strict=True), self.config.batch_size):
+
+        def score(batch: list[Decoded]) -> pa.Table:
             is_asked = []
             for image, (_, _, is_void) in batch:
                 asked_map = asked.map_of(image)
@@ -111,7 +111,11 @@ class ScoreShards:
                 cluster_id=[np.minimum(clusters[name], self.num_clusters - 1) for name in ids],
                 is_asked=is_asked,
             )
-            parts.append(tables.from_columns(table_name, columns))
+            return tables.from_columns(table_name, columns)
+
+        batches = _batches(zip(images, decoded, strict=True), self.config.batch_size)
+        with self._stage.threads() as threads:
+            parts = list(map_ahead(score, batches, threads=threads, ahead=threads))
         scored = {table_name: tables.concat(table_name, parts)}
         if self.plan.rows == "superpixels":
             scored["cluster_statistics"] = shard_statistics(

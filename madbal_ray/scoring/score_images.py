@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from madbal_ray import rng
 from madbal_ray.arrays import BoolMap, LabelMap
+from madbal_ray.engine.threads import shared_threads
 from madbal_ray.errors import NumericalError
 from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.models.network import NetworkOutput, SegmentationNetwork
@@ -52,6 +54,15 @@ class ScoreImages:
         self.score_options = ScoreOptions(plan.options.normalize_terms, plan.options.uncertainty)
         self.use_bf16 = use_bf16
         self.device = device
+
+    def threads(self) -> AbstractContextManager[int]:
+        """Share torch's threads out between callers; enter to hear how many there may be.
+
+        One where dropout acts: its random numbers come from the process's generator.
+        """
+        if self.spec.passes == "dropout":
+            return nullcontext(1)
+        return shared_threads(self.network, self.device)
 
     def __call__(
         self,

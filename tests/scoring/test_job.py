@@ -1,5 +1,9 @@
 """Scoring of a shard: what each batch holds, what is masked, and the statistics beside it."""
 
+import threading
+import time
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -19,10 +23,17 @@ TWO = np.array([[0, 0, 1], [0, 1, 1]], np.uint16)
 class Noted:
     """Stands for `ScoreImages`: notes what it was called with, gives one row an image."""
 
-    def __init__(self):
-        self.calls = []
+    def __init__(self, at_once=1):
+        self.calls, self.at_once = [], at_once
+        self.together = threading.Barrier(at_once)
+
+    def threads(self):
+        return nullcontext(self.at_once)
 
     def __call__(self, **batch):
+        self.together.wait(timeout=10)
+        if "a" in batch["image_id"]:
+            time.sleep(0.2 * (self.at_once - 1))  # the first batch is ready last
         self.calls.append(batch)
         count = len(batch["image_id"])
         return {
@@ -87,6 +98,13 @@ def job_of(
 
 
 USUAL = ((2, 3), (2, 3))
+
+
+def test_batches_are_scored_at_the_same_time_and_written_in_order(tmp_path):
+    job = job_of(tmp_path, [USUAL] * 4, batch_size=1)
+    job._stage = Noted(at_once=2)
+    found = job.run(3)
+    assert found["superpixel_scores"]["image_id"].to_pylist() == ["a", "b", "c", "d"]
 
 
 def test_a_batch_holds_pictures_delta_superpixels_and_clusters(tmp_path):

@@ -287,3 +287,16 @@ def test_the_mirrored_pass_is_mirrored_back():
     assert network.shown[1][0, 0, :, 0].tolist() == [0, 0, 30]
     (mirrored,) = views_seen[0].more_logits
     assert mirrored[0, 0, 0].tolist() == [32.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(("passes", "expected"), [("single", 3), ("flip", 3), ("dropout", 1)])
+def test_dropout_has_one_caller_since_its_numbers_come_from_the_process(passes, expected):
+    stage, _ = stage_of(plan(), given(passes=passes))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with stage.threads() as threads:
+            assert threads == expected
+            assert torch.get_num_threads() == {3: 1, 1: 3}[expected]
+    finally:
+        torch.set_num_threads(before)
