@@ -10,6 +10,7 @@ from pydantic import (
 )
 
 from madbal_ray.config.section import (
+    ADDED,
     Fraction,
     Positive,
     Section,
@@ -41,7 +42,27 @@ class BudgetConfig(Section):
     initial_pixels_per_image: Positive | Literal["all"] = Field(
         default=20, description="B0, at random, round 0; all: full supervision"
     )
-    pixels_per_image: Positive = Field(default=20, description="B, every later round")
+    initial_images: Positive | None = Field(
+        default=None,
+        json_schema_extra=ADDED,
+        description="images of round 0, B0 pixels each; null: all of the pool",
+    )
+    initial: Literal["random", "spread"] = Field(
+        default="random",
+        json_schema_extra=ADDED,
+        description="random: initial_images at random, B0 random pixels in each; spread: as many "
+        "images and pixels in all, shared equally by the clusters of superpixels",
+    )
+    pixels_per_image: Positive = Field(
+        default=20,
+        description="B, every later round; beside total_pixels, what an image can offer at least",
+    )
+    total_pixels: Positive | None = Field(
+        default=None,
+        json_schema_extra=ADDED,
+        description="scope pool: pixels of every later round over the whole pool; null: "
+        "pixels_per_image times its images",
+    )
     scope: Literal["image", "pool"] = Field(
         default="image",
         description="image: B pixels in every image (the paper's); pool: N times B over the "
@@ -58,11 +79,18 @@ class BudgetConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _cap_fits(self) -> BudgetConfig:
-        if self.max_per_image is None:
+    def _fits_scope(self) -> BudgetConfig:
+        for name in ("max_per_image", "total_pixels"):
+            if self.scope == "image" and getattr(self, name) is not None:
+                raise ValueError(f"budget.{name} is for budget.scope = pool")
+        asks_all = self.initial_pixels_per_image == "all" and self.initial_images is None
+        if self.initial == "spread" and asks_all:
+            raise ValueError(
+                "budget.initial = spread has nothing to spread where every pixel of every image "
+                "is asked: set budget.initial_images, or leave it out"
+            )
+        if self.max_per_image is None or self.total_pixels is not None:
             return self
-        if self.scope == "image":
-            raise ValueError("budget.max_per_image is for budget.scope = pool")
         if self.max_per_image < self.pixels_per_image:
             raise ValueError(
                 f"budget.max_per_image = {self.max_per_image} is below budget.pixels_per_image = "
@@ -74,6 +102,12 @@ class BudgetConfig(Section):
     def most_per_image(self) -> int:
         """Return how many pixels an image must be able to offer."""
         return self.max_per_image or self.pixels_per_image
+
+    def total(self, num_images: int) -> int:
+        """Return the pixels of a later round over a pool of `num_images`."""
+        if self.total_pixels is not None:
+            return self.total_pixels
+        return self.pixels_per_image * num_images
 
 
 class NoiseConfig(Section):

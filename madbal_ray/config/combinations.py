@@ -33,7 +33,9 @@ def combinations(config: Config) -> Iterator[str]:
     yield from _frozen(config)
     yield from STRATEGIES[config.strategy.name].problems(config)
     yield from ORACLES[config.oracle.kind].problems(config)
-    if config.budget.initial_pixels_per_image == "all" and config.num_rounds > 1:
+    budget = config.budget
+    labels_all = budget.initial_pixels_per_image == "all" and budget.initial_images is None
+    if labels_all and config.num_rounds > 1:
         yield (
             f"budget.initial_pixels_per_image = all labels everything in round 0, which leaves "
             f"nothing for the other {config.num_rounds - 1} rounds: set num_rounds = 1"

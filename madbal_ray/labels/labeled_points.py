@@ -58,22 +58,26 @@ class LabeledPoints:
 def read_labeled_points(pool: Pool, labels: Sequence[StageDir]) -> LabeledPoints:
     """Read all labelled (not void, not skipped) pixels of the pool.
 
+    Shards in which nothing was asked are not opened.
+
     Raises:
         LabelError: there is none.
     """
-    parts = [stage.read_table("labels", list(pool.shard_ids), columns=COLUMNS) for stage in labels]
+    labelled = {i for stage in labels for i in stage.shards_with("labels")}
+    shard_ids = sorted(labelled.intersection(pool.shard_ids))
+    parts = [stage.read_table("labels", shard_ids, columns=COLUMNS) for stage in labels]
     table = latest_revisions(pa.concat_tables(parts))
     if set(table["unit"].unique().to_pylist()) <= {"pixel"}:
-        points = _from_pixels(pool, table)
+        points = _from_pixels(pool, shard_ids, table)
     else:
-        points = _from_regions(pool, table)
+        points = _from_regions(pool, shard_ids, table)
     if not len(points.y):
         raise LabelError("no labelled pixel to train on: every answer was void or skipped")
     return points
 
 
-def _from_pixels(pool: Pool, table: pa.Table) -> LabeledPoints:
-    rows = pool.images.read_table("images", list(pool.shard_ids))
+def _from_pixels(pool: Pool, shard_ids: Sequence[int], table: pa.Table) -> LabeledPoints:
+    rows = pool.images.read_table("images", shard_ids)
     known = {image.image_id: image for image in pool_images(rows)}
     table = table.filter(pa.array(table["status"].to_numpy() == "labelled"))
     table = table.sort_by([("image_id", "ascending"), ("y", "ascending"), ("x", "ascending")])
@@ -87,13 +91,13 @@ def _from_pixels(pool: Pool, table: pa.Table) -> LabeledPoints:
     )
 
 
-def _from_regions(pool: Pool, table: pa.Table) -> LabeledPoints:
+def _from_regions(pool: Pool, shard_ids: Sequence[int], table: pa.Table) -> LabeledPoints:
     """Expand superpixels and whole images; what was asked earlier keeps its own answer."""
     table = table.sort_by([("image_id", "ascending"), ("round", "ascending")])
     rows_of = split_by_image(table)
     answers = table.to_pandas()
     kept, ys, xs, classes = [], [], [], []
-    for shard_id in pool.shard_ids:
+    for shard_id in shard_ids:
         in_shard = pool.images_of(shard_id)
         label_maps = pool.label_maps_of(shard_id)
         for image in in_shard:

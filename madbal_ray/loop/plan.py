@@ -6,7 +6,7 @@ from madbal_ray.config.file import changed_keys
 from madbal_ray.config.schema import Config
 from madbal_ray.errors import ConfigError
 from madbal_ray.loop.forecast import forecast
-from madbal_ray.report.protocol import describe_scope
+from madbal_ray.report.protocol import describe_round, describe_start
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stages import stages_of
 
@@ -25,9 +25,8 @@ def plan_lines(config: Config, run_dir: RunDir, *, device: str) -> list[str]:
         f"pool     {run_dir.pool_folder(config)}",
         f"run      {run_dir}",
         f"network  {config.model.backbone} + {config.model.head}, weights {config.model.weights}",
-        f"asks     {config.budget.initial_pixels_per_image} pixels an image at random, then "
-        f"{config.num_rounds - 1} x {config.budget.pixels_per_image}"
-        f"{describe_scope(config.budget)} by {config.strategy.name}",
+        f"asks     {describe_start(config.budget)}, then {config.num_rounds - 1} x "
+        f"{describe_round(config.budget)} by {config.strategy.name}",
     ]
     for index in range(config.num_rounds):
         names = stages_of("round") if run_dir.exists else []

@@ -155,15 +155,21 @@ class Probe:
     def _steps(self, settings: PhaseConfig, round_index: int) -> int:
         """Return the batches of a phase in one round."""
         if not self.config.model.learns_from_points:
-            return settings.epochs * math.ceil(len(self.pool) / settings.batch_size)
+            images = self._most_images(round_index)
+            return settings.epochs * math.ceil(images / settings.batch_size)
         if settings.steps is not None:
             return settings.steps
         budget, most = self.config.budget, self.config.train.points_per_image
         first = budget.initial_pixels_per_image
-        each = (most if first == "all" else min(first, most)) + round_index * min(
-            budget.pixels_per_image, most
-        )
-        return settings.epochs * math.ceil(len(self.pool) * each / settings.batch_points)
+        points = self._most_images(0) * (most if first == "all" else min(first, most))
+        points += round_index * min(budget.total(len(self.pool)), most * len(self.pool))
+        return settings.epochs * math.ceil(points / settings.batch_points)
+
+    def _most_images(self, round_index: int) -> int:
+        """Return how many images have labels in a round at most: each pixel in another one."""
+        budget, all_images = self.config.budget, len(self.pool)
+        images = budget.initial_images or all_images
+        return min(all_images, images + round_index * budget.total(all_images))
 
     def _matrix(self, channels: tuple[int, ...]) -> PointMatrix:
         """Return points of noise: how long a step takes hangs on their number alone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -143,7 +143,7 @@ class Round:
             oracle_name=config.oracle.kind,
             round_index=self.index,
         )
-        self.runner.map(job, pool.shard_ids, total=pool.num_images)
+        self.runner.map(job, queries.shards_with("queries"), total=None)
         names = ("pixels", "regions", "clicks", "void")
         answers = Cost(**{name: total_of(output, name) for name in names})
         ledger = history.ledger.add_round(num_queries=total_of(queries, "asked"), answers=answers)
@@ -214,7 +214,7 @@ class Round:
                 seed=config.seed,
                 device=self.device,
             )
-            self.runner.map(job, pool.shard_ids, total=None)
+            self.runner.map(job, labels[-1].shards_with("labels"), total=None)
             history = replace(history, points=(*history.points, output))
         return history
 
@@ -286,10 +286,10 @@ class _RoundStages:
     def plan(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> StageDir:
         return StageDir.plan(self.round.folder, name, settings, inputs)
 
-    def map(self, job: ShardJob) -> None:
+    def map(self, job: ShardJob, shard_ids: Sequence[int] | None = None) -> None:
         pool = self.round.pool
-        total = pool.num_images if job.counts_images else None
-        self.round.runner.map(job, pool.shard_ids, total=total)
+        total = pool.num_images if job.counts_images and shard_ids is None else None
+        self.round.runner.map(job, pool.shard_ids if shard_ids is None else shard_ids, total=total)
 
     def call(self, job: TableJob) -> None:
         self.round.runner.call(job)

@@ -41,7 +41,7 @@ def scoring_config(model: TrainedModel, pool: str, *, overrides: tuple[str, ...]
         "pool": {"dir": None},
         "model": {"weights": "none"},
         "oracle": {"skip_void": False},
-        "budget": {"scope": "image", "max_per_image": None},
+        "budget": {"scope": "image", "max_per_image": None, "total_pixels": None},
         "evaluation": {"splits": []},
         "tracking": {"mlflow": None, "wandb": None},
         "num_rounds": 1,

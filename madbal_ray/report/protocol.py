@@ -40,8 +40,7 @@ def describe_protocol(
         f"network     {config.model.backbone}{frozen} + {config.model.head}, output stride "
         f"{config.model.output_stride}; {lengths} (phase I + II), "
         "the last epoch is measured and asks",
-        f"budget      {config.budget.initial_pixels_per_image} random pixels an image, then "
-        f"{config.budget.pixels_per_image} a round{describe_scope(config.budget)} by "
+        f"budget      {describe_start(config.budget)}, then {describe_round(config.budget)} by "
         f"{config.strategy.name}; {void}",
         "measure     mIoU over classes that occur in prediction or truth, from one confusion "
         "matrix a split",
@@ -52,12 +51,22 @@ def _length(phase: PhaseConfig) -> str:
     return f"{phase.epochs} epochs" if phase.steps is None else f"{phase.steps} steps"
 
 
-def describe_scope(budget: BudgetConfig) -> str:
-    """Return where a round's budget goes, in words that follow "20 a round"."""
+def describe_start(budget: BudgetConfig) -> str:
+    """Return what round 0 asks, in words."""
+    what = f"{budget.initial_pixels_per_image} random pixels an image"
+    if budget.initial_images is not None:
+        what += f" on {budget.initial_images} images"
+    return f"{what}, spread over clusters" if budget.initial == "spread" else what
+
+
+def describe_round(budget: BudgetConfig) -> str:
+    """Return what a later round asks, in words."""
     if budget.scope == "image":
-        return ""
+        return f"{budget.pixels_per_image} a round"
     limit = f", {budget.max_per_image} in one image at most" if budget.max_per_image else ""
-    return f" and image on average, over the whole pool{limit},"
+    if budget.total_pixels is not None:
+        return f"{budget.total_pixels} a round over the whole pool{limit},"
+    return f"{budget.pixels_per_image} a round and image on average, over the whole pool{limit},"
 
 
 def _size(size: GridSize) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,9 +161,9 @@ class _Replay:
             )
         return stage
 
-    def map(self, job: ShardJob) -> None:
+    def map(self, job: ShardJob, shard_ids: Sequence[int] | None = None) -> None:
         job.setup()
-        for shard_id in self.pool.shard_ids:
+        for shard_id in self.pool.shard_ids if shard_ids is None else shard_ids:
             for name, table in job.run(shard_id).items():
                 compare(
                     job.output.read_table(name, [shard_id]),

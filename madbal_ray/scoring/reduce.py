@@ -153,19 +153,6 @@ def _with_coordinates(
     )
 
 
-def laps_needed(num_pixels: Integer[np.ndarray, "S"], budget: int) -> int:
-    """Return the smallest m with sum_s min(m, num_pixels_s) >= min(budget, sum num_pixels).
-
-    So many best pixels of each superpixel are enough for `madbal_ray.query.query_image`,
-    since a second pixel is taken only after every superpixel gave one.
-    """
-    wanted = min(budget, int(num_pixels.sum()))
-    laps = 1
-    while int(np.minimum(num_pixels, laps).sum()) < wanted:
-        laps += 1
-    return laps
-
-
 def _segment_count(ids: Tensor, num_segments: int) -> Tensor:
     """Return int64 numbers of pixels; torch.bincount would make the host wait."""
     count = torch.zeros(num_segments, dtype=torch.int64, device=ids.device)

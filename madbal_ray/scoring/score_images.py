@@ -24,9 +24,10 @@ from madbal_ray.scoring.candidates import (
 )
 from madbal_ray.scoring.pixel_scores import PixelScores
 from madbal_ray.scoring.plan import ScoringPlan
-from madbal_ray.scoring.reduce import laps_needed, random_top_pixels, reduce_scores
+from madbal_ray.scoring.reduce import random_top_pixels, reduce_scores
 from madbal_ray.scoring.registry import ScoreOptions, Views
 from madbal_ray.seams import SCORES
+from madbal_ray.selection.laps import laps_needed
 
 Stacked = torch.Tensor | tuple[torch.Tensor, ...]
 """Normalised images, or the kept taps of images."""

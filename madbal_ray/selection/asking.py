@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,8 +20,8 @@ class Stages(Protocol):
         """Return the folder of a stage; settings and inputs are what its result depends on."""
         ...
 
-    def map(self, job: ShardJob, /) -> None:
-        """Complete a stage over all shards of the pool."""
+    def map(self, job: ShardJob, shard_ids: Sequence[int] | None = None, /) -> None:
+        """Complete a stage over some shards of the pool; None: all of them."""
         ...
 
     def call(self, job: TableJob, /) -> None:
@@ -56,15 +56,15 @@ class Asking:
         assert self.score is not None
         return self.score
 
-    def report_missing(self, queries: StageDir, per_image: int, unit: str) -> None:
-        """Tell people when the pool gave fewer queries than the budget."""
-        missing = per_image * self.pool.num_images - total_of(queries, "asked")
+    def report_missing(self, queries: StageDir, budget: int, unit: str) -> None:
+        """Tell people when the pool gave fewer queries than the round's budget over the pool."""
+        missing = budget - total_of(queries, "asked")
         if missing:
-            why = (
-                "the pool offers no more; raise budget.max_per_image"
-                if self.config.budget.max_per_image
-                else "some images have none left to ask for"
-            )
+            why = "some images have none left to ask for"
+            if self.config.budget.max_per_image:
+                why = "the pool offers no more; raise budget.max_per_image"
+            elif self.config.budget.total_pixels:
+                why = "the pool offers no more; raise budget.pixels_per_image"
             self.stages.say(
                 f"round {self.round_index}: {missing} {unit}s fewer than the budget, since {why}"
             )

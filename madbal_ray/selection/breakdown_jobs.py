@@ -39,7 +39,7 @@ class AllocateBudgets(TableJob):
     """Cluster shares, scores and budgets of one round (Eq. 5, 7, 8).
 
     Attributes:
-        total: pixels to share out: B, or N times B over the whole pool.
+        total: pixels to share out: B in each image, or the round's over the whole pool.
     """
 
     score: StageDir

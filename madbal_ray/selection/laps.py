@@ -1,11 +1,11 @@
-"""How many superpixels each cluster gives in one lap."""
+"""Laps: how many an image needs, and how many superpixels each cluster gives in one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, Integer
 
 from madbal_ray.selection.apportionment import largest_remainder
 
@@ -58,3 +58,16 @@ def share_laps(
         )
         left -= int(take[lap].sum())
     return take
+
+
+def laps_needed(num_pixels: Integer[np.ndarray, "S"], budget: int) -> int:
+    """Return the smallest m with sum_s min(m, num_pixels_s) >= min(budget, sum num_pixels).
+
+    So many best pixels of each superpixel are enough for `madbal_ray.query.query_image`,
+    since a second pixel is taken only after every superpixel gave one.
+    """
+    wanted = min(budget, int(num_pixels.sum()))
+    laps = 1
+    while int(np.minimum(num_pixels, laps).sum()) < wanted:
+        laps += 1
+    return laps

@@ -30,10 +30,12 @@ class DrawRandomPixels(QueryJob):
 
     Attributes:
         labels: of earlier rounds; what they cover is not drawn again.
+        only: stage `first_images`: images that are asked; None: all.
     """
 
     pool: Pool
     labels: tuple[StageDir, ...]
+    only: StageDir | None = None
     round_index: int
     count_per_image: int
     skip_void: bool
@@ -41,12 +43,12 @@ class DrawRandomPixels(QueryJob):
 
     def run(self, shard_id: int) -> dict[str, pa.Table]:
         """Return the random queries of one shard."""
-        images = self.pool.images_of(shard_id)
+        images = asked_images(self.pool, shard_id, self.only)
         label_maps = self.pool.label_maps_of(shard_id)
         clusters = self.pool.clusters_of(shard_id)
         asked = AskedPixels(self.labels, shard_id, label_maps)
         parts = []
-        for image, no_void in zip(images, self._not_void(images), strict=True):
+        for image, no_void in zip(images, not_void(self.pool, images, self.skip_void), strict=True):
             allowed = no_void & ~asked.map_of(image)
             y, x = draw_initial_pixels(
                 is_allowed=allowed,
@@ -69,27 +71,42 @@ class DrawRandomPixels(QueryJob):
             )
         return {"queries": tables.concat("queries", parts)}
 
-    def _not_void(self, images: Sequence[PoolImage]) -> Iterator[np.ndarray]:
-        if not self.skip_void:
-            return (np.ones((image.work_height, image.work_width), bool) for image in images)
-        masks = map_ahead(
-            self.pool.reader.mask_on_working_grid,
-            images,
-            threads=self.pool.threads,
-            ahead=self.pool.threads,
-        )
-        return (mask != IGNORE_INDEX for mask in masks)
+
+def asked_images(pool: Pool, shard_id: int, only: StageDir | None) -> list[PoolImage]:
+    """Return the images of a shard; those that stage `first_images` names, where it is given."""
+    images = pool.images_of(shard_id)
+    if only is None:
+        return images
+    names = only.read_table("queries", [shard_id], columns=["image_id"])["image_id"]
+    chosen = set(names.to_pylist())
+    return [image for image in images if image.image_id in chosen]
+
+
+def not_void(pool: Pool, images: Sequence[PoolImage], skip_void: bool) -> Iterator[np.ndarray]:
+    """Yield which pixels of each image may be asked: all, or those that its mask knows."""
+    if not skip_void:
+        return (np.ones((image.work_height, image.work_width), bool) for image in images)
+    masks = map_ahead(
+        pool.reader.mask_on_working_grid, images, threads=pool.threads, ahead=pool.threads
+    )
+    return (mask != IGNORE_INDEX for mask in masks)
 
 
 @dataclass(kw_only=True)
 class AskWholeImages(QueryJob):
-    """Every image as a whole: full supervision with the same trainer."""
+    """Every image as a whole: full supervision with the same trainer.
+
+    Attributes:
+        only: stage `first_images`: images that are asked; None: all.
+    """
 
     pool: Pool
+    only: StageDir | None = None
 
     def run(self, shard_id: int) -> dict[str, pa.Table]:
         """Return one query per image."""
         parts = [
-            whole_image_query(0, image.image_id, None) for image in self.pool.images_of(shard_id)
+            whole_image_query(0, image.image_id, None)
+            for image in asked_images(self.pool, shard_id, self.only)
         ]
         return {"queries": tables.concat("queries", parts)}

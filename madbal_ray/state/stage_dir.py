@@ -26,6 +26,7 @@ from madbal_ray.state.storage import Folder
 
 MARKER_NAME = "_DONE.json"
 MANIFEST_NAME = "_manifest.jsonl"
+SUFFIX = ".parquet"
 
 
 def canonical_json(value: Any) -> str:
@@ -172,17 +173,27 @@ class StageDir:
     ) -> pa.Table:
         """Read shards of a finished table; all of them where `shard_ids` is None.
 
-        A shard that the marker does not name is empty.
+        A shard that the marker does not name is empty; one without rows is not opened.
         """
         paths = self.marker().paths
         if shard_ids is None:
             wanted = [path for path in sorted(paths) if path.startswith(f"{name}/")]
         else:
             wanted = [path for i in shard_ids if (path := table_path(name, i)) in paths]
+        wanted = [path for path in wanted if paths[path].rows]
         shards = [tables.decode(name, self.folder.open(path), columns=columns) for path in wanted]
         if not shards and columns is not None:
             return tables.empty(name).select(list(columns))
         return tables.concat(name, shards)
+
+    def shards_with(self, name: str) -> list[int]:
+        """Return the shards of a finished table that hold rows, in order; no file is opened."""
+        paths, prefix = self.marker().paths, f"{name}/"
+        return sorted(
+            int(path[len(prefix) : -len(SUFFIX)])
+            for path, record in paths.items()
+            if path.startswith(prefix) and record.rows
+        )
 
     def append_manifest(self, row: Mapping[str, Any]) -> None:
         """Note a finished shard; only a hint, so object stores do without."""
@@ -243,7 +254,7 @@ def total_of(stage: StageDir, name: str) -> int:
 
 def table_path(name: str, shard_id: int) -> str:
     """Return the path of a table's shard inside a stage folder."""
-    return f"{name}/{shard_id:05d}.parquet"
+    return f"{name}/{shard_id:05d}{SUFFIX}"
 
 
 def _parse_marker(stage_dir: StageDir) -> Marker:

@@ -74,6 +74,16 @@ for _stage in (
         for level in range(PASSES)
         for name, table in (("digits", "score_digits"), ("cuts", "pool_cuts"))
     ),
+    StageSpec("image_chances", "round", drafts=("superpixel_scores",)),
+    StageSpec("image_shares", "round", drafts=("cluster_budgets",)),
+    *(
+        StageSpec(f"image_{name}_{level}", "round", drafts=(table,))
+        for level in range(PASSES)
+        for name, table in (("digits", "score_digits"), ("cuts", "pool_cuts"))
+    ),
+    StageSpec("first_images", "round", drafts=("queries",)),
+    StageSpec("chances", "round", drafts=("superpixel_scores",)),
+    StageSpec("shares", "round", drafts=("cluster_budgets",)),
     StageSpec("select", "round", ("queries",)),
     StageSpec("requests", "round", ("pixel_requests",)),
     StageSpec("labels", "round", ("labels",)),

@@ -64,5 +64,5 @@ class ChosenRows(Strategy):
                 seed=config.seed,
             )
         )
-        asking.report_missing(queries, config.budget.pixels_per_image, self.unit)
+        asking.report_missing(queries, config.budget.total(asking.pool.num_images), self.unit)
         return queries

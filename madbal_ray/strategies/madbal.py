@@ -70,13 +70,13 @@ class Breakdown(Strategy):
                     options=config.strategy,
                 )
             )
-        asking.report_missing(queries, config.budget.pixels_per_image, self.unit)
+        asking.report_missing(queries, config.budget.total(asking.pool.num_images), self.unit)
         return queries
 
 
 def total_budget(config: BudgetConfig, num_images: int) -> int:
-    """Return the pixels that clusters share: B in each image, or N times B in the pool."""
-    return config.pixels_per_image * (num_images if config.scope == "pool" else 1)
+    """Return the pixels that clusters share: B in each image, or the round's over the pool."""
+    return config.total(num_images) if config.scope == "pool" else config.pixels_per_image
 
 
 class RandomBreakdown(Breakdown):

@@ -33,7 +33,8 @@ class Candidates(Strategy):
         asking.stages.map(
             QueryCandidates(output=queries, score=asking.scored, round_index=asking.round_index)
         )
-        asking.report_missing(queries, asking.config.budget.pixels_per_image, self.unit)
+        budget = asking.config.budget.total(asking.pool.num_images)
+        asking.report_missing(queries, budget, self.unit)
         return queries
 
 

@@ -130,7 +130,8 @@ def _all_members(spec: SuiteFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def is_reference(config: Config) -> bool:
     """Tell whether a run is the fully supervised one."""
-    return config.budget.initial_pixels_per_image == "all"
+    budget = config.budget
+    return budget.initial_pixels_per_image == "all" and budget.initial_images is None
 
 
 def paths_differences(configs: Mapping[str, Config]) -> list[str]:

@@ -80,7 +80,7 @@ def read_point_matrix(
     found = np.zeros(most, np.int64)
     is_boundary = np.zeros(most, bool)
     filled = 0
-    for shard_id in pool.shard_ids:
+    for shard_id in sorted({i for stage in stages for i in stage.shards_with("point_features")}):
         for stage in stages:
             table = stage.read_table("point_features", [shard_id], columns=COLUMNS)
             images = table["image_id"].combine_chunks().dictionary_encode()

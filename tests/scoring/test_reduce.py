@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from madbal_ray.errors import ShapeError
-from madbal_ray.scoring.reduce import laps_needed, random_top_pixels, reduce_scores
+from madbal_ray.scoring.reduce import random_top_pixels, reduce_scores
+from madbal_ray.selection.laps import laps_needed
 from tests import references
 
 

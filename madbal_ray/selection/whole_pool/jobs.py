@@ -159,12 +159,17 @@ class CutClusters(TableJob):
 
 @dataclass(kw_only=True)
 class QueryFromCuts(QueryJob):
-    """Queries of one shard from the pool's cuts."""
+    """Queries of one shard from the pool's cuts.
+
+    Attributes:
+        is_scored: the network scored the pixels; False: they were drawn, and have no u(x).
+    """
 
     offers: OfferPixels
     cuts: StageDir
     round_index: int
     unit: Unit
+    is_scored: bool
 
     def setup(self) -> None:
         """Load budgets and cuts."""
@@ -188,6 +193,7 @@ class QueryFromCuts(QueryJob):
             if not len(chosen):
                 continue
             superpixels = offered.row[chosen]
+            score = pa.array(pixel["top_score"][chosen])
             parts.append(
                 query_rows(
                     self.round_index,
@@ -197,7 +203,7 @@ class QueryFromCuts(QueryJob):
                     x=pixel["top_x"][chosen],
                     superpixel_id=shard.superpixel[superpixels],
                     cluster_id=shard.cluster[superpixels],
-                    score=pa.array(pixel["top_score"][chosen]),
+                    score=score if self.is_scored else pa.nulls(len(chosen), pa.float32()),
                 )
             )
         return {"queries": tables.concat("queries", parts)}
@@ -222,22 +228,48 @@ def query_whole_pool(asking: Asking, budgets: StageDir, unit: Unit) -> StageDir:
     Raises:
         LabelError: the shards did not ask for what the cuts say.
     """
-    config, stages, round_index = asking.config, asking.stages, asking.round_index
+    config = asking.config
     offers = OfferPixels(asking.scored, budgets, config.budget, config.strategy)
-    inputs = digests(asking.scored, budgets)
+    return take_offers(asking, offers, unit)
+
+
+def take_offers(
+    asking: Asking,
+    offers: OfferPixels,
+    unit: Unit,
+    *,
+    output: str = "select",
+    prefix: str = "",
+    shard_ids: Sequence[int] | None = None,
+    is_scored: bool = True,
+) -> StageDir:
+    """Take of each cluster as many of the pool's offers as its budget says, the best first.
+
+    Args:
+        output: the stage that gets the queries.
+        prefix: of the stages before it, `digits_<n>` and `cuts_<n>`.
+        shard_ids: shards that offer; None: all of the pool.
+        is_scored: offers have a u(x).
+
+    Raises:
+        LabelError: the shards did not ask for what the cuts say.
+    """
+    stages, round_index = asking.stages, asking.round_index
+    inputs = digests(offers.score, offers.budgets)
     cuts: StageDir | None = None
     for level in range(len(SHIFTS)):
         before = inputs if cuts is None else inputs | digests(cuts)
-        digits = stages.plan(f"digits_{level}", {}, before)
-        stages.map(CountDigits(output=digits, offers=offers, cuts=cuts, level=level))
-        after = stages.plan(f"cuts_{level}", {}, before | digests(digits))
+        digits = stages.plan(f"{prefix}digits_{level}", {}, before)
+        count = CountDigits(output=digits, offers=offers, cuts=cuts, level=level)
+        stages.map(count, shard_ids)
+        after = stages.plan(f"{prefix}cuts_{level}", {}, before | digests(digits))
         stages.call(
             CutClusters(
                 output=after,
                 digits=digits,
                 offers=offers,
                 before=cuts,
-                shard_ids=asking.pool.shard_ids,
+                shard_ids=asking.pool.shard_ids if shard_ids is None else shard_ids,
                 round_index=round_index,
                 level=level,
             )
@@ -246,10 +278,16 @@ def query_whole_pool(asking: Asking, budgets: StageDir, unit: Unit) -> StageDir:
         if not cuts.marker().summary["open"]:
             break
     assert cuts is not None
-    queries = stages.plan("select", {}, inputs | digests(cuts))
-    stages.map(
-        QueryFromCuts(output=queries, offers=offers, cuts=cuts, round_index=round_index, unit=unit)
+    queries = stages.plan(output, {}, inputs | digests(cuts))
+    job = QueryFromCuts(
+        output=queries,
+        offers=offers,
+        cuts=cuts,
+        round_index=round_index,
+        unit=unit,
+        is_scored=is_scored,
     )
+    stages.map(job, shard_ids)
     check_pool_exact(total_of(queries, "asked"), cuts.marker().summary["asked"])
     return queries
 

@@ -1,0 +1,63 @@
+"""An S3 server on loopback that counts what it is asked for; for tests and benchmarks."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+class CountedStore:
+    """Moto's S3 in a thread, with a count of requests by kind.
+
+    Attributes:
+        endpoint: address of the server.
+        requests: (kind, key) of every request, in order. Kinds: ``HEAD``, ``GET``, ``PUT``,
+            ``DELETE``, ``LIST``, ``POST`` and ``PART`` (of an upload in several parts).
+    """
+
+    def __init__(self) -> None:
+        from moto.server import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import make_server
+
+        self.requests: list[tuple[str, str]] = []
+        self._app: Callable[..., Any] = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True)
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def count(self) -> Counter[str]:
+        """Return the requests by kind."""
+        return Counter(kind for kind, _ in self.requests)
+
+    @contextmanager
+    def counting(self) -> Iterator[list[tuple[str, str]]]:
+        """Yield a list that holds, afterwards, the requests of the block."""
+        found: list[tuple[str, str]] = []
+        before = len(self.requests)
+        yield found
+        found += self.requests[before:]
+
+    def _serve(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        query = environ.get("QUERY_STRING", "")
+        kind = environ["REQUEST_METHOD"]
+        if "list-type" in query:
+            kind = "LIST"
+        elif "uploadId" in query or "uploads" in query:
+            kind = "POST" if kind == "POST" else "PART"
+        self.requests.append((kind, environ["PATH_INFO"]))
+        return self._app(environ, start_response)
