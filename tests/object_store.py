@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -14,20 +14,30 @@ CREDENTIALS = {
 }
 
 
+class Request(NamedTuple):
+    """One request: its kind, its object, and what `CountedStore.label` said then."""
+
+    kind: str
+    key: str
+    who: str
+
+
 class CountedStore:
     """Moto's S3 in a thread, with a count of requests by kind.
 
     Attributes:
         endpoint: address of the server.
-        requests: (kind, key) of every request, in order. Kinds: ``HEAD``, ``GET``, ``PUT``,
-            ``DELETE``, ``LIST``, ``POST`` and ``PART`` (of an upload in several parts).
+        requests: every one, in order. Kinds: ``HEAD``, ``GET``, ``PUT``, ``DELETE``, ``LIST``,
+            ``POST`` and ``PART`` (of an upload in several parts).
+        label: says who asks.
     """
 
     def __init__(self) -> None:
         from moto.server import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import make_server
 
-        self.requests: list[tuple[str, str]] = []
+        self.requests: list[Request] = []
+        self.label: Callable[[], str] = lambda: ""
         self._app: Callable[..., Any] = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._serve, threaded=True)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
@@ -42,12 +52,12 @@ class CountedStore:
 
     def count(self) -> Counter[str]:
         """Return the requests by kind."""
-        return Counter(kind for kind, _ in self.requests)
+        return Counter(one.kind for one in self.requests)
 
     @contextmanager
-    def counting(self) -> Iterator[list[tuple[str, str]]]:
+    def counting(self) -> Iterator[list[Request]]:
         """Yield a list that holds, afterwards, the requests of the block."""
-        found: list[tuple[str, str]] = []
+        found: list[Request] = []
         before = len(self.requests)
         yield found
         found += self.requests[before:]
@@ -59,5 +69,5 @@ class CountedStore:
             kind = "LIST"
         elif "uploadId" in query or "uploads" in query:
             kind = "POST" if kind == "POST" else "PART"
-        self.requests.append((kind, environ["PATH_INFO"]))
+        self.requests.append(Request(kind, environ["PATH_INFO"], self.label()))
         return self._app(environ, start_response)

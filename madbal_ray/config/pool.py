@@ -10,6 +10,7 @@ from pydantic import (
 )
 
 from madbal_ray.config.section import (
+    ADDED,
     RUNTIME,
     GridSize,
     NonNegative,
@@ -42,6 +43,12 @@ class PoolConfig(Section):
         description="null: the folder `pool` beside the run",
     )
     shard_images: Positive = Field(default=64, description="images in a shard")
+    max_shards: Positive = Field(
+        default=20_000,
+        json_schema_extra=ADDED,
+        description="shard_images is doubled until a data set has no more shards than this, so "
+        "that ten million images are 19,532 shards of 512",
+    )
     features_cache: Literal["auto", "always", "never"] = Field(
         default="auto",
         json_schema_extra=RUNTIME,
@@ -51,6 +58,17 @@ class PoolConfig(Section):
     features_cache_gib: Annotated[float, Field(ge=0)] = Field(
         default=50.0, json_schema_extra=RUNTIME, description="limit of features_cache: auto"
     )
+
+    def images_in_shard(self, num_images: int) -> int:
+        """Return the images of a shard of a data set of `num_images`.
+
+        >>> PoolConfig().images_in_shard(1000), PoolConfig().images_in_shard(10_000_000)
+        (64, 512)
+        """
+        size = self.shard_images
+        while size * self.max_shards < num_images:
+            size *= 2
+        return size
 
 
 class SuperpixelsConfig(Section):

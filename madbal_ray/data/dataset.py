@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Int16
 
 from madbal_ray.arrays import IGNORE_INDEX, MAX_CLASSES
+from madbal_ray.data.records import ImageRecord as ImageRecord
+from madbal_ray.data.records import PackedRecords
 from madbal_ray.errors import DataError
 
 INVALID = -1
@@ -17,26 +18,11 @@ INVALID = -1
 
 
 @dataclass(frozen=True)
-class ImageRecord:
-    """One image of a data set; URIs are relative to the data root.
-
-    Attributes:
-        num_bytes: of the encoded image, where listing the data set told it.
-    """
-
-    image_id: str
-    image_uri: str
-    mask_uri: str | None
-    split: str
-    num_bytes: int | None = None
-
-
-@dataclass(frozen=True)
 class Dataset:
     """An index plus a class map.
 
     Attributes:
-        records: images of every split.
+        records: images of every split; any iterable is packed.
         class_names: C names; class id = position.
         mask_values: mask value -> class id, or `IGNORE_INDEX` for void; a value that is
             not listed is an error in the mask.
@@ -44,7 +30,7 @@ class Dataset:
     """
 
     name: str
-    records: Sequence[ImageRecord]
+    records: Iterable[ImageRecord]
     class_names: tuple[str, ...]
     mask_values: Mapping[int, int]
     colors: tuple[tuple[int, int, int], ...]
@@ -54,13 +40,18 @@ class Dataset:
             raise DataError(
                 f"{self.name}: {len(self.class_names)} classes; from 2 to {MAX_CLASSES} can be used"
             )
-        counts = Counter(record.image_id for record in self.records)
-        twice = [image_id for image_id, count in counts.items() if count > 1]
-        if twice:
+        object.__setattr__(self, "records", PackedRecords(self.records))
+        twice = self._packed.first_twice()
+        if twice is not None:
             raise DataError(
-                f"{self.name}: {len(twice)} image ids occur more than once, the first is "
-                f"{min(twice)!r}; an id must name one image"
+                f"{self.name}: {twice[0]} image ids occur more than once, the first is "
+                f"{twice[1]!r}; an id must name one image"
             )
+
+    @property
+    def _packed(self) -> PackedRecords:
+        assert isinstance(self.records, PackedRecords)
+        return self.records
 
     @property
     def num_classes(self) -> int:
@@ -70,22 +61,28 @@ class Dataset:
     @property
     def splits(self) -> tuple[str, ...]:
         """Return the names of the splits, in order of first appearance."""
-        return tuple(dict.fromkeys(record.split for record in self.records))
+        return self._packed.splits
+
+    def size_of(self, split: str) -> int:
+        """Return the number of images of one split."""
+        return self._packed.size_of(split)
+
+    def each_of(self, split: str) -> Iterator[ImageRecord]:
+        """Yield the records of one split in image_id order, few of them in memory at a time."""
+        return self._packed.of_split(split)
 
     def of_split(self, split: str) -> list[ImageRecord]:
         """Return the records of one split in image_id order."""
-        return sorted(
-            (record for record in self.records if record.split == split),
-            key=lambda record: record.image_id,
-        )
+        return list(self.each_of(split))
 
     def thinned(self, split: str, count: int) -> Dataset:
         """Keep `count` images of one split, evenly spaced in image_id order."""
-        records = self.of_split(split)
-        kept = {records[i * len(records) // count].image_id for i in range(count)}
+        total = self.size_of(split)
+        places = {i * total // count for i in range(count)}
+        kept = {one.image_id for i, one in enumerate(self.each_of(split)) if i in places}
         return replace(
             self,
-            records=[r for r in self.records if r.split != split or r.image_id in kept],
+            records=(r for r in self._packed if r.split != split or r.image_id in kept),
         )
 
 

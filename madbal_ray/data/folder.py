@@ -22,11 +22,11 @@ CLASS_LIST = "classes.txt"
 def open_dataset(config: DataConfig, root: Folder) -> Dataset:
     """List the images and pair each with its mask."""
     options = config.folder
-    images = [
-        path
-        for path, _ in (root / options.images).walk()
+    images = {
+        path: size
+        for path, size in (root / options.images).walk()
         if PurePosixPath(path).suffix.lower() in SUFFIXES
-    ]
+    }
     if not images:
         raise DataError(
             f"{root}/{options.images} holds no images ({', '.join(sorted(SUFFIXES))}); set "
@@ -37,7 +37,7 @@ def open_dataset(config: DataConfig, root: Folder) -> Dataset:
         masks = {path for path, _ in (root / options.masks).walk()}
     has_splits = all(path.split("/")[0] in SPLITS and "/" in path for path in images)
     records = []
-    for path in images:
+    for path, size in images.items():
         mask = PurePosixPath(path).with_suffix(".png").as_posix()
         uri = f"{options.images}/{path}"
         records.append(
@@ -46,6 +46,7 @@ def open_dataset(config: DataConfig, root: Folder) -> Dataset:
                 image_uri=uri,
                 mask_uri=f"{options.masks}/{mask}" if mask in masks else None,
                 split=path.split("/")[0] if has_splits else config.pool_split,
+                num_bytes=size,
             )
         )
     names = options.classes or _read_classes(root)

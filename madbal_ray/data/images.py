@@ -28,10 +28,10 @@ def open_dataset(config: DataConfig, root: Folder) -> Dataset:
         raise DataError("a pool without masks has no class list: set data.folder.classes")
     return Dataset(
         name="images",
-        records=[
+        records=(
             ImageRecord(member.image_id, member.uri, None, config.pool_split, member.num_bytes)
             for member in _members(root)
-        ],
+        ),
         class_names=tuple(names),
         mask_values=identity_values(len(names), config.folder.void_value),
         colors=spread_colors(len(names)),

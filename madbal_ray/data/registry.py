@@ -29,7 +29,7 @@ def open_dataset(config: DataConfig, pool: Folder) -> Dataset:
     """
     root = data_root(config, pool)
     dataset = DATASETS[config.name](config, root)
-    num_pool = len(dataset.of_split(config.pool_split))
+    num_pool = dataset.size_of(config.pool_split)
     if not num_pool:
         raise PoolError(
             f"{config.name} at {root}: split {config.pool_split!r} holds no images; splits found: "

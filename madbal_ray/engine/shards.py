@@ -5,12 +5,15 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from madbal_ray import errors
 from madbal_ray.engine.contract import Engine, ShardJob
 from madbal_ray.state import tables
-from madbal_ray.state.stage_dir import FileRecord, Marker, table_path
+from madbal_ray.state.ahead import map_ahead
+from madbal_ray.state.stage_dir import FileRecord, Marker, Notes, table_path
+from madbal_ray.state.storage import IN_FLIGHT
 
 KIBIBYTE = 1024
 
@@ -72,14 +75,18 @@ def complete_stage(
         on_row(row)
     missing = [shard_id for shard_id in shard_ids if shard_id not in done]
     failed = []
-    if missing:
-        for row in engine.map_shards(job, missing):
+    notes = Notes(stage)
+    try:
+        for row in engine.map_shards(job, missing) if missing else ():
             if "error" in row:
                 failed.append(row)
                 continue
-            stage.append_manifest(row)
+            notes.add(row)
             done[row["shard_id"]] = row
             on_row(row)
+    finally:
+        if len(done) < len(shard_ids):  # else the marker says it all
+            notes.flush()
     if failed:
         _raise_first(stage.stage, failed, len(shard_ids))
     files = [FileRecord(**record) for row in done.values() for record in row["files"]]
@@ -90,14 +97,20 @@ def complete_stage(
 def _finished_shards(job: ShardJob, shard_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Return manifest rows of shards whose files are whole, from the manifest or the files."""
     stage = job.output
+    found = dict(stage.folder.walk())  # one listing, not a question for each file
+    if not found:
+        return {}
     noted = {row["shard_id"]: row for row in stage.read_manifest() if "files" in row}
-    done = {}
+    done, unnoted = {}, []
     for shard_id in shard_ids:
         row = noted.get(shard_id)
-        if row is None or not all(stage.folder.exists(file["path"]) for file in row["files"]):
-            row = _adopt_shard(job, shard_id)
-        if row is not None:
+        if row is not None and all(found.get(f["path"]) == f["bytes"] for f in row["files"]):
             done[shard_id] = row
+        elif all(table_path(name, shard_id) in found for name in job.table_names):
+            unnoted.append(shard_id)
+    threads = 1 if stage.folder.is_local else IN_FLIGHT
+    adopted = map_ahead(partial(_adopt_shard, job), unnoted, threads=threads, ahead=threads)
+    done |= {row["shard_id"]: row for row in adopted if row is not None}
     return done
 
 

@@ -58,7 +58,7 @@ class Probe:
         self.pool = self.dataset.of_split(config.data.pool_split)
         wanted = config.evaluation.splits
         splits = wanted or [s for s in self.dataset.splits if s != config.data.pool_split]
-        self.num_evaluated = sum(len(self.dataset.of_split(split)) for split in splits)
+        self.num_evaluated = sum(self.dataset.size_of(split) for split in splits)
 
     def decode(self) -> tuple[float, list[np.ndarray]]:
         """Return seconds per image and some decoded images, bad ones left out."""

@@ -159,7 +159,7 @@ class Round:
         if pool.tap_statistics is not None:
             inputs |= digests(pool.tap_statistics)
         for stage in previous.stages if previous is not None else ():
-            inputs[f"previous_{stage.stage}"] = stage.marker().digest
+            inputs[f"previous_{stage.stage}"] = stage.digest()
         head, phases = self._plan_phases(inputs, only_phase1=only_phase1)
         measured = EvaluateSplits(
             output=StageDir.plan(
@@ -255,7 +255,7 @@ class Round:
         settings = self.config.evaluation.result_settings()
         settings["splits"] = sorted(pool.evaluation_shards)
         if pool.evaluation_images is not None:
-            settings["images"] = pool.evaluation_images.marker().digest
+            settings["images"] = pool.evaluation_images.digest()
         return settings
 
     def _check_select_split(self) -> None:

@@ -1,62 +1,84 @@
-"""The index of a data set: one row per image, cut into shards once."""
+"""The index of a data set: one row per image, cut into shards once, few rows in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
-from madbal_ray.data.dataset import Dataset
+from madbal_ray.data.dataset import Dataset, ImageRecord
 from madbal_ray.state import tables
-from madbal_ray.state.stage_dir import StageDir
-from madbal_ray.state.storage import Folder
+from madbal_ray.state.ahead import map_ahead
+from madbal_ray.state.stage_dir import FileRecord, StageDir
+from madbal_ray.state.storage import IN_FLIGHT, Folder
 
 
-def index_rows(dataset: Dataset, root: Folder) -> list[dict[str, Any]]:
-    """Return one row per image, in order of split and image_id, with the file's size."""
-    return [
-        {
-            "image_id": record.image_id,
-            "image_uri": record.image_uri,
-            "mask_uri": record.mask_uri,
-            "split": split,
-            "num_bytes": root.size(record.image_uri)
-            if record.num_bytes is None and "#" not in record.image_uri
-            else record.num_bytes,
-        }
-        for split in dataset.splits
-        for record in dataset.of_split(split)
-    ]
+def index_rows(dataset: Dataset, root: Folder, splits: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield one row per image, in order of `splits` and image_id, with the file's size.
+
+    A data set that lists its files knows their sizes; others are asked for, many at once.
+    """
+
+    def sized(record: ImageRecord) -> ImageRecord:
+        if record.num_bytes is not None or "#" in record.image_uri:
+            return record
+        return replace(record, num_bytes=root.size(record.image_uri))
+
+    for split in splits:
+        records = dataset.each_of(split)
+        if not root.is_local:
+            records = _sized_ahead(records, sized)
+        yield from (vars(sized(record)) for record in records)
+
+
+def _sized_ahead(records: Iterator[ImageRecord], sized: Any) -> Iterator[ImageRecord]:
+    """Look up the sizes that are not known in threads; records that know theirs need none."""
+    for first in records:
+        if first.num_bytes is not None:
+            yield first
+            continue
+        rest = islice(records, SIZED_AT_ONCE)
+        yield from map_ahead(sized, (first, *rest), threads=IN_FLIGHT, ahead=IN_FLIGHT)
+
+
+SIZED_AT_ONCE = 10_000
 
 
 def write_index(
     output: StageDir,
-    rows: Sequence[Mapping[str, Any]],
+    dataset: Dataset,
+    root: Folder,
     *,
     pool_split: str,
     shard_images: int,
-    class_names: Sequence[str],
-    colors: Sequence[Sequence[int]],
 ) -> None:
     """Cut the data set into shards, in image_id order, the pool's split first, and commit.
 
     A shard holds images of one split.
     """
-    by_split: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        by_split.setdefault(row["split"], []).append(row)
-    files, shards = [], {}
-    next_shard = 0
-    for split in sorted(by_split, key=lambda name: (name != pool_split, name)):
-        shards[split] = []
-        for start in range(0, len(by_split[split]), shard_images):
-            part = by_split[split][start : start + shard_images]
-            table = tables.from_rows("images", [{**row, "shard_id": next_shard} for row in part])
-            files.append(output.write_table("images", next_shard, table))
-            shards[split].append(next_shard)
-            next_shard += 1
+    shards: dict[str, list[int]] = {}
+
+    def parts() -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        number = 0
+        for split in sorted(dataset.splits, key=lambda name: (name != pool_split, name)):
+            rows = index_rows(dataset, root, [split])
+            shards[split] = []
+            while part := list(islice(rows, shard_images)):
+                shards[split].append(number)
+                yield number, part
+                number += 1
+
+    def write(part: tuple[int, list[dict[str, Any]]]) -> FileRecord:
+        shard_id, rows = part
+        table = tables.from_rows("images", [{**row, "shard_id": shard_id} for row in rows])
+        return output.write_table("images", shard_id, table)
+
+    threads = 1 if output.folder.is_local else IN_FLIGHT
+    files = list(map_ahead(write, parts(), threads=threads, ahead=threads))
     summary = {
         "shards_of_split": shards,
-        "class_names": list(class_names),
-        "colors": [list(color) for color in colors],
+        "class_names": list(dataset.class_names),
+        "colors": [list(color) for color in dataset.colors],
     }
     output.commit(files, summary)

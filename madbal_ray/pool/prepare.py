@@ -24,7 +24,7 @@ from madbal_ray.pool.superpixels.embed_job import EmbedPool
 from madbal_ray.pool.superpixels.segment_job import SegmentPool
 from madbal_ray.seams import ORACLES
 from madbal_ray.state import tables
-from madbal_ray.state.stage_dir import StageDir, digest, digests, table_path
+from madbal_ray.state.stage_dir import StageDir, digest_each, digests, table_path
 from madbal_ray.state.storage import Folder
 
 SHOWN_REASONS = 5
@@ -90,21 +90,20 @@ def prepare_pool(
 
 
 def _index(config: Config, folder: Folder, dataset: Dataset, root: Folder) -> StageDir:
-    rows = index_rows(dataset, root)
+    num_images, files = digest_each(index_rows(dataset, root, dataset.splits))
     settings = {
         "data": config.data.result_settings(),
         "pool": config.pool.result_settings(),
-        "files": digest(rows),
+        "files": files,
     }
     index = StageDir.plan(folder, "index", settings, {})
     if not index.is_done:
         write_index(
             index,
-            rows,
+            dataset,
+            root,
             pool_split=config.data.pool_split,
-            shard_images=config.pool.shard_images,
-            class_names=dataset.class_names,
-            colors=dataset.colors,
+            shard_images=config.pool.images_in_shard(num_images),
         )
     return index
 
@@ -121,7 +120,7 @@ def _inspect(
         for split, ids in shards.items()
     }
     images = StageDir.plan(
-        folder, "images", config.grids.result_settings(), {"index": index.marker().digest}
+        folder, "images", config.grids.result_settings(), {"index": index.digest()}
     )
     bad: Counter[str] = Counter()
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any, TypeVar
@@ -21,12 +19,12 @@ from madbal_ray.data.members import read_image_bytes
 from madbal_ray.engine.contract import count_images
 from madbal_ray.errors import BadImageError, DataError
 from madbal_ray.pool.label_map import unpack_label_map
+from madbal_ray.state.ahead import map_ahead as map_ahead
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
 from madbal_ray.vision.decode import decode_image, decode_mask, resize_image, resize_mask
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 READ_ATTEMPTS = 3
 READ_PAUSE_SECONDS = 0.5
@@ -133,7 +131,12 @@ def _vanished(image_id: str, root: Folder, uri: str, error: Exception) -> DataEr
 
 def read_images(images: StageDir, shard_id: int) -> list[PoolImage]:
     """Return the images of one shard in image_id order."""
-    return pool_images(images.read_table("images", [shard_id]))
+    return list(_images(images, shard_id))
+
+
+@functools.lru_cache(maxsize=2)  # a shard's job asks several times
+def _images(images: StageDir, shard_id: int) -> tuple[PoolImage, ...]:
+    return tuple(pool_images(images.read_table("images", [shard_id])))
 
 
 def pool_images(table: pa.Table) -> list[PoolImage]:
@@ -169,20 +172,6 @@ def split_by_image(table: pa.Table) -> dict[str, slice]:
         names[index[start]]: slice(int(start), int(end))
         for start, end in zip(starts, ends, strict=True)
     }
-
-
-def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
-) -> Iterator[Result]:
-    """Yield function(item) in order, computed by threads up to `ahead` items early."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Result]] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def cut_batches(

@@ -72,7 +72,4 @@ class Asking:
 
 def label_digests(labels: tuple[StageDir, ...]) -> dict[str, str]:
     """Return what a stage that reads the labels of several rounds puts into its key."""
-    return {
-        f"labels_{round_index:03d}": stage.marker().digest
-        for round_index, stage in enumerate(labels)
-    }
+    return {f"labels_{round_index:03d}": stage.digest() for round_index, stage in enumerate(labels)}

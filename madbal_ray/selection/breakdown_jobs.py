@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,16 +22,19 @@ from madbal_ray.state.stage_dir import StageDir
 
 def merge_statistics(score: StageDir, num_clusters: int, num_classes: int) -> ClusterStatistics:
     """Add the cluster statistics of all shards; a few kilobytes a shard."""
-    table = score.read_table("cluster_statistics")
     shape = (num_clusters, num_classes)
+    shard_ids = score.shards_with("cluster_statistics")
     parts = (
-        ClusterStatistics(
-            np.array(row["count"], np.int64).reshape(shape),
-            np.array(row["score_sum"], np.int64).reshape(shape),
-        )
-        for row in table.to_pylist()
+        ClusterStatistics(*(_lists(table[name], shape) for name in ("count", "score_sum")))
+        for table in score.each_table("cluster_statistics", shard_ids)
     )
     return reduce(add, parts, ClusterStatistics.zeros(*shape))
+
+
+def _lists(column: pa.ChunkedArray, shape: tuple[int, int]) -> np.ndarray:
+    """Return the list of a table's only row as an array."""
+    values = cast(pa.ListArray, column.combine_chunks()).flatten()
+    return values.to_numpy().reshape(shape)
 
 
 @dataclass(kw_only=True)

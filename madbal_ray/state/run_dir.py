@@ -127,7 +127,7 @@ class RunDir:
         uri = stage_dir.folder.uri
         if self.folder.is_local and stage_dir.folder.is_local:
             uri = os.path.relpath(uri, self.folder.uri)
-        pointer = {"folder": uri, "key": stage_dir.key, "digest": stage_dir.marker().digest}
+        pointer = {"folder": uri, "key": stage_dir.key, "digest": stage_dir.digest()}
         name = self._pointer_name(stage_dir.stage, round_index)
         if self.folder.exists(name):
             known = json.loads(self.folder.read(name))
@@ -155,7 +155,7 @@ class RunDir:
         if self.folder.is_local and "://" not in uri:
             uri = os.path.normpath(os.path.join(self.folder.uri, uri))
         stage_dir = StageDir(Folder(uri), stage, pointer["key"])
-        if stage_dir.marker().digest != pointer["digest"]:
+        if stage_dir.digest() != pointer["digest"]:
             raise IntegrityError(
                 f"{uri}: its marker is not the one that {self.folder}/{name} points to"
             )

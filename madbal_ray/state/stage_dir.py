@@ -13,7 +13,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,12 +24,20 @@ import pyarrow as pa
 
 from madbal_ray.errors import ConfigError, IntegrityError
 from madbal_ray.state import tables
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stages import STAGES
-from madbal_ray.state.storage import Folder
+from madbal_ray.state.storage import IN_FLIGHT, Folder
 
 MARKER_NAME = "_DONE.json"
 MANIFEST_NAME = "_manifest.jsonl"
 SUFFIX = ".parquet"
+WHOLE_BYTES = 2**23
+"""Tables up to this size are read from an object store as a whole."""
+
+KEPT_FILES = 1_000_000
+
+NOTED_ROWS, NOTED_SECONDS = 1000, 900.0
+"""An object store's manifest grows by so many finished shards at a time, or after so long."""
 
 
 def canonical_json(value: Any) -> str:
@@ -37,6 +48,20 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any) -> str:
     """Return the sha256 of a value's canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def digest_each(values: Iterable[Any]) -> tuple[int, str]:
+    """Return the length of a list and its `digest`; the list is never in memory.
+
+    >>> digest_each(iter([{"a": 1}, 2])) == (2, digest([{"a": 1}, 2]))
+    True
+    """
+    hasher, count = hashlib.sha256(b"["), 0
+    for value in values:
+        hasher.update(b"," * bool(count) + canonical_json(value).encode())
+        count += 1
+    hasher.update(b"]")
+    return count, hasher.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -127,7 +152,11 @@ class StageDir:
 
     def marker(self) -> Marker:
         """Read the marker; IntegrityError where there is none or it is not this stage's."""
-        return _read_marker(self)
+        return _markers.read(self)
+
+    def digest(self) -> str:
+        """Return the marker's digest, the identity of a finished stage."""
+        return _markers.digest(self)
 
     def write_table(self, name: str, shard_id: int, table: pa.Table) -> FileRecord:
         """Write one shard of a table under its deterministic name."""
@@ -149,9 +178,8 @@ class StageDir:
         if self.is_done:
             return self.marker()
         records = tuple(sorted(files, key=lambda record: record.path))
-        for record in records:
-            if not self.folder.exists(record.path):
-                raise IntegrityError(f"{self.folder}/{record.path} vanished before the commit")
+        if self.folder.is_local:  # an object store has said yes to each
+            self._check_files(records)
         marker = Marker(
             stage=self.stage,
             key=self.key,
@@ -164,6 +192,17 @@ class StageDir:
         self.folder.write(MARKER_NAME, marker.to_json())
         self.folder.remove_stale_temporaries()
         return marker
+
+    def _check_files(self, records: Iterable[FileRecord]) -> None:
+        found = dict(self.folder.walk())  # one listing, not a question for each file
+        for record in records:
+            if record.path not in found:
+                raise IntegrityError(f"{self.folder}/{record.path} vanished before the commit")
+            if found[record.path] != record.bytes:
+                raise IntegrityError(
+                    f"{self.folder}/{record.path} has {found[record.path]} bytes, {record.bytes} "
+                    "were written: something else writes into this folder"
+                )
 
     def read_table(
         self,
@@ -181,10 +220,31 @@ class StageDir:
         else:
             wanted = [path for i in shard_ids if (path := table_path(name, i)) in paths]
         wanted = [path for path in wanted if paths[path].rows]
-        shards = [tables.decode(name, self.folder.open(path), columns=columns) for path in wanted]
+        shards = list(self._ahead(lambda path: self._decode(name, paths[path], columns), wanted))
         if not shards and columns is not None:
             return tables.empty(name).select(list(columns))
         return tables.concat(name, shards)
+
+    def each_table(
+        self, name: str, shard_ids: Sequence[int], columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Yield shards of a finished table in the order given.
+
+        From an object store up to `IN_FLIGHT` of them are fetched ahead, so they should be small.
+        """
+        return self._ahead(lambda i: self.read_table(name, [i], columns), shard_ids)
+
+    def _ahead(self, read: Callable[[Any], pa.Table], items: Sequence[Any]) -> Iterator[pa.Table]:
+        if self.folder.is_local or len(items) < 2:
+            return map(read, items)
+        threads = min(IN_FLIGHT, len(items))
+        return map_ahead(read, items, threads=threads, ahead=threads)
+
+    def _decode(self, name: str, record: FileRecord, columns: Sequence[str] | None) -> pa.Table:
+        if self.folder.is_local or record.bytes > WHOLE_BYTES:
+            return tables.decode(name, self.folder.open(record.path), columns=columns)
+        data = pa.BufferReader(self.folder.read(record.path))  # not footer first, columns then
+        return tables.decode(name, data, columns=columns)
 
     def shards_with(self, name: str) -> list[int]:
         """Return the shards of a finished table that hold rows, in order; no file is opened."""
@@ -195,10 +255,9 @@ class StageDir:
             if path.startswith(prefix) and record.rows
         )
 
-    def append_manifest(self, row: Mapping[str, Any]) -> None:
-        """Note a finished shard; only a hint, so object stores do without."""
-        if self.folder.is_local:
-            self.folder.append_line(MANIFEST_NAME, canonical_json(row))
+    def append_manifest(self, *rows: Mapping[str, Any]) -> None:
+        """Note finished shards."""
+        self.folder.append_line(MANIFEST_NAME, "\n".join(canonical_json(row) for row in rows))
 
     def read_manifest(self) -> list[dict[str, Any]]:
         """Return the finished shards noted so far; a torn line ends nothing and is skipped."""
@@ -228,6 +287,31 @@ class StageDir:
         return None
 
 
+class Notes:
+    """Notes finished shards in a stage's manifest: on a disk at once, else many together.
+
+    What a crash takes from the notes is adopted from the files.
+    """
+
+    def __init__(self, stage: StageDir) -> None:
+        self.stage = stage
+        self._waiting: list[Mapping[str, Any]] = []
+        self._since = time.monotonic()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Note one shard."""
+        self._waiting.append(row)
+        is_due = len(self._waiting) >= NOTED_ROWS or time.monotonic() > self._since + NOTED_SECONDS
+        if self.stage.folder.is_local or is_due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._waiting:
+            self.stage.append_manifest(*self._waiting)
+        self._waiting, self._since = [], time.monotonic()
+
+
 def revision_of(stage: str) -> int:
     """Return a stage's revision in the catalogue.
 
@@ -244,7 +328,7 @@ def revision_of(stage: str) -> int:
 
 def digests(*inputs: StageDir) -> dict[str, str]:
     """Return what a stage that reads these finished stages puts into its key."""
-    return {stage.stage: stage.marker().digest for stage in inputs}
+    return {stage.stage: stage.digest() for stage in inputs}
 
 
 def total_of(stage: StageDir, name: str) -> int:
@@ -273,4 +357,37 @@ def _parse_marker(stage_dir: StageDir) -> Marker:
     return marker
 
 
-_read_marker = functools.lru_cache(maxsize=256)(_parse_marker)
+class _Markers:
+    """Parsed markers, those used last: of at most `KEPT_FILES` files together.
+
+    A marker of 20,000 shards takes 10 MB; a run of many rounds has hundreds of them.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[StageDir, Marker] = OrderedDict()
+        self._digests: dict[StageDir, str] = {}
+        self._lock = threading.Lock()
+
+    def read(self, stage: StageDir) -> Marker:
+        with self._lock:
+            if stage in self._kept:
+                self._kept.move_to_end(stage)
+                return self._kept[stage]
+            marker = self._kept[stage] = _parse_marker(stage)
+            held = sum(len(one.files) for one in self._kept.values())
+            while held > KEPT_FILES and len(self._kept) > 1:
+                held -= len(self._kept.popitem(last=False)[1].files)
+            return marker
+
+    def digest(self, stage: StageDir) -> str:
+        if stage not in self._digests:
+            self._digests[stage] = self.read(stage).digest
+        return self._digests[stage]
+
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
+            self._digests.clear()
+
+
+_markers = _Markers()

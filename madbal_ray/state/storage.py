@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,12 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from madbal_ray.errors import RunDirError
+from madbal_ray.state.ahead import map_ahead
 
 TEMPORARY_PREFIX = "_tmp-"
 STALE_SECONDS = 3600.0
+IN_FLIGHT = 64
+"""Requests to an object store at once, where many files are read one after another."""
 
 
 class Folder:
@@ -149,9 +152,9 @@ class Folder:
         _sync_directory(target.parent)
 
     def append_line(self, name: str, line: str) -> None:
-        """Append one line; `read_lines` bears a torn last one.
+        """Append a line, or several joined by line ends; `read_lines` bears a torn last one.
 
-        Object stores cannot append: there each line is an object of its own below ``name``.
+        Object stores cannot append: there each call is an object of its own below ``name``.
         """
         if not self.is_local:
             moment = f"{time.time_ns():020d}-{secrets.token_hex(3)}"
@@ -173,8 +176,10 @@ class Folder:
             if not self.exists(name):
                 return []
             return self.read(name).decode(errors="replace").splitlines()
-        lines = self / name
-        return [lines.read(path).decode(errors="replace") for path, _ in lines.walk()]
+        folder = self / name
+        paths = [path for path, _ in folder.walk()]
+        parts = map_ahead(folder.read, paths, threads=IN_FLIGHT, ahead=IN_FLIGHT)
+        return [line for part in parts for line in part.decode(errors="replace").splitlines()]
 
     def read_json_lines(self, name: str) -> list[dict[str, Any]]:
         """Return the JSON objects that `append_line` wrote; a torn line is skipped."""
@@ -191,10 +196,9 @@ class Folder:
         if self.is_local:
             Path(self.file_uri(name)).unlink(missing_ok=True)
             return
-        with self._told("deleted", name):
+        with self._told("deleted", name), suppress(FileNotFoundError):
             filesystem, path = self._remote(name)
-            if filesystem.get_file_info(path).type == pafs.FileType.File:
-                filesystem.delete_file(path)
+            filesystem.delete_file(path)
 
     def walk(self) -> Iterator[tuple[str, int]]:
         """Yield (path relative to this folder, bytes) of every file below it, sorted."""
@@ -231,8 +235,10 @@ class Folder:
 @functools.lru_cache(maxsize=16)
 def _filesystem(scheme: str, bucket: str) -> pafs.FileSystem:
     """Return the file system of one bucket; credentials come from the environment."""
+    # Opened when the first bytes come: else a small file is an upload in parts, three requests.
+    options = "?allow_delayed_open=true" if scheme == "s3" else ""
     try:
-        return pafs.FileSystem.from_uri(f"{scheme}://{bucket}")[0]
+        return pafs.FileSystem.from_uri(f"{scheme}://{bucket}{options}")[0]
     except (pa.ArrowInvalid, OSError) as error:
         raise RunDirError(
             f"{scheme}://{bucket} cannot be opened ({error}); the address, the network and the "

@@ -132,9 +132,7 @@ class CrossValidation:
                 name: getattr(config, name).result_settings()
                 for name in ("budget", "score", "oracle", "evaluation")
             }
-        output = StageDir.plan(
-            self._folder(fold), "trial", settings, {"phase1": phase1.marker().digest}
-        )
+        output = StageDir.plan(self._folder(fold), "trial", settings, {"phase1": phase1.digest()})
         if not output.is_done:
             held_out = self._held_out(fold)
             history = held_out.train(config, self.device)

@@ -217,11 +217,11 @@ class TestVerify:
         forged = stage.write_table(table, 0, tables.from_rows(table, rows))
         records = [forged if r.path == forged.path else r for r in marker.files]
         stage.folder.delete("_DONE.json")
-        from madbal_ray.state.stage_dir import StageDir, _read_marker
+        from madbal_ray.state.stage_dir import StageDir, _markers
 
-        _read_marker.cache_clear()
+        _markers.clear()
         fresh = StageDir(stage.folder, stage.stage, stage.key, marker.settings, marker.inputs)
         fresh.commit(records, marker.summary)
         (Path(str(state)) / f"rounds/001/{stage_name}/_CURRENT.json").unlink()
-        _read_marker.cache_clear()
+        _markers.clear()
         state.point(fresh, 1)

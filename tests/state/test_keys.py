@@ -227,7 +227,7 @@ class TestPointers:
         stage = finished(tmp_path / "pool", who=1)
         run_dir.point(stage, None)
         stage.folder.delete(MARKER_NAME)
-        stage_dir_module._read_marker.cache_clear()  # as in another process
+        stage_dir_module._markers.clear()  # as in another process
         stage.commit([], {"who": 2})
         with pytest.raises(IntegrityError, match="its marker is not the one that"):
             run_dir.find("allocate")
@@ -236,7 +236,7 @@ class TestPointers:
         stage = finished(tmp_path / "pool")
         run_dir.point(stage, None)
         stage.folder.delete(MARKER_NAME)
-        stage_dir_module._read_marker.cache_clear()
+        stage_dir_module._markers.clear()
         with pytest.raises(IntegrityError, match="the stage is not finished"):
             run_dir.find("allocate")
 

@@ -47,10 +47,11 @@ class FeatureRows:
         Returns:
             float32 [min(size, total), D] in row order. Beside it lies one shard in memory.
         """
-        chosen = np.arange(self.total)
         if size < self.total:
             generator = rng.stream(seed, "kmeans_sample")
             chosen = np.sort(generator.choice(self.total, size, replace=False))
+        else:
+            chosen = np.arange(self.total)
         drawn = np.zeros((0, 1), np.float32)
         start = done = 0
         for shard in self.shards():

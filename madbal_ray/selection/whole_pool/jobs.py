@@ -7,8 +7,9 @@ open any more every shard knows its queries without looking at another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -122,13 +123,16 @@ class CutClusters(TableJob):
 
     def _add_up(self, num_clusters: int) -> Digits:
         total = Digits.join([])
-        for first in range(0, len(self.shard_ids), CHUNK):
-            parts = [self._digits(i, num_clusters) for i in self.shard_ids[first : first + CHUNK]]
+        every = self._every_shard(num_clusters)
+        while parts := list(islice(every, CHUNK)):
             total = Digits.join([total, *parts])
         return total
 
-    def _digits(self, shard_id: int, num_clusters: int) -> Digits:
-        table = self.digits.read_table("score_digits", [shard_id])
+    def _every_shard(self, num_clusters: int) -> Iterator[Digits]:
+        for table in self.digits.each_table("score_digits", self.shard_ids):
+            yield self._digits(table, num_clusters)
+
+    def _digits(self, table: pa.Table, num_clusters: int) -> Digits:
         lap, cluster, digit, count = (
             table[name].to_numpy().astype(np.int64)
             for name in ("lap", "cluster_id", "digit", "count")
@@ -145,8 +149,8 @@ class CutClusters(TableJob):
         if SHIFTS[self.level] or not cuts.is_open.any():
             return tie_shard, ties
         left = np.where(cuts.is_open, cuts.left, 0)
-        for shard_id in self.shard_ids:
-            digits = self._digits(shard_id, num_clusters)
+        every = self._every_shard(num_clusters)
+        for shard_id, digits in zip(self.shard_ids, every, strict=True):
             tied = (digits.digit == (cuts.lowest & 0xFFFF)[digits.group]) & (left[digits.group] > 0)
             group, count = digits.group[tied], digits.count[tied]
             tie_shard[group] = shard_id
