@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -80,10 +80,11 @@ def select(score: StageDir, folder: Path, workers: int, config: BudgetConfig) ->
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         list(pool.map(_wake, range(4 * workers)))  # selection actors live as long as the run
 
-        def map_shards(job: ShardJob) -> None:
+        def map_shards(job: ShardJob, only: Sequence[int] | None = None) -> None:
             nonlocal peak
             rows = []
-            for part, memory in pool.map(_work, [(job, p) for p in _cut(shard_ids, 16 * workers)]):
+            ids = shard_ids if only is None else list(only)
+            for part, memory in pool.map(_work, [(job, p) for p in _cut(ids, 16 * workers)]):
                 rows += part
                 peak = max(peak, memory)
             files = [FileRecord(**record) for row in rows for record in row["files"]]
@@ -108,7 +109,7 @@ class _Stages:
     """Completes stages with this benchmark's processes."""
 
     folder: Folder
-    map: Callable[[ShardJob], None]
+    map: Callable[..., None]
 
     def plan(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> StageDir:
         return StageDir.plan(self.folder, name, settings, inputs)

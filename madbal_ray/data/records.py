@@ -8,7 +8,10 @@ from itertools import islice
 from typing import Any, overload
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
+
+pc: Any = pyarrow.compute
+"""Its functions are made when it is imported, so that no type checker knows them."""
 
 CHUNK = 65_536
 """Records that are objects at once."""
@@ -51,18 +54,16 @@ class PackedRecords(Sequence[ImageRecord]):
         batches = []
         source = iter(records)
         while part := list(islice(source, CHUNK)):
-            rows = [
-                {
-                    "image_id": one.image_id,
-                    # null: the same as the id, as for every data set of files
-                    "image_uri": None if one.image_uri == one.image_id else one.image_uri,
-                    "mask_uri": one.mask_uri,
-                    "split": names.setdefault(one.split, len(names)),
-                    "num_bytes": one.num_bytes,
-                }
-                for one in part
+            columns = [
+                [one.image_id for one in part],
+                # null: the same as the id, as in every data set of files
+                [None if one.image_uri == one.image_id else one.image_uri for one in part],
+                [one.mask_uri for one in part],
+                [names.setdefault(one.split, len(names)) for one in part],
+                [one.num_bytes for one in part],
             ]
-            batches.append(pa.RecordBatch.from_pylist(rows, _SCHEMA))
+            arrays = [pa.array(c, t) for c, t in zip(columns, _SCHEMA.types, strict=True)]
+            batches.append(pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA))
         self._splits = list(names)
         self._table = pa.Table.from_batches(batches, _SCHEMA)
 

@@ -143,7 +143,8 @@ class Round:
             oracle_name=config.oracle.kind,
             round_index=self.index,
         )
-        self.runner.map(job, queries.shards_with("queries"), total=None)
+        asked_shards = queries.shards_with("queries")
+        self.runner.map(job, asked_shards, total=total_of(queries, "images"))
         names = ("pixels", "regions", "clicks", "void")
         answers = Cost(**{name: total_of(output, name) for name in names})
         ledger = history.ledger.add_round(num_queries=total_of(queries, "asked"), answers=answers)
