@@ -10,14 +10,11 @@ name is adopted when its footer carries the key.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +22,8 @@ import pyarrow as pa
 from madbal_ray.errors import ConfigError, IntegrityError
 from madbal_ray.state import tables
 from madbal_ray.state.ahead import map_ahead
+from madbal_ray.state.marker import FileRecord, Marker, canonical_json, digest
+from madbal_ray.state.marker import digest_each as digest_each
 from madbal_ray.state.stages import STAGES
 from madbal_ray.state.storage import IN_FLIGHT, Folder
 
@@ -35,83 +34,6 @@ WHOLE_BYTES = 2**23
 """Tables up to this size are read from an object store as a whole."""
 
 KEPT_FILES = 1_000_000
-
-NOTED_ROWS, NOTED_SECONDS = 1000, 900.0
-"""An object store's manifest grows by so many finished shards at a time, or after so long."""
-
-
-def canonical_json(value: Any) -> str:
-    """Return the one JSON text of a value (sorted keys, no spaces)."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(value: Any) -> str:
-    """Return the sha256 of a value's canonical JSON, in hexadecimal."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def digest_each(values: Iterable[Any]) -> tuple[int, str]:
-    """Return the length of a list and its `digest`; the list is never in memory.
-
-    >>> digest_each(iter([{"a": 1}, 2])) == (2, digest([{"a": 1}, 2]))
-    True
-    """
-    hasher, count = hashlib.sha256(b"["), 0
-    for value in values:
-        hasher.update(b"," * bool(count) + canonical_json(value).encode())
-        count += 1
-    hasher.update(b"]")
-    return count, hasher.hexdigest()
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """A finished file: path relative to the stage folder, rows (-1: not a table), bytes."""
-
-    path: str
-    rows: int
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Marker:
-    """What a finished stage promises; holds no timing and no host fact."""
-
-    stage: str
-    key: str
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, str]
-    files: tuple[FileRecord, ...]
-    summary: Mapping[str, Any]
-    revision: int = 0
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Return the hash that stages downstream put into their keys."""
-        return digest(self._values())
-
-    def _values(self) -> dict[str, Any]:
-        values = asdict(self)
-        if not self.revision:  # made before there were revisions; its digest stays
-            del values["revision"]
-        return values
-
-    @functools.cached_property
-    def paths(self) -> Mapping[str, FileRecord]:
-        """Return the files by path."""
-        return {record.path: record for record in self.files}
-
-    def to_json(self) -> bytes:
-        """Return the marker file's content."""
-        return (json.dumps(self._values(), indent=1, sort_keys=True) + "\n").encode()
-
-    @staticmethod
-    def from_json(data: bytes) -> Marker:
-        """Parse a marker file."""
-        values = json.loads(data)
-        files = tuple(FileRecord(**record) for record in values.pop("files"))
-        return Marker(files=files, **values)
 
 
 @dataclass(frozen=True)
@@ -285,31 +207,6 @@ class StageDir:
                     f"{record.sha256[:12]}..."
                 )
         return None
-
-
-class Notes:
-    """Notes finished shards in a stage's manifest: on a disk at once, else many together.
-
-    What a crash takes from the notes is adopted from the files.
-    """
-
-    def __init__(self, stage: StageDir) -> None:
-        self.stage = stage
-        self._waiting: list[Mapping[str, Any]] = []
-        self._since = time.monotonic()
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Note one shard."""
-        self._waiting.append(row)
-        is_due = len(self._waiting) >= NOTED_ROWS or time.monotonic() > self._since + NOTED_SECONDS
-        if self.stage.folder.is_local or is_due:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what waits."""
-        if self._waiting:
-            self.stage.append_manifest(*self._waiting)
-        self._waiting, self._since = [], time.monotonic()
 
 
 def revision_of(stage: str) -> int:

@@ -9,8 +9,7 @@ from madbal_ray.engine.contract import LightShardJob
 from madbal_ray.engine.local import LocalEngine
 from madbal_ray.engine.shards import complete_stage
 from madbal_ray.errors import DataError
-from madbal_ray.state import stage_dir as stage_dir_module
-from madbal_ray.state import storage, tables
+from madbal_ray.state import notes, storage, tables
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
 from tests.object_store import CREDENTIALS, CountedStore
@@ -111,7 +110,7 @@ def test_a_shard_of_another_size_than_noted_runs_again(store):
 
 
 def test_notes_go_out_many_at_a_time(store, monkeypatch):
-    monkeypatch.setattr(stage_dir_module, "NOTED_ROWS", 10)
+    monkeypatch.setattr(notes, "NOTED_ROWS", 10)
     with store.counting() as seen:
         complete(stage_at("notes"), 25)
     written = [one for one in seen if one.kind == "PUT" and "_manifest" in one.key]

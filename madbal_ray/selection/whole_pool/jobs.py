@@ -224,14 +224,7 @@ class QueryFromCuts(QueryJob):
 
 
 def query_whole_pool(asking: Asking, budgets: StageDir, unit: Unit) -> StageDir:
-    """Cut every cluster at its budget over the pool, then query shard by shard.
-
-    Returns:
-        Stage `select`; stages `digits_<n>` and `cuts_<n>` come before it.
-
-    Raises:
-        LabelError: the shards did not ask for what the cuts say.
-    """
+    """Cut every cluster at its budget over the pool, then query shard by shard: stage `select`."""
     config = asking.config
     offers = OfferPixels(asking.scored, budgets, config.budget, config.strategy)
     return take_offers(asking, offers, unit)
