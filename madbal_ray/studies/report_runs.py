@@ -166,8 +166,12 @@ def _result(run: Run, member: str) -> RunResult:
         labels.column_names.index("class_id"), "class_id", pc.fill_null(labels["class_id"], -1)
     )
     budgets = run.table("cluster_budgets").to_pandas()
-    total = budgets.groupby("round")["budget"].transform("sum")  # N times B in scope pool
-    budgets["budget"] *= run.config.budget.pixels_per_image / total
+    budget = run.config.budget
+    per_image: float = budget.pixels_per_image
+    if budget.total_pixels is not None:
+        per_image = budget.total_pixels / run.pool(reads_images=False).num_images
+    total = budgets.groupby("round")["budget"].transform("sum")  # the pool's in scope pool
+    budgets["budget"] *= per_image / total
     return RunResult(
         member=member,
         seed=run.config.seed,

@@ -53,13 +53,16 @@ def watched(tmp_path_factory):
     return run, trainings
 
 
-def test_first_images_and_the_total_are_exact(watched):
+def test_first_images_and_the_total_are_exact(watched, tmp_path):
     run, _ = watched
     first, second = (run.table("queries", i).to_pandas() for i in (0, 1))
     assert first.groupby("image_id").size().tolist() == [4] * 5
     assert first["score"].isna().all()
     assert len(second) == 7
     assert second["score"].notna().all()
+    results, _ = api.report([run.run_dir.folder.uri], out=tmp_path / "report")
+    (told,) = results.of(results.members[0])
+    assert told.cluster_budgets["budget"].sum() == pytest.approx(7 / TRAIN)  # an image, on average
     metrics = run.table("metrics").to_pandas()
     assert metrics["num_labels"].tolist() == [20, 27]
     assert metrics["labels_per_image"].tolist() == [20 / TRAIN, 27 / TRAIN]
