@@ -1,7 +1,8 @@
 """Compiling loops for CPUs (numba): one place for options, and float32 exp and log that vectorise.
 
 Calls into libm keep LLVM from vectorising a loop; these are polynomials over the bits of a
-float (after Cephes), exact to about two units in the last place.
+float, fitted for the least largest error, exact to about two units in the last place. Their
+ranges are reduced by integer arithmetic: no comparison, no rounding instruction.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ from numba.extending import intrinsic
 numba.config.THREADING_LAYER = "workqueue"  # pyright: ignore
 
 LOG2E = np.float32(1.44269504)
+LN2_OF_EXPONENT = np.float32(0.693147181 / 2**23)
 LN2_HIGH = np.float32(0.693359375)
 LN2_LOW = np.float32(-2.12194440e-4)
 LOWEST = np.float32(-87.0)
 SMALLEST = np.float32(1.17549435e-38)
-SQRT_HALF = np.float32(0.70710678)
+ROUNDER = np.float32(12582912.0)
+"""1.5 * 2**23: added to a float it leaves the nearest whole number in the lowest bits."""
+TWO_THIRDS_BITS = np.int32(0x3F2AAAAB)
+EXPONENT_BITS = np.int32(-0x800000)
 
 
 def compiled(*, parallel: bool = False, inline: bool = False) -> Callable[[Any], Any]:
@@ -69,42 +74,44 @@ _bits_of_float: Any = intrinsic(inspect.unwrap(_build_bits_of_float))
 
 
 def _exp(x):
-    x = max(x, LOWEST)
-    n = np.floor(x * LOG2E + np.float32(0.5))
-    r = x - n * LN2_HIGH - n * LN2_LOW
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
+    shifted = max(x, LOWEST) * LOG2E + ROUNDER
+    n = shifted - ROUNDER
+    r = max(x, LOWEST) - n * LN2_HIGH
+    r = r - n * LN2_LOW
+    p = np.float32(1.3814539e-3)
+    p = p * r + np.float32(8.3687454e-3)
+    p = p * r + np.float32(4.1668390e-2)
+    p = p * r + np.float32(1.6666521e-1)
+    p = p * r + np.float32(4.9999994e-1)
     p = p * r * r + r + np.float32(1.0)
-    return p * _float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
+    return _float_of_bits(_bits_of_float(p) + (_bits_of_float(shifted) << np.int32(23)))
 
 
-def _log(x):
-    bits = _bits_of_float(max(x, SMALLEST))
-    exponent = np.float32((bits >> np.int32(23)) - np.int32(126))
-    mantissa = _float_of_bits((bits & np.int32(0x007FFFFF)) | np.int32(0x3F000000))
-    is_small = mantissa < SQRT_HALF
-    exponent = exponent - (np.float32(1.0) if is_small else np.float32(0.0))
-    m = mantissa + (mantissa if is_small else np.float32(0.0)) - np.float32(1.0)
-    z = m * m
-    p = np.float32(7.0376836292e-2)
-    p = p * m + np.float32(-1.1514610310e-1)
-    p = p * m + np.float32(1.1676998740e-1)
-    p = p * m + np.float32(-1.2420140846e-1)
-    p = p * m + np.float32(1.4249322787e-1)
-    p = p * m + np.float32(-1.6668057665e-1)
-    p = p * m + np.float32(2.0000714765e-1)
-    p = p * m + np.float32(-2.4999993993e-1)
-    p = p * m + np.float32(3.3333331174e-1)
-    y = p * m * z + exponent * LN2_LOW - np.float32(0.5) * z
-    return m + y + exponent * LN2_HIGH
+def _log_of_normal(x):
+    bits = _bits_of_float(x)
+    exponent = np.int32((bits - TWO_THIRDS_BITS) & EXPONENT_BITS)
+    m = _float_of_bits(bits - exponent) - np.float32(1.0)  # -1/3..1/3
+    p = np.float32(1.4026265e-1)
+    p = p * m + np.float32(-1.5388574e-1)
+    p = p * m + np.float32(1.3995825e-1)
+    p = p * m + np.float32(-1.6415955e-1)
+    p = p * m + np.float32(2.0011167e-1)
+    p = p * m + np.float32(-2.5007820e-1)
+    p = p * m + np.float32(3.3333197e-1)
+    p = p * m + np.float32(-4.9999937e-1)
+    return np.float32(exponent) * LN2_OF_EXPONENT + (p * (m * m) + m)
 
 
 exp32 = compiled(inline=True)(_exp)
 """e**x for x <= 0, float32."""
+
+log32_of_normal = compiled(inline=True)(_log_of_normal)
+"""ln x for x >= `SMALLEST`, float32."""
+
+
+def _log(x):
+    return log32_of_normal(max(x, SMALLEST))
+
 
 log32 = compiled(inline=True)(_log)
 """ln x for x > 0, float32; 0 counts as the smallest normal number."""

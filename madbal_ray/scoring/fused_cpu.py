@@ -1,9 +1,14 @@
-"""Eq. 4 in one pass over the rows of the working grid, compiled for CPUs.
+"""Eq. 4 in one pass over tiles of the working grid, compiled for CPUs.
 
-From low-resolution logits straight to u(x) and the predicted class: a row's logits are
-interpolated into a buffer of C x W values per head and used up there, so no
-full-resolution map with C channels ever exists. Same results as the plain torch code in
-`pixel_scores`, to about 1e-6.
+From low-resolution logits straight to u(x) and the predicted class: a tile's logits are
+interpolated into a buffer of C x 64 values per head and used up there, so no full-resolution
+map with C channels ever exists. Same results as the plain torch code in `pixel_scores`, to
+about 1e-6.
+
+Between two rows of a low-resolution map logits are linear in y, so their exponentials are a
+geometric sequence: two exponentials a class and column give those of all rows between, by a
+product each. Where logits lie so far apart that a product would leave float32's range, every
+row's exponentials are computed.
 """
 
 from __future__ import annotations
@@ -12,15 +17,32 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from madbal_ray.compiled import compiled, exp32, log32
+from madbal_ray.compiled import SMALLEST, compiled, exp32, log32, log32_of_normal
 
 MOST_THREADS = numba.get_num_threads()
+
+TILE = 128
+"""Columns of a tile; the last ones of a row are computed in vain."""
+
+MOST_ROWS, FEWEST_ROWS = 32, 8
+"""Rows of a tile; fewer where there are many classes, so that a tile stays in the cache."""
+
+VALUES_PER_COLUMN = 1024
+"""Classes x rows of a tile, about."""
+
+LONGEST_STEP = np.float32(0.5)
+"""From a row to the next, in cells, with which a geometric sequence is cheaper."""
+
+MOST_SPREAD = np.float32(60.0)
+"""Of one pixel's logits in a geometric sequence: e**-60 is far from float32's smallest number."""
 
 _lock = threading.Lock()
 
@@ -43,33 +65,32 @@ def fused_scores(
 
     Args:
         logits, head_logits, maturity_weights, error_logits, is_boundary: as in
-            `pixel_scores`, on the CPU.
+            `pixel_scores`, finite, on the CPU; any strides.
     """
     batch, num_classes = logits.shape[:2]
     height, width = is_boundary.shape[-2:]
     has_heads = bool(head_logits) and maturity_weights is not None
-    maps = [logits, *head_logits] if has_heads else [logits]
-    stacked, taps = _stack(maps, height, width)
-    nothing = np.zeros((batch, 1, 1, 1), np.float32)
-    weights = _numpy(maturity_weights) if has_heads else nothing
-    errors = nothing if error_logits is None else _numpy(error_logits)
+    nothing = logits.new_zeros((batch, 1, 1, 1))
+    maps = [logits, *(head_logits if has_heads else ())]
+    maps.append(maturity_weights if has_heads and maturity_weights is not None else nothing)
+    maps.append(nothing if error_logits is None else error_logits)
+    sources = [_source(one, height, width) for one in maps]
     score = np.empty((batch, height, width), np.float32)
     prediction = np.empty((batch, height, width), np.int64)
-    limit = math.log(num_classes)
+    rows = min(max(VALUES_PER_COLUMN // num_classes, FEWEST_ROWS), MOST_ROWS)
     with _threads():
-        _score_rows(
-            stacked,
-            *taps,
-            weights,
-            *_all_taps(weights.shape, height, width),
-            errors,
-            *_all_taps(errors.shape, height, width),
+        _score_tiles(
+            tuple(values for values, *_ in sources),
+            *(np.stack(parts) for parts in zip(*(rest for _, *rest in sources), strict=True)),
             is_boundary.contiguous().numpy(),
+            num_classes,
+            len(head_logits) if has_heads else 0,
             error_logits is not None,
             np.float32(entropy_factor),
             np.float32(disagreement_factor),
             use_margin,
-            np.float32(limit),
+            np.float32(math.log(num_classes)),
+            rows,
             score,
             prediction,
         )
@@ -88,161 +109,364 @@ def _threads() -> Iterator[None]:
             numba.set_num_threads(before)
 
 
-def _numpy(maps: Tensor | None) -> np.ndarray:
-    assert maps is not None
-    return maps.detach().float().contiguous().numpy()
+def _source(maps: Tensor, height: int, width: int) -> tuple[Any, ...]:
+    """Return maps [B, C, h, w] as a flat array, and how its values become H x W.
+
+    Returns:
+        The values as they lie in memory, not copied where they are float32; strides of image
+        and class; of each row of the grid the cell it lies in, where the source rows above and
+        below begin, and the share of the one below; the places of the source columns left and
+        right of each column, in tiles, and the share of the one on the right; how far a row is
+        from the next, in cells.
+    """
+    maps = maps.detach().float()
+    of_image, of_class, of_y, of_x = maps.stride()
+    extent = 1 + sum(
+        (size - 1) * stride for size, stride in zip(maps.shape, maps.stride(), strict=True)
+    )
+    values = maps.as_strided((extent,), (1,)).numpy()
+    rows = _taps(maps.shape[2], height, height)
+    columns = _taps(maps.shape[3], width, -(-width // TILE) * TILE)
+    return (
+        values,
+        np.array([of_image, of_class]),
+        rows.cell,
+        rows.sources * of_y,
+        rows.share,
+        np.ascontiguousarray(columns.sources.reshape(2, -1, TILE).swapaxes(0, 1)) * of_x,
+        columns.share.reshape(-1, TILE),
+        np.float32(maps.shape[2] / height),
+    )
 
 
-def _stack(maps: list[Tensor], height: int, width: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return all heads in one zero-padded array, and the taps of each."""
-    arrays = [_numpy(logits) for logits in maps]
-    shape = np.max([array.shape for array in arrays], axis=0)
-    stacked = np.zeros((len(arrays), *shape), np.float32)
-    taps: list[list[np.ndarray]] = [[] for _ in range(6)]
-    for index, array in enumerate(arrays):
-        stacked[index, :, :, : array.shape[2], : array.shape[3]] = array
-        for of_heads, tap in zip(taps, _all_taps(array.shape, height, width), strict=True):
-            of_heads.append(tap)
-    return stacked, [np.stack(of_heads) for of_heads in taps]
+class Taps(NamedTuple):
+    """Bilinear interpolation along one axis: what every new position is made of.
+
+    Attributes:
+        cell: int64 [N]: i where it lies between sources i and i + 1, -1 before the first.
+        sources: int64 [2, N], the two beside it.
+        share: float32 [N], weight of the second.
+    """
+
+    cell: np.ndarray
+    sources: np.ndarray
+    share: np.ndarray
 
 
-def _all_taps(shape: tuple[int, ...], height: int, width: int) -> tuple[np.ndarray, ...]:
-    """Return rows below, above and weight, then columns left, right and weight."""
-    return (*_taps(shape[2], height), *_taps(shape[3], width))
+@lru_cache(maxsize=64)
+def _taps(old: int, new: int, padded: int) -> Taps:
+    """Return the taps that bring `old` values to `new` ones, pixel centres at (i + 1/2) / n.
+
+    The last is repeated up to `padded` of them.
+    """
+    place = (np.minimum(np.arange(padded), new - 1) + 0.5) * (old / new) - 0.5
+    cell = np.floor(place).astype(np.int64)
+    sources = np.stack([np.clip(cell, 0, old - 1), np.clip(cell + 1, 0, old - 1)])
+    return Taps(cell, sources, (place - cell).astype(np.float32))
 
 
-def _taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the two sources and the weight of the second for bilinear, pixel centres."""
-    place = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0.0)
-    first = np.minimum(np.floor(place).astype(np.int64), old - 1)
-    second = np.minimum(first + 1, old - 1)
-    return first, second, (place - first).astype(np.float32)
+def _expanded(values, start, of_class, columns, across, out):
+    """Write a source row of all classes [C, X], interpolated to the columns of a tile."""
+    for c in range(out.shape[0]):
+        base = start + c * of_class
+        for x in range(TILE):
+            low = values[base + columns[0, x]]
+            out[c, x] = low + across[x] * (values[base + columns[1, x]] - low)
 
 
-def _interpolate_row(source, top, bottom, share, left, right, across, column, out):
-    """Write one interpolated row of one channel; `column` is a buffer of source width."""
-    for i in range(source.shape[1]):
-        column[i] = source[top, i] + share * (source[bottom, i] - source[top, i])
-    for x in range(out.shape[0]):
-        low = column[left[x]]
-        out[x] = low + across[x] * (column[right[x]] - low)
+_expand = compiled()(_expanded)
 
 
-_interpolate = compiled()(_interpolate_row)
+def _loaded(values, start, of_class, tops, y, held, columns, across, lines):
+    """Bring the two source rows of grid row y into `lines` [2, C, X]; return which is above.
+
+    `held` [2]: where the rows lie that `lines` holds, -1: nowhere.
+    """
+    above = 1 if held[1] == tops[0, y] else 0
+    for part in range(2):
+        slot = above if part == 0 else 1 - above
+        if held[slot] != tops[part, y]:
+            _expand(values, start + tops[part, y], of_class, columns, across, lines[slot])
+            held[slot] = tops[part, y]
+    return above
 
 
-def _softmax_rows(values, top, total, entropy):
-    """Turn logits [C, W] into probabilities; `entropy` [W] holds H in nats."""
-    classes, width = values.shape
-    for x in range(width):
-        top[x] = values[0, x]
+_load = compiled()(_loaded)
+
+
+def _extremes(line, highest):
+    """Write the highest logit of each column; return how far a column's logits lie apart."""
+    lowest = np.empty(TILE, np.float32)
+    for x in range(TILE):
+        highest[x] = line[0, x]
+        lowest[x] = line[0, x]
+    for c in range(1, line.shape[0]):
+        for x in range(TILE):
+            highest[x] = max(highest[x], line[c, x])
+            lowest[x] = min(lowest[x], line[c, x])
+    spread = np.float32(0.0)
+    for x in range(TILE):
+        spread = max(spread, highest[x] - lowest[x])
+    return spread
+
+
+_find_extremes = compiled()(_extremes)
+
+
+def _sequence(upper, lower, above, below, share, step, first, slope, exps, ratio):
+    """Start the geometric sequence of a cell: exponentials at its first row, and their ratio.
+
+    Logits are taken from a line between the highest ones above and below, so none is positive.
+    """
+    for c in range(upper.shape[0]):
+        for x in range(TILE):
+            start = upper[c, x] - above[x]
+            rise = (lower[c, x] - below[x]) - start
+            first[c, x] = start
+            slope[c, x] = rise
+            exps[c, x] = exp32(start + (share - step) * rise)
+            ratio[c, x] = exp32(step * rise)
+
+
+_start = compiled()(_sequence)
+
+
+def _next_of_sequence(share, first, slope, exps, ratio, total, entropy):
+    """Write exponentials of the next row; their sum, and minus the sum of e**z z."""
+    classes = exps.shape[0]
+    for x in range(TILE):
         total[x] = np.float32(0.0)
         entropy[x] = np.float32(0.0)
-    for c in range(1, classes):
-        for x in range(width):
-            top[x] = max(top[x], values[c, x])
-    for c in range(classes):
-        for x in range(width):
-            shifted = values[c, x] - top[x]
+    for c in range(0, classes - 1, 2):  # two at a time: sums are loaded and stored half as often
+        for x in range(TILE):
+            e = exps[c, x] * ratio[c, x]
+            f = exps[c + 1, x] * ratio[c + 1, x]
+            exps[c, x] = e
+            exps[c + 1, x] = f
+            total[x] += e + f
+            entropy[x] -= e * (first[c, x] + share * slope[c, x]) + f * (
+                first[c + 1, x] + share * slope[c + 1, x]
+            )
+    if classes % 2:
+        c = classes - 1
+        for x in range(TILE):
+            e = exps[c, x] * ratio[c, x]
+            exps[c, x] = e
+            total[x] += e
+            entropy[x] -= e * (first[c, x] + share * slope[c, x])
+
+
+_step = compiled()(_next_of_sequence)
+
+
+def _row_by_itself(upper, lower, share, logits, highest, exps, total, entropy):
+    """Write logits and exponentials of a row whatever its logits are; sums as `_step` does."""
+    for x in range(TILE):
+        highest[x] = np.float32(-np.inf)
+        total[x] = np.float32(0.0)
+        entropy[x] = np.float32(0.0)
+    for c in range(exps.shape[0]):
+        for x in range(TILE):
+            value = upper[c, x] + share * (lower[c, x] - upper[c, x])
+            logits[c, x] = value
+            highest[x] = max(highest[x], value)
+    for c in range(exps.shape[0]):
+        for x in range(TILE):
+            shifted = logits[c, x] - highest[x]
             e = exp32(shifted)
-            values[c, x] = e
+            exps[c, x] = e
             total[x] += e
             entropy[x] -= e * shifted
-    for x in range(width):
-        inverse = np.float32(1.0) / total[x]
-        entropy[x] = entropy[x] * inverse + log32(total[x])
-        total[x] = inverse
-    for c in range(classes):
-        for x in range(width):
-            values[c, x] *= total[x]
 
 
-_softmax = compiled()(_softmax_rows)
+_single = compiled()(_row_by_itself)
+
+
+def _best_class(first, slope, share, top, best):
+    """Write the lowest class of the highest logit first + share slope."""
+    for x in range(TILE):
+        top[x] = first[0, x] + share * slope[0, x]
+        best[x] = 0
+    for c in range(1, first.shape[0]):
+        for x in range(TILE):
+            value = first[c, x] + share * slope[c, x]
+            if value > top[x]:
+                top[x] = value
+                best[x] = c
+
+
+_find_best = compiled()(_best_class)
+
+
+def _mixture(half_main, exps, inverse, mixed):
+    """Write the entropy of (P + Q) / 2 of a row, of P / 2 and exponentials of Q."""
+    classes = exps.shape[0]
+    for x in range(TILE):
+        mixed[x] = np.float32(0.0)
+        inverse[x] *= np.float32(0.5)
+    for c in range(0, classes - 1, 2):
+        for x in range(TILE):
+            m = half_main[c, x] + exps[c, x] * inverse[x]
+            n = half_main[c + 1, x] + exps[c + 1, x] * inverse[x]
+            mixed[x] -= m * log32_of_normal(m) + n * log32_of_normal(n)
+    if classes % 2:
+        c = classes - 1
+        for x in range(TILE):
+            m = half_main[c, x] + exps[c, x] * inverse[x]
+            mixed[x] -= m * log32_of_normal(m)
+
+
+_mix = compiled()(_mixture)
+
+
+def _margin_of(main, result):
+    """Write 1 - (p1 - p2) of the two likeliest classes of a row."""
+    for x in range(TILE):
+        highest = np.float32(0.0)
+        second = np.float32(0.0)
+        for c in range(main.shape[0]):
+            p = main[c, x]
+            if p > highest:
+                second = highest
+                highest = p
+            elif p > second:
+                second = p
+        margin = np.float32(1.0) - np.float32(2.0) * (highest - second)
+        result[x] = min(max(margin, np.float32(0.0)), np.float32(1.0))
+
+
+_margin = compiled()(_margin_of)
 
 
 def _kernel(
-    stacked, row_low, row_high, row_share, left, right, across,
-    weights, w_low, w_high, w_share, w_left, w_right, w_across,
-    errors, e_low, e_high, e_share, e_left, e_right, e_across,
-    is_boundary, has_errors, entropy_factor, disagreement_factor, use_margin, limit,
-    score, prediction,
+    values, strides, cells, tops, downs, sides, acrosses, steps,
+    is_boundary, classes, heads, has_errors, entropy_factor, disagreement_factor, use_margin, limit,
+    rows, score, prediction,
 ):  # fmt: skip
-    heads, batch, classes = stacked.shape[:3]
-    height, width = score.shape[1:]
+    batch, height, width = score.shape
     ln2 = np.float32(0.6931472)
     half = np.float32(0.5)
-    for task in numba.prange(batch * height):
-        b = task // height
-        y = task % height
-        column = np.empty(max(stacked.shape[4], weights.shape[3], errors.shape[3]), np.float32)
-        main = np.empty((classes, width), np.float32)
-        other = np.empty((classes, width), np.float32)
-        top = np.empty(width, np.float32)
-        total = np.empty(width, np.float32)
-        first_entropy = np.empty(width, np.float32)
-        other_entropy = np.empty(width, np.float32)
-        mixed = np.empty(width, np.float32)
-        line = np.empty(width, np.float32)
-        best = np.empty(width, np.int64)
-        for c in range(classes):
-            _interpolate(stacked[0, b, c], row_low[0, y], row_high[0, y], row_share[0, y],
-                         left[0], right[0], across[0], column, main[c])  # fmt: skip
-        for x in range(width):
-            top[x] = main[0, x]
-            best[x] = 0
-        for c in range(1, classes):
-            for x in range(width):
-                if main[c, x] > top[x]:
-                    top[x] = main[c, x]
-                    best[x] = c
-        for x in range(width):
-            prediction[b, y, x] = best[x]
-        _softmax(main, top, total, first_entropy)
-        for x in range(width):
-            first_entropy[x] = min(max(first_entropy[x], np.float32(0.0)), limit)
-            score[b, y, x] = entropy_factor * first_entropy[x]
-        if use_margin:
-            for x in range(width):
-                highest = np.float32(0.0)
-                second = np.float32(0.0)
-                for c in range(classes):
-                    p = main[c, x]
-                    if p > highest:
-                        second = highest
-                        highest = p
-                    elif p > second:
-                        second = p
-                margin = np.float32(1.0) - (highest - second)
-                score[b, y, x] = min(max(margin, np.float32(0.0)), np.float32(1.0))
-        for k in range(1, heads):
-            for c in range(classes):
-                _interpolate(stacked[k, b, c], row_low[k, y], row_high[k, y], row_share[k, y],
-                             left[k], right[k], across[k], column, other[c])  # fmt: skip
-            _softmax(other, top, total, other_entropy)
-            for x in range(width):
-                mixed[x] = np.float32(0.0)
-                other_entropy[x] = min(max(other_entropy[x], np.float32(0.0)), limit)
-            for c in range(classes):
-                for x in range(width):
-                    m = half * (main[c, x] + other[c, x])
-                    mixed[x] -= m * log32(m)
-            _interpolate(weights[b, k - 1], w_low[y], w_high[y], w_share[y],
-                         w_left, w_right, w_across, column, line)  # fmt: skip
-            for x in range(width):
-                js = mixed[x] - half * (first_entropy[x] + other_entropy[x])
-                js = min(max(js, np.float32(0.0)), ln2)
-                score[b, y, x] += disagreement_factor * line[x] * js
-        if has_errors:
-            _interpolate(errors[b, 0], e_low[y], e_high[y], e_share[y],
-                         e_left, e_right, e_across, column, line)  # fmt: skip
-            _interpolate(errors[b, 1], e_low[y], e_high[y], e_share[y],
-                         e_left, e_right, e_across, column, mixed)  # fmt: skip
-            for x in range(width):
-                z = line[x] if is_boundary[b, y, x] else mixed[x]
-                e = exp32(-abs(z))
-                sigmoid = (np.float32(1.0) if z >= 0 else e) / (np.float32(1.0) + e)
-                # exp32 wants x <= 0: e**s = e * e**(s - 1)
-                score[b, y, x] *= np.float32(2.7182817) * exp32(sigmoid - np.float32(1.0))
+    zero = np.float32(0.0)
+    tiles = (width + TILE - 1) // TILE
+    bands = (height + rows - 1) // rows
+    for task in numba.prange(batch * bands * tiles):
+        b = task // (bands * tiles)
+        y0 = task // tiles % bands * rows
+        y1 = min(y0 + rows, height)
+        tile = task % tiles
+        x0 = tile * TILE
+        inside = min(TILE, width - x0)
+        lines = np.empty((2, classes, TILE), np.float32)
+        first = np.empty((classes, TILE), np.float32)
+        slope = np.empty((classes, TILE), np.float32)
+        exps = np.empty((classes, TILE), np.float32)
+        ratio = np.empty((classes, TILE), np.float32)
+        main = np.empty((rows, classes, TILE), np.float32)
+        main_entropy = np.empty((rows, TILE), np.float32)
+        result = np.empty((rows, TILE), np.float32)
+        extremes = np.empty((2, TILE), np.float32)
+        total = np.empty(TILE, np.float32)
+        entropy = np.empty(TILE, np.float32)
+        mixed = np.empty(TILE, np.float32)
+        best = np.empty(TILE, np.int32)
+        few = np.empty((2, 2, TILE), np.float32)
+        few_one = np.empty((2, 1, TILE), np.float32)
+        held = np.empty(2, np.int64)
+        few_held = np.empty(2, np.int64)
+        spread = np.empty(2, np.float32)
+        few_held[0] = -1
+        few_held[1] = -1
+        weights = heads + 1
+        for k in range(heads + 1):
+            flat = values[k]
+            start = b * strides[k, 0]
+            of_class = strides[k, 1]
+            columns = sides[k, tile]
+            across = acrosses[k, tile]
+            held[0] = -1
+            held[1] = -1
+            above = 0
+            is_coarse = steps[k] <= LONGEST_STEP
+            is_sequence = False
+            for y in range(y0, y1):
+                share = downs[k, y]
+                is_new = y == y0 or cells[k, y] != cells[k, y - 1]
+                if is_new:
+                    before0, before1 = held[0], held[1]
+                    above = _load(flat, start, of_class, tops[k], y, held,
+                                  columns, across, lines)  # fmt: skip
+                    if is_coarse and before0 != held[0]:
+                        spread[0] = _find_extremes(lines[0], extremes[0])
+                    if is_coarse and before1 != held[1]:
+                        spread[1] = _find_extremes(lines[1], extremes[1])
+                    is_sequence = is_coarse and max(spread[0], spread[1]) < MOST_SPREAD
+                    if is_sequence:
+                        _start(lines[above], lines[1 - above], extremes[above],
+                               extremes[1 - above], share, steps[k], first, slope, exps,
+                               ratio)  # fmt: skip
+                if is_sequence:
+                    _step(share, first, slope, exps, ratio, total, entropy)
+                else:
+                    _single(lines[above], lines[1 - above], share, first, mixed, exps, total,
+                            entropy)  # fmt: skip
+                for x in range(TILE):
+                    inverse = np.float32(1.0) / total[x]
+                    h = entropy[x] * inverse + log32(total[x])
+                    entropy[x] = min(max(h, zero), limit)
+                    total[x] = inverse
+                row = y - y0
+                if k == 0:
+                    if is_sequence:
+                        _find_best(first, slope, share, mixed, best)
+                    else:
+                        _find_best(first, first, zero, mixed, best)
+                    for x in range(inside):
+                        prediction[b, y, x0 + x] = best[x]
+                    for c in range(classes):
+                        for x in range(TILE):
+                            main[row, c, x] = max(half * exps[c, x] * total[x], SMALLEST)
+                    for x in range(TILE):
+                        main_entropy[row, x] = entropy[x]
+                        result[row, x] = entropy_factor * entropy[x]
+                    if use_margin:
+                        _margin(main[row], result[row])
+                else:
+                    _mix(main[row], exps, total, mixed)
+                    w = k - 1
+                    if y == y0 or cells[weights, y] != cells[weights, y - 1]:
+                        _load(values[weights], b * strides[weights, 0] + w * strides[weights, 1],
+                              0, tops[weights], y, few_held,
+                              sides[weights, tile], acrosses[weights, tile], few_one)  # fmt: skip
+                    at = 1 if few_held[1] == tops[weights, 0, y] else 0
+                    down = downs[weights, y]
+                    for x in range(TILE):
+                        js = mixed[x] - half * (main_entropy[row, x] + entropy[x])
+                        js = min(max(js, zero), ln2)
+                        upper = few_one[at, 0, x]
+                        weight = upper + down * (few_one[1 - at, 0, x] - upper)
+                        result[row, x] += disagreement_factor * weight * js
+            few_held[0] = -1
+            few_held[1] = -1
+        for y in range(y0, y1):
+            row = y - y0
+            if has_errors:
+                at = 0
+                e = heads + 2
+                at = _load(values[e], b * strides[e, 0], strides[e, 1], tops[e], y,
+                           few_held, sides[e, tile], acrosses[e, tile], few)  # fmt: skip
+                down = downs[e, y]
+                for x in range(inside):
+                    mixed[x] = np.float32(0.0) if is_boundary[b, y, x0 + x] else np.float32(1.0)
+                for x in range(TILE):
+                    edge = few[at, 0, x] + down * (few[1 - at, 0, x] - few[at, 0, x])
+                    centre = few[at, 1, x] + down * (few[1 - at, 1, x] - few[at, 1, x])
+                    z = edge if mixed[x] == zero else centre
+                    power = exp32(-abs(z))
+                    sigmoid = (np.float32(1.0) if z >= 0 else power) / (np.float32(1.0) + power)
+                    # exp32 wants x <= 0: e**s = e * e**(s - 1)
+                    result[row, x] *= np.float32(2.7182817) * exp32(sigmoid - np.float32(1.0))
+            for x in range(inside):
+                score[b, y, x0 + x] = result[row, x]
 
 
-_score_rows = compiled(parallel=True)(_kernel)
+_score_tiles = compiled(parallel=True)(_kernel)

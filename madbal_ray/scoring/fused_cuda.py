@@ -15,23 +15,37 @@ from __future__ import annotations
 
 import inspect
 import math
+import subprocess
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.runtime.errors import TritonError
 
 from madbal_ray.errors import ResourceError
 
-# Padded classes x pixels of a program: 16 values a thread, so that nothing spills to memory.
+# Padded classes x pixels of a program, and of a warp: 16 values a thread, so that nothing spills
+# to memory.
 VALUES_PER_PROGRAM = 2048
+VALUES_PER_WARP = 512
 FEWEST_PIXELS, MOST_PIXELS = 32, 128
-MOST_CLASSES_OF_FOUR_WARPS = 64
+
+MOST_CELLS = 2**31 - 1
+"""Of one image's maps: places in them are 32 bits wide. With 64, as general strides would ask
+for, the kernel needs all registers of the card and memory beside them."""
+
+MOST_SIDE = 2**15 - 1
+"""Of the grid and of maps: the product of two positions, doubled, has 31 bits."""
+
+CANNOT_COMPILE = (TritonError, subprocess.CalledProcessError, OSError)
+"""What a kernel raises that cannot be built here: no `Python.h`, an assembler that is too old."""
 
 
-def _jit(function: Any) -> Any:
-    return triton.jit(inspect.unwrap(function))  # without the shape checks of the tests
+def _jit(function: Any, **options: Any) -> Any:
+    # without the shape checks of the tests
+    return triton.jit(inspect.unwrap(function), **options)
 
 
 def fused_scores(
@@ -53,10 +67,13 @@ def fused_scores(
 
     Args:
         logits, head_logits, maturity_weights, error_logits, is_boundary: as in
-            `pixel_scores`, on one CUDA device; any strides.
+            `pixel_scores`, on one CUDA device; any strides, but maps that are not contiguous
+            (channels-last ones of networks) are copied, at their own low resolution.
 
     Raises:
-        ResourceError: tensors are not on a CUDA device, and Triton's interpreter is off.
+        ResourceError: tensors are not on a CUDA device, and Triton's interpreter is off; or a
+            map is larger than the kernel can address.
+        Exception: one of `CANNOT_COMPILE`.
     """
     if not logits.is_cuda and isinstance(_score, triton.JITFunction):
         raise ResourceError(
@@ -70,12 +87,15 @@ def fused_scores(
     has_heads = bool(head_logits) and maturity_weights is not None
     block_classes = triton.next_power_of_2(num_classes)
     pixels = min(max(VALUES_PER_PROGRAM // block_classes, FEWEST_PIXELS), MOST_PIXELS)
+    heads = head_logits if has_heads else ()
+    given = (logits, *heads, maturity_weights if has_heads else None, error_logits)
+    maps = tuple(None if one is None else one.detach().contiguous() for one in given)
+    sizes = tuple(None if one is None else tuple(map(_plain, one.shape[-2:])) for one in maps)
+    _check_sizes(maps, height, width)
     with torch.cuda.device_of(logits):
         _score[(triton.cdiv(width, pixels), height, batch)](
-            _argument(logits),
-            tuple(_argument(head) for head in head_logits) if has_heads else (),
-            _argument(maturity_weights if has_heads else None),
-            _argument(error_logits),
+            maps,
+            sizes,
             is_boundary.contiguous(),
             score,
             prediction,
@@ -87,20 +107,35 @@ def fused_scores(
             NUM_CLASSES=num_classes,
             BLOCK_CLASSES=block_classes,
             BLOCK_PIXELS=pixels,
-            NUM_HEADS=len(head_logits) if has_heads else 0,
+            NUM_HEADS=len(heads),
             HAS_ERRORS=error_logits is not None,
             USE_MARGIN=use_margin,
-            num_warps=4 if block_classes <= MOST_CLASSES_OF_FOUR_WARPS else 8,
+            num_warps=min(max(block_classes * pixels // VALUES_PER_WARP, 4), 32),
             enable_fp_fusion=True,  # said, because Triton's own default changes with 3.10
         )
     return score, prediction
 
 
-def _argument(maps: Tensor | None) -> tuple[Any, ...] | None:
-    """Return what the kernel needs of maps [B, C, h, w]: pointer, sizes, strides."""
-    if maps is None:
-        return None
-    return (maps.detach(), *maps.shape[-2:], *maps.stride())
+def _plain(size: int) -> int:
+    """Return a size as the kernel takes it: 16 n + 3, whose upper bits are n.
+
+    Triton compiles anew for numbers that are 1 or divisible by 16, and for those in tuples does
+    not let itself be told otherwise: a pool with images of many sizes would compile 2**10 kernels.
+    """
+    return 16 * size + 3
+
+
+def _check_sizes(maps: tuple[Tensor | None, ...], height: int, width: int) -> None:
+    for one in maps:
+        if one is None:
+            continue
+        sides = (*one.shape[-2:], height, width)
+        if one[0].numel() > MOST_CELLS or max(sides) > MOST_SIDE:
+            raise ResourceError(
+                f"maps of shape {tuple(one.shape)} for a grid of {height} x {width}; the kernel "
+                f"takes sides up to {MOST_SIDE} and {MOST_CELLS} values an image: score smaller "
+                "images (pool.working_resolution)"
+            )
 
 
 def _taps(place, old, new):
@@ -108,7 +143,7 @@ def _taps(place, old, new):
 
     In integers, in units of 1 / (2 new): no rounding moves a source.
     """
-    units = tl.maximum((2 * place.to(tl.int64) + 1) * old - new, 0)
+    units = tl.maximum((2 * place + 1) * old - new, 0)
     first = units // (2 * new)
     share = (units - first * (2 * new)).to(tl.float32) / (2.0 * new)
     second = tl.minimum(first + 1, old - 1)
@@ -118,22 +153,30 @@ def _taps(place, old, new):
 _tap = _jit(_taps)
 
 
-def _interpolated(maps, image, channel, y, x, height, width, is_real):
-    """Return maps[image, channel] at (y, x) in float32; 0 where not `is_real`."""
-    pointer, old_height, old_width, of_image, of_channel, of_y, of_x = maps
+def _interpolated(maps, size, channel, y, x, height, width, is_real):
+    """Return maps[channel] of one image at (y, x) in float32; 0 where not `is_real`."""
+    old_height, old_width = size[0] >> 4, size[1] >> 4
     top, bottom, down = _tap(y, old_height, height)
     left, right, across = _tap(x, old_width, width)
-    start = pointer + image * of_image + channel * of_channel
-    upper, lower = start + top * of_y, start + bottom * of_y
-    a = tl.load(upper + left * of_x, mask=is_real, other=0.0).to(tl.float32)
-    b = tl.load(lower + left * of_x, mask=is_real, other=0.0).to(tl.float32)
-    c = tl.load(upper + right * of_x, mask=is_real, other=0.0).to(tl.float32)
-    d = tl.load(lower + right * of_x, mask=is_real, other=0.0).to(tl.float32)
+    start = channel * (old_height * old_width)
+    upper, lower = start + top * old_width, start + bottom * old_width
+    a = tl.load(maps + (upper + left), mask=is_real, other=0.0).to(tl.float32)
+    b = tl.load(maps + (lower + left), mask=is_real, other=0.0).to(tl.float32)
+    c = tl.load(maps + (upper + right), mask=is_real, other=0.0).to(tl.float32)
+    d = tl.load(maps + (lower + right), mask=is_real, other=0.0).to(tl.float32)
     on_left, on_right = a + down * (b - a), c + down * (d - c)
     return on_left + across * (on_right - on_left)
 
 
 _interpolate = _jit(_interpolated)
+
+
+def _image(maps, size, channels, image):
+    """Return where an image's maps begin; the one place that needs 64 bits."""
+    return maps + image * channels * (size[0] >> 4) * (size[1] >> 4)
+
+
+_image_of = _jit(_image)
 
 
 def _clamped(values, low, high):
@@ -158,7 +201,7 @@ _softmax = _jit(_probabilities)
 
 
 def _kernel(
-    logits, head_logits, maturity_weights, error_logits, is_boundary, score, prediction,
+    maps, sizes, is_boundary, score, prediction,
     height, width, entropy_factor, disagreement_factor, most_entropy,
     NUM_CLASSES: tl.constexpr, BLOCK_CLASSES: tl.constexpr, BLOCK_PIXELS: tl.constexpr,
     NUM_HEADS: tl.constexpr, HAS_ERRORS: tl.constexpr, USE_MARGIN: tl.constexpr,
@@ -174,7 +217,8 @@ def _kernel(
     is_class = classes < NUM_CLASSES
     columns = x[None, :]
 
-    full = _interpolate(logits, image, classes, y, columns, height, width, is_class)
+    logits = _image_of(maps[0], sizes[0], NUM_CLASSES, image)
+    full = _interpolate(logits, sizes[0], classes, y, columns, height, width, is_class)
     full = tl.where(is_class, full, -float("inf"))
     best = tl.argmax(full, axis=0)
     best = tl.minimum(best, NUM_CLASSES - 1)  # among NaN, a padded class may win
@@ -188,19 +232,22 @@ def _kernel(
     else:
         result = entropy_factor * main_entropy
     for index in tl.static_range(NUM_HEADS):
-        full = _interpolate(head_logits[index], image, classes, y, columns, height, width, is_class)
+        head = _image_of(maps[index + 1], sizes[index + 1], NUM_CLASSES, image)
+        full = _interpolate(head, sizes[index + 1], classes, y, columns, height, width, is_class)
         other, other_entropy = _softmax(tl.where(is_class, full, -float("inf")))
         other_entropy = _clamp(other_entropy, 0.0, most_entropy)
         mixed = 0.5 * (main + other)
         terms = mixed * tl.log(tl.maximum(mixed, 1e-37))  # 0 log 0 is 0
         divergence = -tl.sum(terms, axis=0) - 0.5 * (main_entropy + other_entropy)
-        weight = _interpolate(maturity_weights, image, index, y, x, height, width, is_inside)
+        weights = _image_of(maps[NUM_HEADS + 1], sizes[NUM_HEADS + 1], NUM_HEADS, image)
+        weight = _interpolate(weights, sizes[NUM_HEADS + 1], index, y, x, height, width, is_inside)
         result += disagreement_factor * weight * _clamp(divergence, 0.0, LN2)
     if HAS_ERRORS:
         channel = tl.where(tl.load(is_boundary + pixel), 0, 1)
-        error = _interpolate(error_logits, image, channel, y, x, height, width, is_inside)
+        errors = _image_of(maps[NUM_HEADS + 2], sizes[NUM_HEADS + 2], 2, image)
+        error = _interpolate(errors, sizes[NUM_HEADS + 2], channel, y, x, height, width, is_inside)
         result *= tl.exp(tl.sigmoid(error))
     tl.store(score + pixel, result, mask=is_inside)
 
 
-_score = _jit(_kernel)
+_score = _jit(_kernel, do_not_specialize=["height", "width"])

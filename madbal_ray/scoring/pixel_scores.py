@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
@@ -68,34 +68,62 @@ def pixel_scores(
     Source: MADBAL Eq. 4.
     """
     _check(logits, head_logits, maturity_weights, error_logits)
-    kernel = _kernel_of(logits.device)
-    if logits.device.type == "cpu":
-        inputs = [logits, *head_logits, maturity_weights, error_logits]
-        given = [maps for maps in inputs if maps is not None]
-        # This kernel takes finite numbers; what is not finite must stay so, to be found.
-        if not all(bool(torch.isfinite(maps).all()) for maps in given):
-            kernel = None
-    if kernel is not None:
-        score, prediction = kernel(
-            logits=logits,
-            head_logits=head_logits,
-            maturity_weights=maturity_weights,
-            error_logits=error_logits,
-            is_boundary=is_boundary,
-            entropy_factor=1.0 / math.log(logits.shape[1]) if normalize_terms else 1.0,
-            disagreement_factor=1.0 / LN2 if normalize_terms else 1.0,
-            use_margin=uncertainty == "margin",
-        )
-        return PixelScores(score=score, prediction=prediction)
-    return torch_pixel_scores(
-        logits=logits,
-        head_logits=head_logits,
-        maturity_weights=maturity_weights,
-        error_logits=error_logits,
-        is_boundary=is_boundary,
-        normalize_terms=normalize_terms,
-        uncertainty=uncertainty,
+    maps = {
+        "logits": logits,
+        "head_logits": head_logits,
+        "maturity_weights": maturity_weights,
+        "error_logits": error_logits,
+        "is_boundary": is_boundary,
+    }
+    result = _by_kernel(
+        maps,
+        entropy_factor=1.0 / math.log(logits.shape[1]) if normalize_terms else 1.0,
+        disagreement_factor=1.0 / LN2 if normalize_terms else 1.0,
+        use_margin=uncertainty == "margin",
     )
+    if result is not None:
+        return PixelScores(*result)
+    return torch_pixel_scores(**maps, normalize_terms=normalize_terms, uncertainty=uncertainty)
+
+
+def _by_kernel(maps: dict[str, Any], **options: Any) -> tuple[Tensor, Tensor] | None:
+    """Return what the fused kernel of the device says; None: plain torch has to do."""
+    device = maps["logits"].device
+    kernel = _kernel_of(device)
+    if kernel is None or device.type in _unbuilt:
+        return None
+    if device.type == "cpu":
+        if not _is_finite(maps):
+            return None  # the kernel takes finite numbers; others must stay so, to be found
+        return kernel(**maps, **options)
+    from madbal_ray.scoring.fused_cuda import CANNOT_COMPILE
+
+    try:
+        return kernel(**maps, **options)
+    except CANNOT_COMPILE as error:
+        _unbuilt.add(device.type)
+        warnings.warn(
+            f"the kernel for pixel scores cannot be compiled here ({error}): they are computed in "
+            "plain torch, with the same results, more memory and more time; Triton needs a C "
+            "compiler and Python's headers (Python.h, package python3-dev)",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return None
+
+
+_unbuilt: set[str] = set()
+"""Types of devices whose kernel could not be compiled in this process."""
+
+
+def _is_finite(maps: dict[str, Any]) -> bool:
+    """Whether all maps are finite, by their sums, which take a fraction of a look at each value.
+
+    A finite sum has finite terms; finite terms whose sum overflows count as not finite, which
+    costs time and changes no result.
+    """
+    given = (maps["logits"], *maps["head_logits"], maps["maturity_weights"], maps["error_logits"])
+    return all(math.isfinite(one.sum(dtype=torch.float32)) for one in given if one is not None)
 
 
 def _kernel_of(device: torch.device) -> Callable[..., tuple[Tensor, Tensor]] | None:

@@ -146,6 +146,50 @@ def test_what_is_not_finite_stays_so(bad):
     assert not torch.isfinite(pixel_scores(**inputs).score).all()
 
 
+def test_a_sum_that_overflows_is_finite_all_the_same():
+    inputs = maps(6, 1, 4, ((4, 4), (4, 4), (4, 4), (8, 8)), 1.0)
+    inputs["logits"][:, 0] = 3e38
+    fast, plain = pixel_scores(**inputs), torch_pixel_scores(**inputs)
+    assert torch.equal(fast.score, plain.score)
+
+
+@pytest.mark.parametrize("layout", ["channels last", "a view", "one value for all"])
+def test_maps_are_read_where_they_lie(layout):
+    inputs = maps(9, 2, 6, ((5, 7), (5, 7), (3, 4), (21, 150)), 3.0)
+    expected = torch_pixel_scores(**inputs)
+    logits = inputs["logits"]
+    if layout == "channels last":
+        inputs["logits"] = logits.contiguous(memory_format=torch.channels_last)
+    elif layout == "a view":
+        wide = torch.full((2, 8, 9, 14), torch.nan)
+        wide[:, 1:7, 2:7, ::2] = logits
+        inputs["logits"] = wide[:, 1:7, 2:7, ::2]
+    else:
+        inputs["logits"] = logits[:1, :, :1, :1].expand(2, 6, 5, 7)
+        expected = torch_pixel_scores(**inputs)
+    found = pixel_scores(**inputs)
+    torch.testing.assert_close(found.score, expected.score, rtol=1e-5, atol=1e-6)
+    assert torch.equal(found.prediction, expected.prediction)
+
+
+@pytest.mark.parametrize("spread", [20.0, 55.0, 70.0, 200.0])
+def test_logits_far_apart_in_neighbouring_cells(spread):
+    """What a geometric sequence between two rows must not lose: the classes in the middle."""
+    logits = torch.zeros(1, 4, 3, 3)
+    logits[0, 0, 0] = logits[0, 1, 1] = logits[0, 2, 2] = spread
+    logits[0, 3] = 0.45 * spread
+    inputs = {
+        "logits": logits,
+        "head_logits": (logits.roll(1, 1), logits.roll(2, 1)),
+        "maturity_weights": torch.full((1, 2, 3, 3), 0.5),
+        "error_logits": None,
+        "is_boundary": torch.zeros(1, 70, 40, dtype=torch.bool),
+    }
+    found, expected = pixel_scores(**inputs), torch_pixel_scores(**inputs)
+    torch.testing.assert_close(found.score, expected.score, rtol=1e-5, atol=2e-5)
+    assert (found.prediction != expected.prediction).float().mean() < 0.01  # level to rounding
+
+
 def test_bounds_at_the_extremes():
     classes, size = 3, (2, 2)
     one_hot = torch.full((1, classes, *size), -200.0)

@@ -1,8 +1,10 @@
 """The Triton kernel against the plain torch code: interpreted anywhere, compiled on a GPU."""
 
 import os
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,32 +122,113 @@ class CompileOnly:
         )
 
     def compiled(self, kernel):
+        self.found = kernel
         self.binary = kernel.asm["cubin"]
         self.shared_memory = kernel.metadata.shared
 
 
-@pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="TRITON_INTERPRET: nothing compiles")
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("name", COMPILED)
-def test_compiles_for_cards_that_are_not_here(name, capability, monkeypatch, tmp_path):
-    """What the interpreter does not see: types, layouts, and the assembler's word."""
+@pytest.fixture
+def compile_for(monkeypatch, tmp_path):
+    """A function: the kernel, compiled for a compute capability, that is not here."""
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
 
     from madbal_ray.scoring import fused_cuda
 
-    card = SimpleNamespace(
-        get_current_target=lambda: GPUTarget("cuda", capability, 32),
-        get_current_device=lambda: capability,  # the key of Triton's cache
-        get_current_stream=lambda device: 0,
-    )
-    monkeypatch.setattr(driver, "_active", card)
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     kernel = CompileOnly(fused_cuda._score)
     monkeypatch.setattr(fused_cuda, "_score", kernel)
-    fused_cuda.fused_scores(**CASES[name])
+
+    def compiled(inputs, capability):
+        card = SimpleNamespace(
+            get_current_target=lambda: GPUTarget("cuda", capability, 32),
+            get_current_device=lambda: capability,  # the key of Triton's cache
+            get_current_stream=lambda device: 0,
+        )
+        monkeypatch.setattr(driver, "_active", card)
+        fused_cuda.fused_scores(**inputs)
+        return kernel
+
+    return compiled
+
+
+needs_compiler = pytest.mark.skipif(
+    "TRITON_INTERPRET" in os.environ, reason="TRITON_INTERPRET: nothing compiles"
+)
+
+
+@needs_compiler
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiles_for_cards_that_are_not_here(name, capability, compile_for):
+    """What the interpreter does not see: types, layouts, and the assembler's word."""
+    kernel = compile_for(CASES[name], capability)
     assert kernel.binary[:4] == b"\x7fELF"
     assert kernel.shared_memory <= 48 * 2**10
+
+
+def of_a_network(classes, size=(64, 128), grid=(256, 512)):
+    """Channels-last maps as networks emit them, all heads of one size."""
+    inputs = draw(
+        0, batch=1, classes=classes, size=size, heads=(size,) * 3, weights=size, errors=size,
+        grid=grid,
+    )  # fmt: skip
+    return converted(inputs, lambda maps: maps.contiguous(memory_format=torch.channels_last))
+
+
+@needs_compiler
+@pytest.mark.parametrize("classes", [19, 150])
+def test_as_assembled_it_keeps_to_registers(classes, compile_for, tmp_path):
+    """128 registers leave two programs of 8 warps a processor; what spills is read from memory."""
+    import triton
+
+    kernel = compile_for(of_a_network(classes), 90)
+    path = tmp_path / "kernel.cubin"
+    path.write_bytes(kernel.binary)
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    text = subprocess.run(
+        [tool, "-res-usage", path], capture_output=True, text=True, check=True
+    ).stdout
+    usage = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+    assert usage["REG"] <= 128
+    assert usage["STACK"] == 0
+    assert usage["LOCAL"] == 0
+    assert not re.search(r"(div|rem)\.[su]64", kernel.found.asm["ptx"])
+
+
+@needs_compiler
+def test_images_of_other_sizes_compile_nothing_anew(compile_for):
+    first = compile_for(of_a_network(5, size=(16, 16), grid=(64, 64)), 90).found
+    other = compile_for(of_a_network(5, size=(1, 9), grid=(13, 77)), 90).found
+    assert other.hash == first.hash
+    assert compile_for(of_a_network(6, size=(16, 16), grid=(64, 64)), 90).found.hash != first.hash
+
+
+def test_maps_that_32_bits_do_not_address_are_refused(monkeypatch):
+    from madbal_ray.scoring import fused_cuda
+
+    maps = torch.zeros(1).expand(1, 3, 2**15, 4)
+    with pytest.raises(ResourceError, match=r"takes sides up to 32767 and 2147483647 values"):
+        fused_cuda._check_sizes((None, maps), 64, 64)
+    fused_cuda._check_sizes((None, maps[:, :, :-1]), 64, 64)
+
+
+def test_a_kernel_that_cannot_be_built_gives_way_to_plain_torch(monkeypatch):
+    def no_header(**inputs):
+        raise subprocess.CalledProcessError(1, ["gcc", "launcher.c"])
+
+    module = sys.modules["madbal_ray.scoring.pixel_scores"]
+    monkeypatch.setattr(module, "_kernel_of", lambda device: no_header)
+    monkeypatch.setattr(module, "_unbuilt", set())
+    names = ("logits", "head_logits", "maturity_weights", "error_logits")
+    inputs = converted(CASES["street"], lambda maps: maps.to("meta"))  # a device, not the CPU
+    maps = {name: inputs[name] for name in names}
+    maps["is_boundary"] = inputs["is_boundary"].to("meta")
+    with pytest.warns(RuntimeWarning, match=r"non-zero exit status 1.*Python\.h"):
+        assert pixel_scores(**maps).score.shape == (2, 32, 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixel_scores(**maps)
 
 
 def test_tensors_on_the_cpu_are_refused():
