@@ -17,10 +17,6 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-# Numba's OpenMP layer would set the number of threads of torch's OpenMP too: torch would then
-# add in another order after the first kernel than before it, and results would depend on history.
-numba.config.THREADING_LAYER = "workqueue"  # pyright: ignore
-
 LOG2E = np.float32(1.44269504)
 LN2_OF_EXPONENT = np.float32(0.693147181 / 2**23)
 LN2_HIGH = np.float32(0.693359375)
@@ -33,11 +29,11 @@ TWO_THIRDS_BITS = np.int32(0x3F2AAAAB)
 EXPONENT_BITS = np.int32(-0x800000)
 
 
-def compiled(*, parallel: bool = False, inline: bool = False) -> Callable[[Any], Any]:
+def compiled(*, inline: bool = False) -> Callable[[Any], Any]:
     """Return a decorator that compiles a function once and keeps the result on disk.
 
-    Additions may be contracted to fused ones, but never reordered across loop iterations:
-    results do not depend on the number of threads.
+    Additions may be contracted to fused ones, but never reordered across loop iterations. Other
+    threads run meanwhile, so callers may share the work out (`fused_cpu.in_parts`).
     """
 
     def decorate(function: Any) -> Any:
@@ -45,7 +41,6 @@ def compiled(*, parallel: bool = False, inline: bool = False) -> Callable[[Any],
         return numba.njit(
             cache=True,
             nogil=True,
-            parallel=parallel,
             inline="always" if inline else "never",
             fastmath={"contract", "nnan", "ninf"},
             error_model="numpy",

@@ -14,20 +14,16 @@ row's exponentials are computed.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from madbal_ray.compiled import SMALLEST, compiled, exp32, log32, log32_of_normal
-
-MOST_THREADS = numba.get_num_threads()
 
 TILE = 128
 """Columns of a tile; the last ones of a row are computed in vain."""
@@ -43,8 +39,6 @@ LONGEST_STEP = np.float32(0.5)
 
 MOST_SPREAD = np.float32(60.0)
 """Of one pixel's logits in a geometric sequence: e**-60 is far from float32's smallest number."""
-
-_lock = threading.Lock()
 
 
 def fused_scores(
@@ -78,35 +72,38 @@ def fused_scores(
     score = np.empty((batch, height, width), np.float32)
     prediction = np.empty((batch, height, width), np.int64)
     rows = min(max(VALUES_PER_COLUMN // num_classes, FEWEST_ROWS), MOST_ROWS)
-    with _threads():
-        _score_tiles(
-            tuple(values for values, *_ in sources),
-            *(np.stack(parts) for parts in zip(*(rest for _, *rest in sources), strict=True)),
-            is_boundary.contiguous().numpy(),
-            num_classes,
-            len(head_logits) if has_heads else 0,
-            error_logits is not None,
-            np.float32(entropy_factor),
-            np.float32(disagreement_factor),
-            use_margin,
-            np.float32(math.log(num_classes)),
-            rows,
-            score,
-            prediction,
-        )
+    shared = (
+        tuple(values for values, *_ in sources),
+        *(np.stack(parts) for parts in zip(*(rest for _, *rest in sources), strict=True)),
+        is_boundary.contiguous().numpy(),
+        num_classes,
+        len(head_logits) if has_heads else 0,
+        error_logits is not None,
+        np.float32(entropy_factor),
+        np.float32(disagreement_factor),
+        use_margin,
+        np.float32(math.log(num_classes)),
+        rows,
+        score,
+        prediction,
+    )
+    in_parts(lambda start, stop: _score_tiles(start, stop, *shared), batch * -(-height // rows))
     return torch.from_numpy(score), torch.from_numpy(prediction)
 
 
-@contextmanager
-def _threads() -> Iterator[None]:
-    """Use as many threads as torch was given; one caller at a time, as numba's pool asks."""
-    with _lock:
-        before = numba.get_num_threads()
-        numba.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
-        try:
-            yield
-        finally:
-            numba.set_num_threads(before)
+def in_parts(work: Callable[[int, int], None], count: int) -> None:
+    """Call work(start, stop) for parts of 0..count, by as many threads as torch was given.
+
+    Threads of Python's own: compiled loops leave others free, several callers may be at work,
+    and numba's pool bears one and spins while it waits.
+    """
+    threads = min(torch.get_num_threads(), count)
+    cuts = [count * part // threads for part in range(threads + 1)]
+    if threads == 1:
+        work(0, count)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, cuts[:-1], cuts[1:]))
 
 
 def _source(maps: Tensor, height: int, width: int) -> tuple[Any, ...]:
@@ -339,17 +336,17 @@ _margin = compiled()(_margin_of)
 
 
 def _kernel(
-    values, strides, cells, tops, downs, sides, acrosses, steps,
+    from_band, to_band, values, strides, cells, tops, downs, sides, acrosses, steps,
     is_boundary, classes, heads, has_errors, entropy_factor, disagreement_factor, use_margin, limit,
     rows, score, prediction,
 ):  # fmt: skip
-    batch, height, width = score.shape
+    height, width = score.shape[1:]
     ln2 = np.float32(0.6931472)
     half = np.float32(0.5)
     zero = np.float32(0.0)
     tiles = (width + TILE - 1) // TILE
     bands = (height + rows - 1) // rows
-    for task in numba.prange(batch * bands * tiles):
+    for task in range(from_band * tiles, to_band * tiles):
         b = task // (bands * tiles)
         y0 = task // tiles % bands * rows
         y1 = min(y0 + rows, height)
@@ -469,4 +466,4 @@ def _kernel(
                 score[b, y, x0 + x] = result[row, x]
 
 
-_score_tiles = compiled(parallel=True)(_kernel)
+_score_tiles = compiled()(_kernel)

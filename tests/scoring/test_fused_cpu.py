@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from madbal_ray.compiled import compiled, exp32, log32
-from madbal_ray.scoring.fused_cpu import fused_scores
+from madbal_ray.scoring.fused_cpu import fused_scores, in_parts
 from madbal_ray.scoring.pixel_scores import LN2, pixel_scores, torch_pixel_scores
 from madbal_ray.scoring.reduce import reduce_on_device, reduce_scores
+from madbal_ray.state.ahead import map_ahead
 
 
 @compiled()
@@ -227,3 +228,26 @@ def test_reduction_equals_segment_operations_byte_for_byte(seed, superpixels, to
         other = getattr(plain, name)
         assert value.dtype == other.dtype, name
         assert torch.equal(value, other), name
+
+
+@pytest.mark.parametrize(("threads", "count"), [(1, 5), (2, 5), (3, 5), (8, 3)])
+def test_work_is_shared_out_whole_and_once(threads, count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    parts = []
+    try:
+        in_parts(lambda start, stop: parts.append((start, stop)), count)
+    finally:
+        torch.set_num_threads(before)
+    assert len(parts) == min(threads, count)
+    assert sorted(i for start, stop in parts for i in range(start, stop)) == list(range(count))
+
+
+def test_many_callers_at_once_have_each_their_own_result():
+    sizes = ((4, 6), (8, 12), (2, 3), (64, 96))
+    images = [maps(seed, 2, 5, sizes, 3.0) for seed in range(12)]
+    alone = [pixel_scores(**one) for one in images]
+    together = map_ahead(lambda one: pixel_scores(**one), images, threads=4, ahead=4)
+    for found, expected in zip(together, alone, strict=True):
+        assert torch.equal(found.score, expected.score)
+        assert torch.equal(found.prediction, expected.prediction)
