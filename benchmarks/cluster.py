@@ -488,7 +488,7 @@ def small_labels(images: int = 20_000, labelled: int = 500) -> Figures:
         )
         shard_of = run.table("images").to_pandas().set_index("image_id")["shard_id"]
         asked: set[str] = set()
-        found: Figures = {"20,000 images, shards": len(set(shard_of))}
+        found: Figures = {f"{images:,} images, shards": len(set(shard_of))}
         for number, files in enumerate(trained):
             asked |= set(run.table("queries", number)["image_id"].to_pylist())
             wanted = {int(shard_of[name]) for name in asked}
@@ -498,12 +498,12 @@ def small_labels(images: int = 20_000, labelled: int = 500) -> Figures:
                 if (match := re.search(r"/(?:labels|images|superpixels)/(\d{5})\.parquet$", path))
             }
             evaluation = {int(i) for i in tables_read if i >= images // 8}
-            found[f"20,000 images, round {number}: images asked"] = len(asked)
-            found[f"20,000 images, round {number}: shards with labels"] = len(wanted)
-            found[f"20,000 images, round {number}: shards opened in training"] = len(
+            found[f"{images:,} images, round {number}: images asked"] = len(asked)
+            found[f"{images:,} images, round {number}: shards with labels"] = len(wanted)
+            found[f"{images:,} images, round {number}: shards opened in training"] = len(
                 tables_read - evaluation
             )
-            found[f"20,000 images, round {number}: of them without labels"] = len(
+            found[f"{images:,} images, round {number}: of them without labels"] = len(
                 tables_read - evaluation - wanted
             )
     return found
