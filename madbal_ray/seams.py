@@ -147,7 +147,13 @@ SCORES = Registry(
 )
 """How doubtful a pixel is: `madbal_ray.scoring.registry.ScoreSpec`."""
 
-ORACLES = Registry("oracle", {"simulated": "labels.simulated_oracle:SimulatedOracle"})
+ORACLES = Registry(
+    "oracle",
+    {
+        "simulated": "labels.simulated_oracle:SimulatedOracle",
+        "people": "labels.people_oracle:PeopleOracle",
+    },
+)
 """Who answers: `madbal_ray.labels.oracle.Oracle`."""
 
 OBJECTIVES = Registry(

@@ -64,7 +64,10 @@ def command(
         except StopRequested as stopped:
             console.print(str(stopped))
             return
-    print_metrics(console, api.open_run(folder))
+    finished = api.open_run(folder)
+    print_metrics(console, finished)
+    if not len(finished.metrics()):  # no masks, no evaluation.points: nothing to draw
+        return
     _, written = api.report([folder], warn=console.print)
     console.print(
         f"wrote {written[0]}, {len(written) - 1} tables and charts beside it",

@@ -13,6 +13,12 @@ from madbal_ray.report.results import Results
 def print_metrics(console: Console, run: Run) -> None:
     """Print one row per round: labels per image and mIoU of every split."""
     metrics = run.metrics()
+    if metrics.empty:
+        labels = run.table("labels").to_pandas()
+        counts = labels[labels["status"] != "waiting"].groupby("round").size()
+        said = ", ".join(f"{count} in round {index}" for index, count in counts.items())
+        console.print(f"labels: {said}; nothing was measured, for want of masks", soft_wrap=True)
+        return
     splits = sorted(metrics["split"].unique())
     table = Table(title=f"{run.config.name} ({run.config.strategy.name}, seed {run.config.seed})")
     for title in ("round", "labels per image", "% labelled", *(f"mIoU {s}" for s in splits)):

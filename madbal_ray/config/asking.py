@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    BeforeValidator,
     Field,
     model_validator,
 )
 
 from madbal_ray.config.section import (
     ADDED,
+    RUNTIME,
     Fraction,
     Positive,
     Section,
@@ -124,7 +126,7 @@ class NoiseConfig(Section):
 
 
 class OracleConfig(Section):
-    """Who answers (method 6)."""
+    """Who answers (method 6). `oracle: people` is short for `oracle: {kind: people}`."""
 
     kind: OracleName = "simulated"
     options: dict[str, Any] = Field(
@@ -133,6 +135,17 @@ class OracleConfig(Section):
     noise: NoiseConfig = NoiseConfig()
     skip_void: bool = Field(
         default=False, description="never ask void pixels (PixelPick's peek at the mask)"
+    )
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        json_schema_extra=RUNTIME,
+        description="people: a round goes on when this share of its queries is answered; what "
+        "comes later enters the next round",
+    )
+    store: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        json_schema_extra=RUNTIME,
+        description="people: file of their answers, on a local disk; null: <run>/answers.sqlite",
     )
 
 
@@ -169,6 +182,12 @@ class StrategyConfig(Section):
     )
 
 
-def strategy_by_name(value: Any) -> Any:
-    """Take a bare name for a section that holds it."""
-    return {"name": value} if isinstance(value, str) else value
+SHORT = {"strategy": "name", "oracle": "kind"}
+"""Sections that a bare name stands for, and the key that it is."""
+
+
+def by_name(section: str) -> BeforeValidator:
+    """Take a bare name for a section of `SHORT` that holds it."""
+    return BeforeValidator(
+        lambda value: {SHORT[section]: value} if isinstance(value, str) else value
+    )

@@ -42,7 +42,8 @@ class FolderConfig(Section):
     images: str = Field(default="images", description="folder below data.root")
     masks: str | None = Field(default="masks", description="folder below data.root; null: no masks")
     classes: tuple[str, ...] | None = Field(
-        default=None, description="names in order of mask value; null: read from <root>/classes.txt"
+        default=None,
+        description="names in order of mask value; null: from <root>/classes.yaml or classes.txt",
     )
     void_value: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=255, description="mask value that means void"

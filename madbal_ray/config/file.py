@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from madbal_ray.config.asking import SHORT
 from madbal_ray.config.schema import Config
 from madbal_ray.errors import ConfigError
 
@@ -150,9 +151,11 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     if not separator or not key.strip():
         raise ConfigError(f"--set {override!r}: expected section.key=value")
     *parents, last = key.strip().split(".")
-    node = values
+    node: Any = values
     for parent in parents:
-        child = node.setdefault(parent, {})
+        child: Any = node.setdefault(parent, {})
+        if isinstance(child, str) and node is values and parent in SHORT:
+            child = node[parent] = {SHORT[parent]: child}
         if not isinstance(child, dict):
             raise ConfigError(f"--set {override!r}: {parent} is a value, not a section")
         node = child

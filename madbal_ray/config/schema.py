@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from madbal_ray.config.asking import (
     BudgetConfig,
     OracleConfig,
     ScoreConfig,
     StrategyConfig,
-    strategy_by_name,
+    by_name,
 )
 from madbal_ray.config.combinations import combinations
 from madbal_ray.config.data import DataConfig
@@ -49,7 +49,7 @@ class Config(Section):
     num_rounds: Positive = Field(
         default=5, json_schema_extra=GROWING, description="trained models; may grow at a resume"
     )
-    strategy: Annotated[StrategyConfig, BeforeValidator(strategy_by_name)] = StrategyConfig()
+    strategy: Annotated[StrategyConfig, by_name("strategy")] = StrategyConfig()
     data: DataConfig = DataConfig()
     grids: GridsConfig = GridsConfig()
     pool: PoolConfig = PoolConfig()
@@ -60,7 +60,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     score: ScoreConfig = ScoreConfig()
     budget: BudgetConfig = BudgetConfig()
-    oracle: OracleConfig = OracleConfig()
+    oracle: Annotated[OracleConfig, by_name("oracle")] = OracleConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     stop: StopConfig = Field(default=StopConfig(), json_schema_extra=GROWING)
     resources: ResourcesConfig = ResourcesConfig()

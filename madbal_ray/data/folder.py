@@ -2,12 +2,19 @@
 
 ``images/<split>/…`` gives splits when every image lies below ``train``, ``val`` or
 ``test``; otherwise all images are the pool (``data.pool_split``). The mask of
-``images/a/b.jpg`` is ``masks/a/b.png``. Mask values are positions in the class list.
+``images/a/b.jpg`` is ``masks/a/b.png``. Mask values are positions in the class list:
+``classes.yaml`` (``classes: [{name: sky, color: [70, 130, 180]}, …]``, colours optional) or
+``classes.txt`` (a name a line).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import PurePosixPath
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from madbal_ray.config.data import DataConfig
 from madbal_ray.data.dataset import Dataset, ImageRecord, identity_values, spread_colors
@@ -16,7 +23,20 @@ from madbal_ray.state.storage import Folder
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 SPLITS = ("train", "val", "test")
+CLASS_FILE = "classes.yaml"
 CLASS_LIST = "classes.txt"
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+Color = tuple[Byte, Byte, Byte]
+
+
+class _NamedClass(BaseModel, extra="forbid"):
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    color: Color | None = None
+
+
+class _ClassFile(BaseModel, extra="forbid"):
+    classes: list[_NamedClass]
 
 
 def open_dataset(config: DataConfig, root: Folder) -> Dataset:
@@ -49,21 +69,38 @@ def open_dataset(config: DataConfig, root: Folder) -> Dataset:
                 num_bytes=size,
             )
         )
-    names = options.classes or _read_classes(root)
+    names, colors = _read_classes(root) if options.classes is None else (options.classes, {})
+    spread = spread_colors(len(names))
     return Dataset(
         name="folder",
         records=records,
         class_names=tuple(names),
         mask_values=identity_values(len(names), options.void_value),
-        colors=spread_colors(len(names)),
+        colors=tuple(colors.get(name, spread[index]) for index, name in enumerate(names)),
     )
 
 
-def _read_classes(root: Folder) -> tuple[str, ...]:
-    if not root.exists(CLASS_LIST):
+def _read_classes(root: Folder) -> tuple[tuple[str, ...], dict[str, Color]]:
+    """Return the names, and the colours of those that have one."""
+    found = [name for name in (CLASS_FILE, CLASS_LIST) if root.exists(name)]
+    if len(found) != 1:
         raise DataError(
-            f"{root}/{CLASS_LIST} is missing: list one class a line in order of mask value, or set "
-            "data.folder.classes"
+            f"{root} must hold {CLASS_FILE} (classes: [{{name: sky, color: [70, 130, 180]}}, …]) "
+            f"or {CLASS_LIST} (a name a line), in order of mask value; found: "
+            f"{' and '.join(found) or 'neither'}. Or set data.folder.classes"
         )
-    lines = root.read(CLASS_LIST).decode().splitlines()
-    return tuple(line.strip() for line in lines if line.strip())
+    if found == [CLASS_LIST]:
+        lines = root.read(CLASS_LIST).decode().splitlines()
+        return tuple(line.strip() for line in lines if line.strip()), {}
+    try:
+        listed = _ClassFile.model_validate(yaml.safe_load(root.read(CLASS_FILE))).classes
+    except (UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        raise DataError(
+            f"{root}/{CLASS_FILE} cannot be used: {error}\nexpected classes: [{{name: sky, color: "
+            "[70, 130, 180]}, …], colours (0..255) optional"
+        ) from None
+    names = tuple(one.name for one in listed)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{root}/{CLASS_FILE}: class {twice[0]!r} is listed more than once")
+    return names, {one.name: one.color for one in listed if one.color is not None}

@@ -36,6 +36,10 @@ class JobRunner(Protocol):
         """Complete the training of a round, which commits several stages."""
         ...
 
+    def point(self, stage: StageDir) -> None:
+        """Take up a stage that was completed elsewhere."""
+        ...
+
 
 class StopRequested(Exception):  # noqa: N818  (not an error: --stop-after was reached)
     """The stage after which the user wanted to stop is done."""

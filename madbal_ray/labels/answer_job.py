@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -14,15 +14,16 @@ from madbal_ray.engine.contract import LightShardJob
 from madbal_ray.errors import AnswersPending, LabelError
 from madbal_ray.labels.asked_pixels import AskedPixels
 from madbal_ray.labels.class_map import pack_class_map
-from madbal_ray.labels.ledger import check_answers, check_disjoint, cost_of
-from madbal_ray.labels.oracle import Answers, Oracle, Pending, Questions
+from madbal_ray.labels.late_answers import late_rows
+from madbal_ray.labels.ledger import WAITING, check_answers, check_disjoint, cost_of
+from madbal_ray.labels.oracle import Answers, AnswerStatus, Oracle, Pending, Questions
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.pool.reader import PoolImage, map_ahead, split_by_image
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.vision.grids import nearest_pixel
 
-STATUSES = ("labelled", "void", "skipped")
+STATUSES = get_args(AnswerStatus)
 
 
 @dataclass(kw_only=True)
@@ -75,14 +76,23 @@ class AnswerQueries(LightShardJob):
             raise AnswersPending(waiting[0].awaited, sum(pending.count for pending in waiting))
         labels = tables.concat("labels", parts)
         check_answers(queries, labels)
-        for earlier in self.earlier_labels:
-            check_disjoint(labels, earlier.read_table("labels", [shard_id]))
-        return {"labels": labels}
+        before = [stage.read_table("labels", [shard_id]) for stage in self.earlier_labels]
+        for earlier in before:
+            check_disjoint(labels, earlier)
+        late = late_rows(before, self.oracle.late(shard_id), oracle_name=self.oracle_name)
+        return {"labels": tables.concat("labels", [labels, late])}
 
     def count(self, shard_tables: Mapping[str, pa.Table]) -> dict[str, int]:
-        """Count images and what the answers cost."""
+        """Count images and what the answers cost; what waits or came late, where there is any."""
         labels = shard_tables["labels"]
-        return {"images": len(labels["image_id"].unique()), **vars(cost_of(labels))}
+        counts = {"images": len(labels["image_id"].unique()), **vars(cost_of(labels))}
+        is_late = labels["round"].to_numpy() != self.round_index
+        is_waiting = labels["status"].to_numpy() == WAITING
+        extra = {
+            "late": int((is_late & ~is_waiting).sum()),
+            "waiting": int((is_waiting & ~is_late).sum()),
+        }
+        return counts | {name: number for name, number in extra.items() if number}
 
     def _questions(
         self,
@@ -127,9 +137,11 @@ class AnswerQueries(LightShardJob):
             "class_map": [None] * count,
             "status": list(answers.status),
             "oracle": [self.oracle_name] * count,
-            "annotator": [answers.annotator] * count,
+            "annotator": [answers.annotator] * count
+            if answers.annotator is None or isinstance(answers.annotator, str)
+            else list(answers.annotator),
             "seconds": [None] * count if answers.seconds is None else list(answers.seconds),
-            "revision": np.zeros(count, np.int64),
+            "revision": [0] * count if answers.revision is None else list(answers.revision),
         }
         if answers.class_map is not None:
             columns["class_map"] = [pack_class_map(answers.class_map)]

@@ -72,7 +72,7 @@ def read_labeled_points(pool: Pool, labels: Sequence[StageDir]) -> LabeledPoints
     else:
         points = _from_regions(pool, shard_ids, table)
     if not len(points.y):
-        raise LabelError("no labelled pixel to train on: every answer was void or skipped")
+        raise LabelError("no labelled pixel to train on: every answer was void, skipped or unsure")
     return points
 
 

@@ -11,6 +11,8 @@ import pyarrow as pa
 from madbal_ray.errors import LabelError
 
 PIXEL = ["image_id", "y", "x"]
+WAITING = "waiting"
+"""Status of a query that a round went on without; it has cost nothing yet."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Cost:
 
 def cost_of(labels: pa.Table) -> Cost:
     """Return what the answers of a label table cost."""
+    labels = labels.filter(pa.array(labels["status"].to_numpy() != WAITING))
     pixels = labels["num_pixels"].to_numpy().astype(np.int64)
     clicks = np.where(labels["unit"].to_numpy() == "image", pixels, 1)
     void = labels["status"].to_numpy() == "void"
@@ -76,16 +79,23 @@ class Ledger:
         """Return asked pixels in percent of all working-grid pixels."""
         return 100.0 * self.spent.pixels / self.num_pixels
 
-    def add_round(self, *, num_queries: int, answers: Cost) -> Ledger:
+    def add_round(
+        self, *, num_queries: int, answers: Cost, waiting: int = 0, late: int = 0
+    ) -> Ledger:
         """Return the ledger after one round.
+
+        Args:
+            waiting: queries that the round went on without.
+            late: of the answers, those to queries of earlier rounds.
 
         Raises:
             LabelError: there is not exactly one label for each query, or more pixels were
                 asked for than there are.
         """
-        if num_queries != answers.regions:
+        answered = answers.regions - late + waiting
+        if num_queries != answered:
             raise LabelError(
-                f"{num_queries} queries were asked and {answers.regions} answered; the label "
+                f"{num_queries} queries were asked and {answered} answered; the label "
                 "store is damaged: run `madbal verify`"
             )
         spent = self.spent + answers
@@ -95,6 +105,11 @@ class Ledger:
                 "something was asked twice: run `madbal verify`"
             )
         return replace(self, spent=spent)
+
+
+def of_round(labels: pa.Table, round_index: int) -> pa.Table:
+    """Return the answers to a round's own queries: not those that came late to earlier ones."""
+    return labels.filter(pa.array(labels["round"].to_numpy() == round_index))
 
 
 def check_answers(queries: pa.Table, labels: pa.Table) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,16 +13,36 @@ from madbal_ray.engine.contract import LightShardJob
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.pool.reader import split_by_image
 from madbal_ray.state import tables
-from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.stage_dir import StageDir, canonical_json
 from madbal_ray.vision.grids import nearest_pixel
+
+IDENTITY = ("round", "image_id", "y", "x", "unit")
+"""Columns of a query that, with the run, say which one it is."""
+
+
+def query_id(run_id: str, *, round: int, image_id: str, y: int, x: int, unit: str) -> str:
+    """Return the identity of a query: of its run, round, image and pixel of the working grid.
+
+    A letter comes first, so that no spreadsheet takes it for a number.
+
+    >>> query_id("a1", round=0, image_id="a.png", y=3, x=4, unit="pixel")
+    'q09cf4646abeb80b8bd54'
+    """
+    text = canonical_json([run_id, round, image_id, y, x, unit])
+    return f"q{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
 
 @dataclass(kw_only=True)
 class RequestPixels(LightShardJob):
-    """Queries on the grid of the original images: what an annotator is asked."""
+    """Queries on the grid of the original images: what an annotator is asked.
+
+    Attributes:
+        run_id: identity of the run that asks.
+    """
 
     pool: Pool
     queries: StageDir
+    run_id: str
     table_names = ("pixel_requests",)
 
     def run(self, shard_id: int) -> dict[str, pa.Table]:
@@ -40,12 +61,18 @@ class RequestPixels(LightShardJob):
                 tables.from_columns(
                     "pixel_requests",
                     {
+                        "query_id": [
+                            query_id(self.run_id, **row)
+                            for row in rows.select(list(IDENTITY)).to_pylist()
+                        ],
                         "image_id": rows["image_id"].to_pylist(),
                         "image_uri": [image.image_uri] * len(y),
                         "image_height": np.full(len(y), image.height),
                         "image_width": np.full(len(y), image.width),
                         "image_y": nearest_pixel(y, image.work_height, image.height),
                         "image_x": nearest_pixel(x, image.work_width, image.width),
+                        "y": y,
+                        "x": x,
                         "unit": rows["unit"].to_pylist(),
                         "rank": rows["rank"].to_numpy(),
                         "score": rows["score"].to_numpy(),

@@ -22,6 +22,7 @@ from madbal_ray.models.trained import TrainedPhases
 from madbal_ray.models.weights import publish_weights
 from madbal_ray.pool.prepare import prepare_pool
 from madbal_ray.pool.prepared import Pool
+from madbal_ray.seams import ORACLES
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.tracking.trackers import Trackers
@@ -65,6 +66,7 @@ def _run_rounds(
         config.model.weights, config.model.backbone, shared, option="model.weights"
     )
     pool = prepare_pool(config, shared, runner, device, weights=weights)
+    shares_start = not ORACLES[config.oracle.kind].asks_people
     history, metrics = History.before(pool), ()
     for index in range(config.num_rounds):
         own, at_round = run_dir.round_folder(index), runner.of_round(index)
@@ -74,11 +76,13 @@ def _run_rounds(
             index=index,
             runner=at_round,
             # Round 0 depends on the seed and not on the strategy: it lies in the pool, so that
-            # all strategies of a seed start from the same labels and weights, computed once.
-            folder=own if index else shared / "round0",
+            # all strategies of a seed start from the same labels and weights, computed once. What
+            # people say is said to one run.
+            folder=shared / "round0" if index == 0 and shares_start else own,
             own_folder=own,
             weights=weights,
             device=device,
+            run_dir=run_dir,
         )
         queries = current.ask(history)
         history = current.label(queries, history)

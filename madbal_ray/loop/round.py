@@ -13,12 +13,14 @@ from madbal_ray.errors import ConfigError
 from madbal_ray.evaluation.evaluate import EvaluateSplits
 from madbal_ray.labels.answer_job import AnswerQueries
 from madbal_ray.labels.ledger import Cost, Ledger
+from madbal_ray.labels.oracle import Enquiry
 from madbal_ray.models.trained import TrainedPhases
 from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.scoring.job import ScoreShards
 from madbal_ray.seams import ORACLES
 from madbal_ray.selection.asking import Asking, label_digests
+from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stage_dir import StageDir, digests, total_of
 from madbal_ray.state.storage import Folder
 from madbal_ray.strategies.chance import INITIAL_POOL
@@ -59,6 +61,7 @@ class Round:
         folder: of stages that only the seed decides (round 0), or of the round.
         own_folder: of what the strategy decides, phase II among it.
         weights: pretrained.
+        run_dir: whose round it is; None: that of a study, which can wait for nobody.
     """
 
     config: Config
@@ -69,6 +72,7 @@ class Round:
     own_folder: Folder
     weights: PublishedWeights
     device: str
+    run_dir: RunDir | None = None
 
     @property
     def strategy(self) -> Strategy:
@@ -128,18 +132,33 @@ class Round:
             LabelError: answers, queries and ledger disagree.
         """
         config, pool = self.config, self.pool
+        oracle = ORACLES[config.oracle.kind](config, pool.num_classes)
+        oracle.prepare(
+            Enquiry(
+                run_dir=self.run_dir,
+                folder=self.folder,
+                purpose="training",
+                round_index=self.index,
+                pool=pool,
+                shard_ids=pool.shard_ids,
+                queries=queries,
+                earlier=history.labels,
+                runner=self.runner,
+            )
+        )
         output = StageDir.plan(
             self.folder,
             "labels",
             config.oracle.result_settings() | {"seed": config.seed, "round": self.index},
-            digests(pool.images, pool.superpixels, queries) | label_digests(history.labels),
+            digests(pool.images, pool.superpixels, queries, *oracle.reads)
+            | label_digests(history.labels),
         )
         job = AnswerQueries(
             output=output,
             pool=pool,
             queries=queries,
             earlier_labels=history.labels,
-            oracle=ORACLES[config.oracle.kind](config, pool.num_classes),
+            oracle=oracle,
             oracle_name=config.oracle.kind,
             round_index=self.index,
         )
@@ -147,7 +166,12 @@ class Round:
         self.runner.map(job, asked_shards, total=total_of(queries, "images"))
         names = ("pixels", "regions", "clicks", "void")
         answers = Cost(**{name: total_of(output, name) for name in names})
-        ledger = history.ledger.add_round(num_queries=total_of(queries, "asked"), answers=answers)
+        ledger = history.ledger.add_round(
+            num_queries=total_of(queries, "asked"),
+            answers=answers,
+            waiting=total_of(output, "waiting"),
+            late=total_of(output, "late"),
+        )
         return replace(history, labels=(*history.labels, output), ledger=ledger)
 
     def train(self, history: History, *, only_phase1: bool = False) -> tuple[History, StageDir]:

@@ -119,9 +119,10 @@ def _score(
         scoring.score(history)
         return
     queries = scoring.ask(history)
-    requests = StageDir.plan(folder, "requests", {}, digests(pool.images, queries))
+    run_id = out.identity()
+    requests = StageDir.plan(folder, "requests", {"run_id": run_id}, digests(pool.images, queries))
     at_round.map(
-        RequestPixels(output=requests, pool=pool, queries=queries),
+        RequestPixels(output=requests, pool=pool, queries=queries, run_id=run_id),
         pool.shard_ids,
         total=pool.num_images,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from madbal_ray.config.schema import Config
@@ -63,7 +63,7 @@ def prepare_pool(
     pool_shards = shards[config.data.pool_split]
     totals = _totals(images, pool_shards)
     _check_pool(config, totals, needs_masks=needs_masks)
-    evaluation_shards = _evaluation_shards(config, shards, images)
+    evaluation_shards = _evaluation_shards(config, shards, images, runner.progress.say)
     features, statistics = None, None
     if not config.model.train_backbone and weights is not None:
         measured = [shard_id for ids in evaluation_shards.values() for shard_id in ids]
@@ -185,11 +185,19 @@ def _check_pool(config: Config, totals: dict[str, int], *, needs_masks: bool) ->
 
 
 def _evaluation_shards(
-    config: Config, shards: dict[str, list[int]], images: StageDir
+    config: Config, shards: dict[str, list[int]], images: StageDir, say: Callable[[str], None]
 ) -> dict[str, list[int]]:
     wanted = config.evaluation.splits
     if wanted is None:
         wanted = tuple(split for split in shards if split != config.data.pool_split)
+        if not ORACLES[config.oracle.kind].needs_masks:
+            totals = {split: _totals(images, shards[split]) for split in wanted}
+            bare = [
+                name for name in wanted if totals[name]["without_mask"] == totals[name]["images"]
+            ]
+            wanted = tuple(split for split in wanted if split not in bare)
+            if bare:
+                say(f"split {', '.join(bare)} has no masks: no pixel-wise mIoU on it")
     for split in wanted:
         if split not in shards:
             raise DataError(

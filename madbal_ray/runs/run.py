@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -187,6 +188,24 @@ class Run:
         """
         metrics = self.table("metrics").to_pandas()
         return metrics[metrics["selection"] == self.config.train.keep_epoch].reset_index(drop=True)
+
+    def minutes_of_people(self) -> dict[int, float]:
+        """Return the minutes that people had spent on answers after each round, where it is known.
+
+        Empty where no answer came with a time.
+        """
+        labels = self.table("labels")
+        if labels["seconds"].null_count == labels.num_rows:
+            return {}
+        minutes, total = {}, 0.0
+        for index in range(self.config.num_rounds):
+            stage = self.run_dir.find("labels", index)
+            if stage is None:
+                break
+            seconds = stage.read_table("labels", columns=["seconds"])["seconds"]
+            total += float(np.nansum(seconds.to_numpy())) / 60
+            minutes[index] = total
+        return minutes
 
     def _timings(self, round_index: int | None) -> pa.Table:
         rows = []

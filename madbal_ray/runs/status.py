@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from madbal_ray.config.file import changed_keys
 from madbal_ray.config.schema import Config
 from madbal_ray.errors import ConfigError
+from madbal_ray.labels.answer_store import AnswerStore, store_place
+from madbal_ray.seams import ORACLES
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stages import LAST_POOL_STAGE
+from madbal_ray.state.storage import Folder
 from madbal_ray.strategies.strategy import resolve
 
 Step = Literal["prepare", "select", "train"]
@@ -27,6 +30,7 @@ class Status:
         seconds_left: estimate for the whole run; None before a round is known to have taken
             some time.
         holder: owner of the lock; None: no process works on the run.
+        people: lines about who was asked; none where nobody is.
     """
 
     finished_rounds: int
@@ -37,6 +41,7 @@ class Status:
     stopped: str | None
     seconds_left: float | None
     holder: Mapping[str, Any] | None
+    people: Sequence[str] = ()
 
     @property
     def is_finished(self) -> bool:
@@ -47,11 +52,13 @@ class Status:
         """Return what a person reads."""
         lines = [f"rounds   {self.finished_rounds} of {self.num_rounds} finished"]
         if self.is_finished:
-            return [*lines, "state    finished" + (f": {self.stopped}" if self.stopped else "")]
+            reason = f": {self.stopped}" if self.stopped else ""
+            return [*lines, *self.people, f"state    finished{reason}"]
         where = "pool" if self.round_index is None else f"round {self.round_index}"
         lines.append(f"stage    {where}, {self.stage}{self.epoch}")
         if self.seconds_left is not None:
             lines.append(f"left     about {format_seconds(self.seconds_left)}")
+        lines += self.people
         if self.holder is None:
             return [*lines, "state    stopped; the same `madbal run` command carries on"]
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.holder["since"]))
@@ -133,7 +140,33 @@ def read_status(run_dir: RunDir) -> Status:
         stopped=None if stopped is None else stopped["reason"],
         seconds_left=_seconds_left(events, finished, config.num_rounds),
         holder=run_dir.holder(),
+        people=_people(config, run_dir),
     )
+
+
+def _people(config: Config, run_dir: RunDir) -> list[str]:
+    """Return how many queries are answered and wait, by round and by annotator."""
+    if not ORACLES[config.oracle.kind].asks_people:
+        return []
+    place = store_place(config.oracle.store, run_dir)
+    if not Folder(".").exists(place):
+        return ["people   nobody was asked yet"]
+    with AnswerStore.open(place) as store:
+        progress = store.progress()
+    lines = []
+    for round_index, counts in progress.rounds.items():
+        name = f"round {round_index}" if round_index >= 0 else "evaluation points"
+        third = f", {counts.disputed} of them for a third opinion" if counts.disputed else ""
+        lines.append(
+            f"people   {name}: {counts.answered} of {counts.asked} answered, "
+            f"{counts.asked - counts.answered} waiting{third}"
+        )
+    for name, spoken in progress.annotators.items():
+        spent = f", {format_seconds(spoken.seconds)}" if spoken.seconds else ""
+        lines.append(
+            f"         {name}: answered {spoken.answered}, waiting {spoken.waiting}{spent}"
+        )
+    return lines
 
 
 def _seconds_left(events: list[dict[str, Any]], finished: int, num_rounds: int) -> float | None:

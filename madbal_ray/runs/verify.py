@@ -11,7 +11,7 @@ import pyarrow as pa
 from madbal_ray.config.schema import Config
 from madbal_ray.engine.contract import ShardJob, TableJob
 from madbal_ray.errors import IntegrityError
-from madbal_ray.labels.ledger import Cost, check_answers, check_disjoint, cost_of
+from madbal_ray.labels.ledger import Cost, check_answers, check_disjoint, cost_of, of_round
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.runs.run import Run
 from madbal_ray.scoring.job import shard_statistics
@@ -81,9 +81,10 @@ def _verify_labels(
     total = Cost()
     for shard_id in pool.shard_ids:
         answers = labels.read_table("labels", [shard_id])
-        check_answers(queries.read_table("queries", [shard_id]), answers)
+        own = of_round(answers, len(earlier))
+        check_answers(queries.read_table("queries", [shard_id]), own)
         for stage in earlier:
-            check_disjoint(answers, stage.read_table("labels", [shard_id]))
+            check_disjoint(own, stage.read_table("labels", [shard_id]))
         total += cost_of(answers)
     return total
 

@@ -8,7 +8,9 @@
     <run>/rounds/000/<stage>/_CURRENT.json   pointer to the finished key
     <run>/events.jsonl                   what happened when (never hashed)
     <run>/stopped.json                   where a stop rule ended the run
-    <run>/tracking.json                  the name that MLflow and W&B know the run by
+    <run>/tracking.json                  the run's identity: MLflow and W&B know it by it, and the
+                                         ids of its queries are made of it
+    <run>/answers.sqlite                 what people were asked and said (labels/answer_store.py)
     <run>/report/  <run>/tensorboard/  <run>/wandb/    for people
 
 Only this module (with `stage_dir` and `storage`) touches paths of a run folder.
@@ -193,8 +195,8 @@ class RunDir:
         """Return all events; torn lines are skipped."""
         return self.folder.read_json_lines(EVENTS_NAME)
 
-    def tracking_id(self) -> str:
-        """Return what trackers know this run by: drawn once, kept with the run."""
+    def identity(self) -> str:
+        """Return what trackers and people's answers know this run by: drawn once, kept with it."""
         if not self.folder.exists(TRACKING_NAME):
             drawn = json.dumps({"id": secrets.token_hex(8)})
             self.folder.write(TRACKING_NAME, drawn.encode())

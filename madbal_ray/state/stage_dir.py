@@ -229,8 +229,8 @@ def digests(*inputs: StageDir) -> dict[str, str]:
 
 
 def total_of(stage: StageDir, name: str) -> int:
-    """Add up what the shards of a finished stage counted."""
-    return sum(counts[name] for counts in stage.marker().summary["shards"].values())
+    """Add up what the shards of a finished stage counted; a shard without any may leave it out."""
+    return sum(counts.get(name, 0) for counts in stage.marker().summary["shards"].values())
 
 
 def table_path(name: str, shard_id: int) -> str:

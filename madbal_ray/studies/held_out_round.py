@@ -61,6 +61,9 @@ class InPlace:
         if not all(output.is_done for output in outputs):
             job.run(SingleWorker(torch.device(self.engine.device), lambda progress: None))
 
+    def point(self, stage: StageDir) -> None:
+        """There is no run to point."""
+
 
 @dataclass(frozen=True)
 class HeldOut:

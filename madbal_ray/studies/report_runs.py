@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from madbal_ray.errors import ConfigError, DataError, RunDirError
+from madbal_ray.labels.ledger import latest_revisions
 from madbal_ray.report.page import write_report
 from madbal_ray.report.results import Results
 from madbal_ray.report.run_result import RunResult
@@ -160,7 +161,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 def _result(run: Run, member: str) -> RunResult:
     last = range(run.num_rounds)
-    labels = pa.concat_tables([run.table("labels", i) for i in last])
+    labels = latest_revisions(pa.concat_tables([run.table("labels", i) for i in last]))
     queries = pa.concat_tables([run.table("queries", i) for i in last])
     labels = labels.set_column(
         labels.column_names.index("class_id"), "class_id", pc.fill_null(labels["class_id"], -1)

@@ -55,7 +55,7 @@ class MLflow:
 
     def _open(self, run_dir: RunDir) -> str:
         experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
-        tags = {TAG: run_dir.tracking_id()}
+        tags = {TAG: run_dir.identity()}
         known = self.client.search_runs(
             [experiment], filter_string=f"tags.`{TAG}` = '{tags[TAG]}'", max_results=1
         )

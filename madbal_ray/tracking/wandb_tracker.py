@@ -32,7 +32,7 @@ class WeightsAndBiases:
         self.axes: set[str] = set()
         self.run: Any = wandb.init(
             project=project,
-            id=run_dir.tracking_id(),
+            id=run_dir.identity(),
             name=run_dir.name,
             resume="allow",
             reinit="create_new",  # a notebook's own run goes on beside ours

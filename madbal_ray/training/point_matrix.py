@@ -100,7 +100,7 @@ def read_point_matrix(
             is_boundary[filled:end] = table["is_boundary"].to_numpy()[rows]
             filled = end
     if not filled:
-        raise LabelError("no labelled pixel to train on: every answer was void or skipped")
+        raise LabelError("no labelled pixel to train on: every answer was void, skipped or unsure")
     order = np.argsort(found[:filled], kind="stable")
     return PointMatrix(
         channels=channels,

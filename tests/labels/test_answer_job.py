@@ -264,9 +264,14 @@ def test_requests_name_the_original_pixels(tmp_path):
         output=StageDir.plan(Folder(tmp_path), "requests", {}, {}),
         pool=answering.pool,
         queries=answering.queries,
+        run_id="a1",
     )
     table = job.run(0)["pixel_requests"]
     assert {row["rank"]: row for row in table.to_pylist()}[1] == {
+        # of sha256(["a1",3,"a",1,2,"pixel"]): it must never change, since files out there hold it
+        "query_id": "q74e0e79ace1d92868c0b",
+        "y": 1,
+        "x": 2,
         "image_id": "a",
         "image_uri": "a.png",
         "image_height": 4,

@@ -125,7 +125,7 @@ def test_a_resumed_run_carries_on_its_wandb_run(wandb, tmp_path):
         trackers.on_epoch(progress | {"epoch": step})
         trackers.close(is_finished=step == 1)
         assert said == []
-    kept = RunDir(tmp_path / "run").tracking_id()
+    kept = RunDir(tmp_path / "run").identity()
     written = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
     assert {path.name for path in written} == {f"run-{kept}.wandb"}
     found = [record for path in written for record in wandb_records(path)]
