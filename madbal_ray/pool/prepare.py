@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from madbal_ray.config.schema import Config
@@ -15,6 +14,7 @@ from madbal_ray.models.weights import PublishedWeights, publish_weights
 from madbal_ray.pool.clusters.assign_job import AssignPool
 from madbal_ray.pool.clusters.backend import choose_backend
 from madbal_ray.pool.clusters.fit_job import FitKMeans
+from madbal_ray.pool.evaluation_splits import evaluation_splits, totals_of
 from madbal_ray.pool.features.prepare_features import prepare_features
 from madbal_ray.pool.index import index_rows, write_index
 from madbal_ray.pool.inspect_job import InspectImages
@@ -61,9 +61,9 @@ def prepare_pool(
     shards: dict[str, list[int]] = index.marker().summary["shards_of_split"]
     images = _inspect(config, folder, runner, reader, index)
     pool_shards = shards[config.data.pool_split]
-    totals = _totals(images, pool_shards)
+    totals = totals_of(images, pool_shards)
     _check_pool(config, totals, needs_masks=needs_masks)
-    evaluation_shards = _evaluation_shards(config, shards, images, runner.progress.say)
+    evaluation_shards = evaluation_splits(config, shards, images, runner.progress.say)
     features, statistics = None, None
     if not config.model.train_backbone and weights is not None:
         measured = [shard_id for ids in evaluation_shards.values() for shard_id in ids]
@@ -162,15 +162,6 @@ def _too_many_bad(
     )
 
 
-def _totals(images: StageDir, shard_ids: Sequence[int]) -> dict[str, int]:
-    """Add up what the inspection counted in some shards."""
-    counts = images.marker().summary["shards"]
-    totals: Counter[str] = Counter()
-    for shard_id in shard_ids:
-        totals.update(counts[str(shard_id)])
-    return {name: totals[name] for name in ("images", "quarantined", "work_pixels", "without_mask")}
-
-
 def _check_pool(config: Config, totals: dict[str, int], *, needs_masks: bool) -> None:
     if not totals["images"]:
         raise PoolError(
@@ -182,35 +173,6 @@ def _check_pool(config: Config, totals: dict[str, int], *, needs_masks: bool) ->
             f"{totals['without_mask']} of {totals['images']} pool images have no mask, so a "
             f"{kind} oracle cannot answer for them; add the masks, or remove the images"
         )
-
-
-def _evaluation_shards(
-    config: Config, shards: dict[str, list[int]], images: StageDir, say: Callable[[str], None]
-) -> dict[str, list[int]]:
-    wanted = config.evaluation.splits
-    if wanted is None:
-        wanted = tuple(split for split in shards if split != config.data.pool_split)
-        if not ORACLES[config.oracle.kind].needs_masks:
-            totals = {split: _totals(images, shards[split]) for split in wanted}
-            bare = [
-                name for name in wanted if totals[name]["without_mask"] == totals[name]["images"]
-            ]
-            wanted = tuple(split for split in wanted if split not in bare)
-            if bare:
-                say(f"split {', '.join(bare)} has no masks: no pixel-wise mIoU on it")
-    for split in wanted:
-        if split not in shards:
-            raise DataError(
-                f"evaluation.splits: {config.data.name} has no split {split!r}; splits found: "
-                f"{', '.join(shards)}"
-            )
-        totals = _totals(images, shards[split])
-        if totals["without_mask"] or not totals["images"]:
-            raise DataError(
-                f"split {split!r}: {totals['without_mask']} of {totals['images']} images have no "
-                "mask, so nothing can be measured on them; add the masks, or set evaluation.splits"
-            )
-    return {split: shards[split] for split in sorted(wanted)}
 
 
 def _cluster(

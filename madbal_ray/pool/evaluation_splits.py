@@ -1,0 +1,57 @@
+"""Which splits a run is measured on, and what the inspection counted in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from madbal_ray.config.schema import Config
+from madbal_ray.errors import DataError
+from madbal_ray.seams import ORACLES
+from madbal_ray.state.stage_dir import StageDir
+
+
+def totals_of(images: StageDir, shard_ids: Sequence[int]) -> dict[str, int]:
+    """Add up what the inspection counted in some shards."""
+    counts = images.marker().summary["shards"]
+    totals: Counter[str] = Counter()
+    for shard_id in shard_ids:
+        totals.update(counts[str(shard_id)])
+    return {name: totals[name] for name in ("images", "quarantined", "work_pixels", "without_mask")}
+
+
+def evaluation_splits(
+    config: Config, shards: dict[str, list[int]], images: StageDir, say: Callable[[str], None]
+) -> dict[str, list[int]]:
+    """Return the shards of every split that is measured on masks.
+
+    Args:
+        shards: of every split.
+        images: finished stage.
+        say: told which splits have no masks, where nobody promised any.
+
+    Raises:
+        DataError: a split is not there, or some of its images have no mask.
+    """
+    wanted = config.evaluation.splits
+    if wanted is None:
+        others = [split for split in shards if split != config.data.pool_split]
+        totals = {split: totals_of(images, shards[split]) for split in others}
+        bare = [name for name in others if totals[name]["without_mask"] == totals[name]["images"]]
+        if bare and not ORACLES[config.oracle.kind].needs_masks:
+            say(f"no mIoU on {', '.join(bare)}: there are no masks")
+            others = [split for split in others if split not in bare]
+        wanted = tuple(others)
+    for split in wanted:
+        if split not in shards:
+            raise DataError(
+                f"evaluation.splits: {config.data.name} has no split {split!r}; splits found: "
+                f"{', '.join(shards)}"
+            )
+        totals = totals_of(images, shards[split])
+        if totals["without_mask"] or not totals["images"]:
+            raise DataError(
+                f"split {split!r}: {totals['without_mask']} of {totals['images']} images have no "
+                "mask, so nothing can be measured on them; add the masks, or set evaluation.splits"
+            )
+    return {split: shards[split] for split in sorted(wanted)}
