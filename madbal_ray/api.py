@@ -19,6 +19,7 @@ from madbal_ray.config.schema import Config
 from madbal_ray.engine.contract import Engine
 from madbal_ray.engine.progress import Progress
 from madbal_ray.engine.stages import StopRequested
+from madbal_ray.labels.import_answers import ImportReport
 from madbal_ray.loop.launch import (
     EngineName,
     Launch,
@@ -31,6 +32,7 @@ from madbal_ray.loop.launch import (
 from madbal_ray.loop.plan import plan_lines
 from madbal_ray.loop.score_unlabelled import score_unlabelled, scoring_config
 from madbal_ray.report.results import Results
+from madbal_ray.runs import requests
 from madbal_ray.runs import status as run_status
 from madbal_ray.runs.run import Run, open_run
 from madbal_ray.runs.status import Status, Step
@@ -49,6 +51,8 @@ __all__ = [
     "Launch",
     "Run",
     "export",
+    "export_requests",
+    "import_requests",
     "is_finished",
     "open_run",
     "plan",
@@ -220,6 +224,40 @@ def export(run_dir: Place, file: Place, *, round_index: int | None = None) -> in
     target = Path(file).absolute()
     Folder(target.parent).write(target.name, data)
     return len(data)
+
+
+def export_requests(
+    run_dir: Place, *, out: Place, form: str = "csv", with_answered: bool = False
+) -> int:
+    """Write the pixels that wait for people in a format of `madbal_ray.seams.REQUEST_FORMATS`.
+
+    Args:
+        run_dir: folder of a run with oracle ``people``, or of `score` with a budget.
+        with_answered: answered pixels too.
+
+    Returns:
+        How many pixels were written.
+
+    Raises:
+        ConfigError: there is no such format.
+        RunDirError: nobody was asked.
+    """
+    return requests.export_requests(open_run(run_dir), form, Path(out), with_answered=with_answered)
+
+
+def import_requests(
+    run_dir: Place, file: Place, *, form: str = "csv", annotator: str
+) -> ImportReport:
+    """Take the answers of a file; those that do not fit are refused one by one.
+
+    Args:
+        annotator: who answered, where the file does not say.
+
+    Raises:
+        ConfigError: there is no such format, or it cannot be read back.
+        DataError: the file cannot be read at all; nothing was taken.
+    """
+    return requests.import_requests(open_run(run_dir), Path(file), name=form, annotator=annotator)
 
 
 def plan(config: Config, *, run_dir: Place) -> list[str]:

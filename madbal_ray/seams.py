@@ -156,6 +156,10 @@ ORACLES = Registry(
 )
 """Who answers: `madbal_ray.labels.oracle.Oracle`."""
 
+REQUEST_FORMATS = Registry("request format", {"csv": "labels.csv_format:CSV"})
+"""How queries go to other tools and answers come back:
+`madbal_ray.labels.request_format.RequestFormat`."""
+
 OBJECTIVES = Registry(
     "objective",
     {

@@ -37,9 +37,9 @@ def main() -> None:
 
 
 def _register() -> None:
-    from madbal_ray.cli import report, run, score, status, steps, suite, tune, verify
+    from madbal_ray.cli import report, requests, run, score, status, steps, suite, tune, verify
 
-    for module in (run, suite, score, tune, status, report, verify):
+    for module in (run, suite, score, tune, status, report, verify, requests):
         main.add_command(module.command)
     for one in (score.export, *steps.COMMANDS):
         main.add_command(one)

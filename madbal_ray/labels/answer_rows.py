@@ -10,6 +10,9 @@ from typing import Literal
 
 from madbal_ray.labels.settle import Settled, Vote
 
+MOST_NAME = 200
+"""Characters of an annotator's name."""
+
 Purpose = Literal["training", "evaluation"]
 """What an answer is for: points of `evaluation.points` are never trained on."""
 

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from madbal_ray.errors import LabelError, RunDirError
 from madbal_ray.labels.answer_rows import (
+    MOST_NAME,
     AnswerProgress,
     NewAnswer,
     QueryState,
@@ -42,8 +43,6 @@ from madbal_ray.state.run_dir import RunDir
 STORE_NAME = "answers.sqlite"
 FORMAT = "1"
 STATUSES = ("labelled", "void", "skipped", "unsure", "undone")
-MOST_NAME = 200
-"""Characters of an annotator's name."""
 BUSY_SECONDS = 30.0
 INSTEAD = "keep it elsewhere with --set oracle.store=/a/local/path/answers.sqlite"
 

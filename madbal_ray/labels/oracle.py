@@ -151,6 +151,10 @@ class Oracle(abc.ABC):
             AnswersPending: somebody is awaited.
         """
 
+    def late_shards(self) -> Sequence[int]:
+        """Return the shards in which `late` may find something."""
+        return ()
+
     def late(self, shard_id: int) -> pa.Table:
         """Return what became of queries of earlier rounds since then (table `answers`)."""
         return tables.empty("answers")

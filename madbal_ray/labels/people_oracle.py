@@ -8,7 +8,7 @@ that a round that is repeated after a crash learns from the same answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,12 +17,12 @@ import pyarrow as pa
 from madbal_ray.config.asking import NoiseConfig
 from madbal_ray.config.schema import Config
 from madbal_ray.errors import AnswersPending, ConfigError
-from madbal_ray.labels.answer_rows import QueryState, StoredQuery
+from madbal_ray.labels.answer_rows import QueryState
 from madbal_ray.labels.answer_store import AnswerStore, store_place
 from madbal_ray.labels.late_answers import QUERY
 from madbal_ray.labels.ledger import WAITING, latest_revisions
 from madbal_ray.labels.oracle import Answers, Enquiry, Oracle, Questions
-from madbal_ray.labels.requests import RequestPixels, query_id
+from madbal_ray.labels.requests import RequestPixels, query_id, stored_queries
 from madbal_ray.seams import STRATEGIES
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir, digests
@@ -90,6 +90,11 @@ class PeopleOracle(Oracle):
             revision=[row["revision"] for row in found],
         )
 
+    def late_shards(self) -> Sequence[int]:
+        """Return the shards in which anything was said."""
+        (stage,) = self.reads
+        return stage.shards_with("answers")
+
     def late(self, shard_id: int) -> pa.Table:
         """Return what was said since about earlier rounds."""
         (stage,) = self.reads
@@ -111,7 +116,11 @@ class PeopleOracle(Oracle):
             store.post(
                 query
                 for shard_id in enquiry.shard_ids
-                for query in _stored(requests.read_table("pixel_requests", [shard_id]), enquiry)
+                for query in stored_queries(
+                    requests.read_table("pixel_requests", [shard_id]),
+                    enquiry.round_index,
+                    enquiry.purpose,
+                )
             )
             own = store.states(enquiry.round_index)
             answered = sum(state.settled is not None for state in own.values())
@@ -190,23 +199,6 @@ def _row(query: Mapping[str, Any], state: QueryState, classes: Mapping[str, int]
         "seconds": state.seconds,
         "revision": state.revision,
     }
-
-
-def _stored(requests: pa.Table, enquiry: Enquiry) -> Iterable[StoredQuery]:
-    names = [
-        "query_id",
-        "image_id",
-        "image_uri",
-        "y",
-        "x",
-        "image_y",
-        "image_x",
-        "unit",
-        "superpixel_id",
-        "rank",
-    ]
-    for row in requests.select(names).to_pylist():
-        yield StoredQuery(round=enquiry.round_index, purpose=enquiry.purpose, **row)
 
 
 def _awaited(enquiry: Enquiry, answered: int, needed: int, asked: int) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from madbal_ray.engine.contract import LightShardJob
+from madbal_ray.labels.answer_rows import Purpose, StoredQuery
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.pool.reader import split_by_image
 from madbal_ray.state import tables
@@ -87,3 +88,15 @@ class RequestPixels(LightShardJob):
         """Count images and requests."""
         requests = shard_tables["pixel_requests"]
         return {"images": len(requests["image_id"].unique()), "asked": requests.num_rows}
+
+
+STORED = (
+    *("query_id", "image_id", "image_uri", "y", "x", "image_y", "image_x"),
+    *("unit", "superpixel_id", "rank"),
+)
+
+
+def stored_queries(requests: pa.Table, round_index: int, purpose: Purpose) -> Iterator[StoredQuery]:
+    """Yield the rows of table `pixel_requests` as the store of answers takes them."""
+    for row in requests.select(list(STORED)).to_pylist():
+        yield StoredQuery(round=round_index, purpose=purpose, **row)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from madbal_ray.config.schema import Config
-from madbal_ray.engine.contract import ShardJob, TableJob
 from madbal_ray.engine.stages import JobRunner
 from madbal_ray.errors import ConfigError
 from madbal_ray.evaluation.evaluate import EvaluateSplits
 from madbal_ray.labels.answer_job import AnswerQueries
 from madbal_ray.labels.ledger import Cost, Ledger
 from madbal_ray.labels.oracle import Enquiry
+from madbal_ray.loop.round_stages import RoundStages
 from madbal_ray.models.trained import TrainedPhases
 from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.prepared import Pool
@@ -162,10 +162,9 @@ class Round:
             oracle_name=config.oracle.kind,
             round_index=self.index,
         )
-        asked_shards = queries.shards_with("queries")
+        asked_shards = sorted({*queries.shards_with("queries"), *oracle.late_shards()})
         self.runner.map(job, asked_shards, total=total_of(queries, "images"))
-        names = ("pixels", "regions", "clicks", "void")
-        answers = Cost(**{name: total_of(output, name) for name in names})
+        answers = Cost(**{name: total_of(output, name) for name in vars(Cost())})
         ledger = history.ledger.add_round(
             num_queries=total_of(queries, "asked"),
             answers=answers,
@@ -298,26 +297,5 @@ class Round:
             round_index=self.index,
             labels=labels,
             score=score,
-            stages=_RoundStages(self),
+            stages=RoundStages(self.runner, self.folder, self.pool),
         )
-
-
-@dataclass(frozen=True)
-class _RoundStages:
-    """Completes a strategy's stages in the folder of a round."""
-
-    round: Round
-
-    def plan(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> StageDir:
-        return StageDir.plan(self.round.folder, name, settings, inputs)
-
-    def map(self, job: ShardJob, shard_ids: Sequence[int] | None = None) -> None:
-        pool = self.round.pool
-        total = pool.num_images if job.counts_images and shard_ids is None else None
-        self.round.runner.map(job, pool.shard_ids if shard_ids is None else shard_ids, total=total)
-
-    def call(self, job: TableJob) -> None:
-        self.round.runner.call(job)
-
-    def say(self, text: str) -> None:
-        self.round.runner.progress.say(text)

@@ -1,0 +1,98 @@
+"""What a run asks of people, out to other tools and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from madbal_ray.data.members import read_image_bytes
+from madbal_ray.data.registry import data_root
+from madbal_ray.errors import ConfigError, RunDirError
+from madbal_ray.labels.answer_store import AnswerStore, store_place
+from madbal_ray.labels.import_answers import ImportReport, import_replies
+from madbal_ray.labels.request_format import RequestBook, RequestFormat
+from madbal_ray.labels.requests import stored_queries
+from madbal_ray.runs.run import Run
+from madbal_ray.seams import ORACLES, REQUEST_FORMATS
+
+
+def open_store(run: Run) -> AnswerStore:
+    """Open a run's answers; what `madbal score` asked for is posted there first.
+
+    Raises:
+        RunDirError: nobody was asked, or the answers cannot lie where they should.
+    """
+    place = store_place(run.config.oracle.store, run.run_dir)
+    asked = [
+        (index, stage)
+        for index in range(run.config.num_rounds)
+        if (stage := run.run_dir.find("requests", index)) is not None
+    ]
+    if not asked and not ORACLES[run.config.oracle.kind].asks_people:
+        raise RunDirError(
+            f"{run.run_dir} asks nobody (oracle: {run.config.oracle.kind}); a run with oracle: "
+            "people does, and so does `madbal score --budget`"
+        )
+    if not asked:
+        return AnswerStore.open(place)
+    store = AnswerStore.create(place, run_id=run.run_dir.identity(), class_names=run.class_names)
+    for index, stage in asked:
+        store.post(stored_queries(stage.read_table("pixel_requests"), index, "training"))
+    return store
+
+
+def export_requests(run: Run, name: str, out: Path, *, with_answered: bool) -> int:
+    """Write the queries that wait (or all); return how many.
+
+    Raises:
+        ConfigError: there is no such format.
+    """
+    form = _format(name)
+    with open_store(run) as store:
+        book = _book(run, store, with_answered=with_answered)
+    form.write(book, out)
+    return len(book.queries)
+
+
+def import_requests(run: Run, file: Path, *, name: str, annotator: str) -> ImportReport:
+    """Take the answers of a file.
+
+    Raises:
+        ConfigError: there is no such format, or nothing comes back from it.
+        DataError: the file cannot be read at all; nothing was taken.
+    """
+    form = _format(name)
+    if form.read is None:
+        raise ConfigError(f"format {name} is written only; answers come back in {_readable()}")
+    with open_store(run) as store:
+        book = _book(run, store, with_answered=True)
+        return import_replies(store, form.read(file, book), annotator=annotator, source=name)
+
+
+def _format(name: str) -> RequestFormat:
+    if name not in REQUEST_FORMATS:
+        raise ConfigError(REQUEST_FORMATS.unknown(name))
+    return REQUEST_FORMATS[name]
+
+
+def _readable() -> str:
+    return ", ".join(name for name in REQUEST_FORMATS if REQUEST_FORMATS[name].read is not None)
+
+
+def _book(run: Run, store: AnswerStore, *, with_answered: bool) -> RequestBook:
+    states = store.states()
+    queries: Sequence = [
+        query
+        for query in store.queries()
+        if with_answered or states[query.query_id].settled is None
+    ]
+    images = run.table("images").select(["image_id", "height", "width"]).to_pylist()
+    root = data_root(run.config.data, run.run_dir.pool_folder(run.config))
+    return RequestBook(
+        queries=queries,
+        states=states,
+        class_names=run.class_names,
+        colors=run.colors,
+        image_bytes=lambda uri: read_image_bytes(root, uri),
+        image_sizes={row["image_id"]: (row["height"], row["width"]) for row in images},
+    )
