@@ -1,0 +1,132 @@
+"""Accuracy and IoU estimated from points, with intervals: measuring where there are no masks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from madbal_ray.evaluation.metrics import summarize_confusion
+
+LEVEL = 0.95
+RESAMPLES = 2000
+NORMAL = 1.959963984540054
+"""Standard normal quantile of `LEVEL`, two-sided."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share, 0..1, and its 95 % interval; NaN where the points say nothing."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Return the larger distance from the value to an end."""
+        return max(self.value - self.low, self.high - self.value)
+
+
+@dataclass(frozen=True)
+class PointEstimates:
+    """What points say about a network.
+
+    Attributes:
+        confusion: [C, C] points by true and predicted class.
+        class_iou: of each class; NaN for classes that no point is of or is predicted as.
+    """
+
+    confusion: Int64[np.ndarray, "C C"]
+    pixel_accuracy: Estimate
+    miou: Estimate
+    class_iou: tuple[Estimate, ...]
+
+
+def estimate_from_points(
+    *,
+    truth: Int64[np.ndarray, "P"],
+    predicted: Int64[np.ndarray, "P"],
+    image: Int64[np.ndarray, "P"],
+    num_classes: int,
+    generator: np.random.Generator,
+) -> PointEstimates:
+    """Estimate pixel accuracy, mIoU and IoU by class from points drawn evenly over all pixels.
+
+    The intervals come from `RESAMPLES` bootstrap samples of images, each with all of its points:
+    points of one image are alike. A mean over classes that few points know is biased by the
+    sample, and a resample of it is biased once more, by about as much; the ends of the interval
+    are moved back by what the resamples' mean differs from the value (a bias-corrected bootstrap
+    of the first order).
+
+    Args:
+        truth: class that people gave; void points are left out beforehand.
+        image: which image a point lies in, any numbers.
+
+    Source: Efron and Tibshirani 1993, chapters 10 and 13.
+    """
+    images, index = np.unique(image, return_inverse=True)
+    cells = np.zeros((len(images), num_classes * num_classes))
+    np.add.at(cells, (index, truth * num_classes + predicted), 1.0)
+    total = cells.sum(axis=0).reshape(num_classes, num_classes)
+    measured = summarize_confusion(total.astype(np.int64))
+    times = generator.multinomial(
+        len(images), np.full(len(images), 1 / len(images)), size=RESAMPLES
+    )
+    drawn = (times.astype(np.float64) @ cells).reshape(-1, num_classes, num_classes)
+    hit = np.einsum("bcc->bc", drawn)
+    union = drawn.sum(axis=1) + drawn.sum(axis=2) - hit
+    with np.errstate(invalid="ignore", divide="ignore"):
+        iou = hit / union
+        accuracy = hit.sum(axis=1) / drawn.sum(axis=(1, 2))
+    # A class that a resample misses keeps the whole sample's IoU: it would else leave the mean.
+    filled = np.where(np.isnan(iou), measured.class_iou, iou)
+    known = ~np.isnan(measured.class_iou)
+    return PointEstimates(
+        confusion=total.astype(np.int64),
+        pixel_accuracy=_interval(measured.pixel_accuracy, accuracy),
+        miou=_interval(measured.miou, filled[:, known].mean(axis=1)),
+        class_iou=tuple(
+            _interval(float(value), iou[:, class_id])
+            for class_id, value in enumerate(measured.class_iou)
+        ),
+    )
+
+
+def points_needed(half_width: float, *, share: float = 0.5) -> int:
+    """Return the points that put an interval of +- `half_width` around a pixel accuracy.
+
+    Args:
+        half_width: 0.02 for two percent points.
+        share: the accuracy expected; one half needs the most.
+
+    >>> points_needed(0.02), points_needed(0.02, share=0.8)
+    (2401, 1537)
+    """
+    return math.ceil(round(NORMAL**2 * share * (1 - share) / half_width**2, 6))
+
+
+def points_for(estimate: Estimate, num_points: int, half_width: float) -> int | None:
+    """Return about how many points would narrow an estimate to +- `half_width`.
+
+    An interval shrinks with the root of the points; None where there is no interval.
+    """
+    if math.isnan(estimate.half_width):
+        return None
+    return math.ceil(num_points * (estimate.half_width / half_width) ** 2)
+
+
+def _interval(value: float, resampled: Float64[np.ndarray, "B"]) -> Estimate:
+    known = resampled[~np.isnan(resampled)]
+    if math.isnan(value) or not len(known):
+        return Estimate(value, math.nan, math.nan)
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(known, [tail, 100 - tail])
+    bias = float(known.mean()) - value
+    return Estimate(
+        value,
+        max(0.0, min(float(low) - 2 * bias, value)),
+        min(1.0, max(float(high) - 2 * bias, value)),
+    )
