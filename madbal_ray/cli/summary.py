@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -33,8 +35,26 @@ def print_metrics(console: Console, run: Run) -> None:
             *(f"{by_split.loc[split, 'miou']:.4f}" for split in splits),
         )
     console.print(table)
+    for line in _point_lines(run):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for line in run.protocol():
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _point_lines(run: Run) -> Iterator[str]:
+    """Yield what the last round measured on points, with intervals."""
+    rows = run.point_metrics()
+    rows = rows[rows["measure"] != "class_iou"]
+    for row in rows[rows["round"] == rows["round"].max()].to_dict("records"):
+        name = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy"}[row["measure"]]
+        line = f"{row['split']}, {name}: "
+        if pd.isna(row["low"]):
+            yield f"{line}no point says anything"
+            continue
+        yield (
+            f"{line}{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}] from "
+            f"{row['num_points']} points; about {row['points_needed']:.0f} would give +- 0.02"
+        )
 
 
 def print_results(console: Console, results: Results) -> None:

@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from madbal_ray.config.section import (
+    ADDED,
     RUNTIME,
     Fraction,
     NonNegative,
@@ -36,6 +37,18 @@ class EvaluationConfig(Section):
         default="original", description="grid that predictions and masks are compared on"
     )
     batch_size: Positive = Field(default=4, description="images through the network at once")
+    points: Positive | None = Field(
+        default=None,
+        json_schema_extra=ADDED,
+        description="measure on so many random points, answered once by the oracle, where there "
+        "are no masks; 1000 or more (docs/your-own-images.md)",
+    )
+    points_split: str | None = Field(
+        default=None,
+        json_schema_extra=ADDED,
+        description="that points are drawn from; null: val, else test, else the pool, whose points "
+        "are then never asked for nor trained on",
+    )
 
 
 class StopConfig(Section):

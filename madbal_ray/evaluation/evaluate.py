@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from madbal_ray.arrays import Mask
 from madbal_ray.config.running import EvaluationConfig
 from madbal_ray.engine.threads import shared_threads
 from madbal_ray.engine.workers import TrainContext
-from madbal_ray.evaluation.metrics import confusion_matrix, summarize_confusion
+from madbal_ray.evaluation.measure_points import measure_points, point_rows
+from madbal_ray.evaluation.metrics import summarize_confusion
+from madbal_ray.evaluation.prediction import batch_confusion
 from madbal_ray.labels.ledger import Ledger
 from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.models.network import SegmentationNetwork
@@ -42,6 +43,8 @@ class EvaluateSplits:
 
     def __post_init__(self) -> None:
         self._rows: dict[str, list[dict[str, Any]]] = {"confusion": [], "metrics": []}
+        if self.pool.evaluation_points is not None:
+            self._rows["point_metrics"] = []
 
     def miou(self, network: SegmentationNetwork, context: TrainContext, split: str) -> float:
         """Return the network's mIoU on one split."""
@@ -61,18 +64,38 @@ class EvaluateSplits:
         """
         for split in self.pool.evaluation_shards:
             counts, num_images = self._confusion(network, context, split)
-            identity = {
-                "round": self.round_index,
-                "split": split,
-                "selection": selection,
-                "epoch": epoch,
-                "num_images": num_images,
-            }
-            self._rows["confusion"] += [
-                {**identity, "class_id": class_id, "counts": row.tolist()}
-                for class_id, row in enumerate(counts)
+            self._note(split, selection, epoch, counts, num_images)
+        if self.pool.evaluation_points is not None:
+            assert self.pool.points_split is not None
+            split = f"{self.pool.points_split[0]}_points"
+            confusions = measure_points(
+                network,
+                self.pool,
+                context,
+                on_original=self.config.size == "original",
+                use_bf16=self.use_bf16,
+            )
+            self._note(split, selection, epoch, confusions.sum(axis=0), len(confusions))
+            identity = {"round": self.round_index, "split": split, "selection": selection}
+            self._rows["point_metrics"] += [
+                identity | row for row in point_rows(confusions, self.round_index)
             ]
-            self._rows["metrics"].append(identity | self._metrics(counts))
+
+    def _note(
+        self, split: str, selection: str, epoch: int, counts: np.ndarray, num_images: int
+    ) -> None:
+        identity = {
+            "round": self.round_index,
+            "split": split,
+            "selection": selection,
+            "epoch": epoch,
+            "num_images": num_images,
+        }
+        self._rows["confusion"] += [
+            {**identity, "class_id": class_id, "counts": row.tolist()}
+            for class_id, row in enumerate(counts)
+        ]
+        self._rows["metrics"].append(identity | self._metrics(counts))
 
     def commit(self) -> None:
         """Write what was measured."""
@@ -149,30 +172,6 @@ class EvaluateSplits:
             "pixel_accuracy": _known(measured.pixel_accuracy),
             "class_iou": [_known(value) for value in measured.class_iou.tolist()],
         }
-
-
-def batch_confusion(
-    network: SegmentationNetwork,
-    inputs: torch.Tensor | tuple[torch.Tensor, ...],
-    truth: torch.Tensor,
-    *,
-    num_classes: int,
-    use_bf16: bool,
-) -> torch.Tensor:
-    """Return the confusion matrix [true, predicted] of some images.
-
-    Args:
-        inputs: normalised images, or taps of a frozen backbone.
-        truth: class ids [B, H, W]; predictions are brought to its grid.
-    """
-    device = truth.device
-    with torch.inference_mode():
-        with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
-            logits = network(inputs, supports=False).logits
-        full = F.interpolate(
-            logits.float(), tuple(truth.shape[1:]), mode="bilinear", align_corners=False
-        )
-        return confusion_matrix(truth=truth, prediction=full.argmax(dim=1), num_classes=num_classes)
 
 
 def _known(value: float) -> float | None:

@@ -46,36 +46,26 @@ class PointEstimates:
 
 
 def estimate_from_points(
-    *,
-    truth: Int64[np.ndarray, "P"],
-    predicted: Int64[np.ndarray, "P"],
-    image: Int64[np.ndarray, "P"],
-    num_classes: int,
-    generator: np.random.Generator,
+    confusions: Int64[np.ndarray, "I C C"], *, generator: np.random.Generator
 ) -> PointEstimates:
     """Estimate pixel accuracy, mIoU and IoU by class from points drawn evenly over all pixels.
 
     The intervals come from `RESAMPLES` bootstrap samples of images, each with all of its points:
     points of one image are alike. A mean over classes that few points know is biased by the
-    sample, and a resample of it is biased once more, by about as much; the ends of the interval
-    are moved back by what the resamples' mean differs from the value (a bias-corrected bootstrap
-    of the first order).
+    sample, and a resample of it is biased once more, by about as much; so the ends of the interval
+    are moved back by twice what the mean of the resamples differs from the value.
 
     Args:
-        truth: class that people gave; void points are left out beforehand.
-        image: which image a point lies in, any numbers.
+        confusions: points of each image by true and predicted class, void left out.
 
     Source: Efron and Tibshirani 1993, chapters 10 and 13.
     """
-    images, index = np.unique(image, return_inverse=True)
-    cells = np.zeros((len(images), num_classes * num_classes))
-    np.add.at(cells, (index, truth * num_classes + predicted), 1.0)
-    total = cells.sum(axis=0).reshape(num_classes, num_classes)
-    measured = summarize_confusion(total.astype(np.int64))
-    times = generator.multinomial(
-        len(images), np.full(len(images), 1 / len(images)), size=RESAMPLES
-    )
-    drawn = (times.astype(np.float64) @ cells).reshape(-1, num_classes, num_classes)
+    images, num_classes, _ = confusions.shape
+    total = confusions.sum(axis=0)
+    measured = summarize_confusion(total)
+    times = generator.multinomial(images, np.full(images, 1 / max(images, 1)), size=RESAMPLES)
+    cells = confusions.reshape(images, -1).astype(np.float64)
+    drawn = (times @ cells).reshape(-1, num_classes, num_classes)
     hit = np.einsum("bcc->bc", drawn)
     union = drawn.sum(axis=1) + drawn.sum(axis=2) - hit
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -85,7 +75,7 @@ def estimate_from_points(
     filled = np.where(np.isnan(iou), measured.class_iou, iou)
     known = ~np.isnan(measured.class_iou)
     return PointEstimates(
-        confusion=total.astype(np.int64),
+        confusion=total,
         pixel_accuracy=_interval(measured.pixel_accuracy, accuracy),
         miou=_interval(measured.miou, filled[:, known].mean(axis=1)),
         class_iou=tuple(
@@ -124,9 +114,6 @@ def _interval(value: float, resampled: Float64[np.ndarray, "B"]) -> Estimate:
         return Estimate(value, math.nan, math.nan)
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(known, [tail, 100 - tail])
-    bias = float(known.mean()) - value
-    return Estimate(
-        value,
-        max(0.0, min(float(low) - 2 * bias, value)),
-        min(1.0, max(float(high) - 2 * bias, value)),
-    )
+    shift = 2 * (float(known.mean()) - value)
+    low, high = min(float(low) - shift, value), max(float(high) - shift, value)
+    return Estimate(value, max(0.0, low), min(1.0, high))

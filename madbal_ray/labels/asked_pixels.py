@@ -18,7 +18,7 @@ class AskedPixels:
     """Answers of a shard, expanded to pixels.
 
     Args:
-        labels: label stages of all rounds so far.
+        labels: label stages of all rounds so far, and queries that are never trained on.
         label_maps: of the shard's images.
     """
 
@@ -26,7 +26,7 @@ class AskedPixels:
         self, labels: Sequence[StageDir], shard_id: int, label_maps: Mapping[str, LabelMap]
     ) -> None:
         self.label_maps = label_maps
-        parts = [stage.read_table("labels", [shard_id], columns=COLUMNS) for stage in labels]
+        parts = [stage.read_table(_table(stage), [shard_id], columns=COLUMNS) for stage in labels]
         self.rows: dict[str, slice] = {}
         if parts:
             table = pa.concat_tables(parts).sort_by([("image_id", "ascending")])
@@ -50,3 +50,7 @@ class AskedPixels:
             label_map = self.label_maps[image.image_id]
             asked |= np.isin(label_map, self.superpixel[rows][regions].astype(label_map.dtype))
         return asked
+
+
+def _table(stage: StageDir) -> str:
+    return "queries" if stage.stage == "evaluation_points" else "labels"

@@ -144,6 +144,9 @@ class Oracle(abc.ABC):
                 f"{config.oracle.kind}: leave them out"
             )
 
+    def post(self, enquiry: Enquiry) -> None:  # noqa: B027  (most have nothing to do)
+        """Ask, in the driver, without waiting; `prepare` will be called for the same enquiry."""
+
     def prepare(self, enquiry: Enquiry) -> None:  # noqa: B027  (most have nothing to do)
         """Get ready for `answer`, in the driver, before the queries of a round go to workers.
 

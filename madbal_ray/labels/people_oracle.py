@@ -53,6 +53,11 @@ class PeopleOracle(Oracle):
                 "a click: choose one that asks for pixels or superpixels"
             )
 
+    def post(self, enquiry: Enquiry) -> None:
+        """Post the queries, unless they were answered already."""
+        if not _frozen(enquiry).is_done:
+            self._posted(enquiry)[0].close()
+
     def prepare(self, enquiry: Enquiry) -> None:
         """Post the queries; freeze the answers once there are enough.
 
@@ -60,13 +65,7 @@ class PeopleOracle(Oracle):
             AnswersPending: there are not.
             ConfigError: a study asks, which has no run to carry on.
         """
-        answers = StageDir.plan(
-            enquiry.folder,
-            "answers",
-            {"purpose": enquiry.purpose},
-            digests(enquiry.queries)
-            | {f"labels_{i:03d}": stage.marker().digest for i, stage in enumerate(enquiry.earlier)},
-        )
+        answers = _frozen(enquiry)
         if not answers.is_done:
             self._freeze(enquiry, answers)
         enquiry.runner.point(answers)
@@ -103,25 +102,8 @@ class PeopleOracle(Oracle):
         return table.filter(pa.array(table["round"].to_numpy() != latest))
 
     def _freeze(self, enquiry: Enquiry, output: StageDir) -> None:
-        if enquiry.run_dir is None:
-            raise ConfigError(
-                "oracle people waits for somebody, and a search cannot wait: search with oracle "
-                "simulated, on images with masks"
-            )
-        requests = self._request(enquiry)
-        place = store_place(self.config.oracle.store, enquiry.run_dir)
-        with AnswerStore.create(
-            place, run_id=enquiry.run_dir.identity(), class_names=enquiry.pool.class_names
-        ) as store:
-            store.post(
-                query
-                for shard_id in enquiry.shard_ids
-                for query in stored_queries(
-                    requests.read_table("pixel_requests", [shard_id]),
-                    enquiry.round_index,
-                    enquiry.purpose,
-                )
-            )
+        store, requests = self._posted(enquiry)
+        with store:
             own = store.states(enquiry.round_index)
             answered = sum(state.settled is not None for state in own.values())
             needed = math.ceil(round(self.config.oracle.share * len(own), 6))
@@ -150,6 +132,24 @@ class PeopleOracle(Oracle):
             },
         )
 
+    def _posted(self, enquiry: Enquiry) -> tuple[AnswerStore, StageDir]:
+        """Return the run's store, with the queries in it, and stage `requests`."""
+        if enquiry.run_dir is None:
+            raise ConfigError(
+                "oracle people waits for somebody, and a search cannot wait: search with oracle "
+                "simulated, on images with masks"
+            )
+        requests = self._request(enquiry)
+        store = AnswerStore.create(
+            store_place(self.config.oracle.store, enquiry.run_dir),
+            run_id=enquiry.run_dir.identity(),
+            class_names=enquiry.pool.class_names,
+        )
+        for shard_id in enquiry.shard_ids:
+            rows = requests.read_table("pixel_requests", [shard_id])
+            store.post(stored_queries(rows, enquiry.round_index, enquiry.purpose))
+        return store, requests
+
     def _request(self, enquiry: Enquiry) -> StageDir:
         """Return the queries on the original images, finished."""
         assert enquiry.run_dir is not None
@@ -165,6 +165,17 @@ class PeopleOracle(Oracle):
         )
         enquiry.runner.map(job, enquiry.shard_ids, total=None)
         return requests
+
+
+def _frozen(enquiry: Enquiry) -> StageDir:
+    """Return the stage that answers are written down in."""
+    earlier = {f"labels_{i:03d}": one.marker().digest for i, one in enumerate(enquiry.earlier)}
+    return StageDir.plan(
+        enquiry.folder,
+        "answers",
+        {"purpose": enquiry.purpose},
+        digests(enquiry.queries) | earlier,
+    )
 
 
 def _rows(

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from madbal_ray.config.schema import Config
 from madbal_ray.engine.contract import Engine
 from madbal_ray.engine.progress import Progress
 from madbal_ray.engine.stages import StageRunner
-from madbal_ray.loop.round import History, Round
+from madbal_ray.loop.evaluation_points import EvaluationPoints
+from madbal_ray.loop.history import History
+from madbal_ray.loop.round import Round
 from madbal_ray.loop.stop_rules import reason_to_stop
 from madbal_ray.loop.versions import package_versions
 from madbal_ray.models.backbones import check_backbone
@@ -66,7 +69,14 @@ def _run_rounds(
         config.model.weights, config.model.backbone, shared, option="model.weights"
     )
     pool = prepare_pool(config, shared, runner, device, weights=weights)
-    shares_start = not ORACLES[config.oracle.kind].asks_people
+    points = None
+    if pool.points_split is not None:
+        points = EvaluationPoints(
+            config=config, run_dir=run_dir, folder=run_dir.folder / "evaluation", runner=runner
+        )
+        pool = points.hold(pool)
+    # Held points are the run's own too: another run may ask for them.
+    shares_start = not ORACLES[config.oracle.kind].asks_people and pool.points_split is None
     history, metrics = History.before(pool), ()
     for index in range(config.num_rounds):
         own, at_round = run_dir.round_folder(index), runner.of_round(index)
@@ -86,6 +96,9 @@ def _run_rounds(
         )
         queries = current.ask(history)
         history = current.label(queries, history)
+        if points is not None and pool.evaluation_points is None:
+            pool = points.answered(pool)
+            current = replace(current, pool=pool)
         history, measured = current.train(history)
 
         metrics = (*metrics, *told.of_round(index, pool, history.network, measured))

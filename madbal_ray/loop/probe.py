@@ -20,7 +20,7 @@ from madbal_ray.data.registry import data_root, open_dataset
 from madbal_ray.engine.threads import shared_threads
 from madbal_ray.engine.workers import SingleWorker
 from madbal_ray.errors import BadImageError, PoolError
-from madbal_ray.evaluation.evaluate import batch_confusion
+from madbal_ray.evaluation.prediction import batch_confusion
 from madbal_ray.labels.labeled_points import LabeledPoints
 from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.models.network import SegmentationNetwork

@@ -11,8 +11,9 @@ from madbal_ray.engine.stages import JobRunner
 from madbal_ray.errors import ConfigError
 from madbal_ray.evaluation.evaluate import EvaluateSplits
 from madbal_ray.labels.answer_job import AnswerQueries
-from madbal_ray.labels.ledger import Cost, Ledger
+from madbal_ray.labels.ledger import Cost
 from madbal_ray.labels.oracle import Enquiry
+from madbal_ray.loop.history import History
 from madbal_ray.loop.round_stages import RoundStages
 from madbal_ray.models.trained import TrainedPhases
 from madbal_ray.models.weights import PublishedWeights
@@ -27,28 +28,6 @@ from madbal_ray.strategies.chance import INITIAL_POOL
 from madbal_ray.strategies.strategy import Strategy, resolve
 from madbal_ray.training.job import TrainRound
 from madbal_ray.training.point_features_job import GatherPoints
-
-
-@dataclass(frozen=True, kw_only=True)
-class History:
-    """What the rounds so far left behind.
-
-    Attributes:
-        labels: stages by round.
-        points: stages `point_features` by round, where the head learns from points.
-        ledger: what they cost.
-        network: of the last round; None before the first.
-    """
-
-    ledger: Ledger
-    labels: tuple[StageDir, ...] = ()
-    points: tuple[StageDir, ...] = ()
-    network: TrainedPhases | None = None
-
-    @staticmethod
-    def before(pool: Pool) -> History:
-        """Return the history of no rounds."""
-        return History(ledger=Ledger(num_images=pool.num_images, num_pixels=pool.num_pixels))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +60,7 @@ class Round:
 
     def ask(self, history: History) -> StageDir:
         """Return stage `select`: by chance before there is a network, else as the strategy says."""
-        asking = self._asking(history.labels, None)
+        asking = self._asking(self._asked(history), None)
         if history.network is None:
             return INITIAL_POOL.run(asking)
         if self.strategy.scores_pool:
@@ -92,7 +71,7 @@ class Round:
         """Return stage `score`: one pass of the network over the pool."""
         config, pool, strategy = self.config, self.pool, self.strategy
         assert history.network is not None
-        clusters = strategy.group(self._asking(history.labels, None))
+        clusters = strategy.group(self._asking(self._asked(history), None))
         num_clusters = strategy.num_clusters(config)
         settings = {
             "model": config.model.result_settings(),
@@ -105,14 +84,14 @@ class Round:
         }
         used = (pool.images, pool.superpixels, clusters, *history.network.stages)
         output = StageDir.plan(
-            self.folder, "score", settings, digests(*used) | label_digests(history.labels)
+            self.folder, "score", settings, digests(*used) | label_digests(self._asked(history))
         )
         job = ScoreShards(
             output=output,
             pool=pool,
             clusters=clusters,
             phases=history.network,
-            labels=history.labels,
+            labels=self._asked(history),
             model=config.model,
             config=config.score,
             plan=strategy.plan(config, num_classes=pool.num_classes, round_index=self.index),
@@ -280,6 +259,8 @@ class Round:
         settings["splits"] = sorted(pool.evaluation_shards)
         if pool.evaluation_images is not None:
             settings["images"] = pool.evaluation_images.digest()
+        if pool.evaluation_points is not None:
+            settings["answers"] = pool.evaluation_points.digest()
         return settings
 
     def _check_select_split(self) -> None:
@@ -289,6 +270,11 @@ class Round:
                 f"train.select_split = {split!r} is not measured; splits that are: "
                 f"{', '.join(measured) or 'none'}"
             )
+
+    def _asked(self, history: History) -> tuple[StageDir, ...]:
+        """Return what may not be asked again: labels, and points that are only measured on."""
+        held = self.pool.held_points
+        return history.labels if held is None else (*history.labels, held)
 
     def _asking(self, labels: tuple[StageDir, ...], score: StageDir | None) -> Asking:
         return Asking(

@@ -11,7 +11,8 @@ from madbal_ray.engine.progress import Progress
 from madbal_ray.engine.stages import StageRunner
 from madbal_ray.errors import ConfigError
 from madbal_ray.labels.requests import RequestPixels
-from madbal_ray.loop.round import History, Round
+from madbal_ray.loop.history import History
+from madbal_ray.loop.round import Round
 from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.prepare import prepare_pool
 from madbal_ray.runs.trained_model import TrainedModel

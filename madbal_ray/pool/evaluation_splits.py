@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from madbal_ray.config.schema import Config
-from madbal_ray.errors import DataError
-from madbal_ray.seams import ORACLES
+from madbal_ray.errors import ConfigError, DataError
+from madbal_ray.seams import ORACLES, STRATEGIES
 from madbal_ray.state.stage_dir import StageDir
 
 
@@ -55,3 +55,31 @@ def evaluation_splits(
                 "mask, so nothing can be measured on them; add the masks, or set evaluation.splits"
             )
     return {split: shards[split] for split in sorted(wanted)}
+
+
+def points_split(config: Config, shards: dict[str, list[int]]) -> tuple[str, Sequence[int]] | None:
+    """Return the split that `evaluation.points` are drawn from, and its shards.
+
+    Raises:
+        DataError: there is no such split.
+        ConfigError: it is the pool's, and superpixels are asked for: a label of a whole superpixel
+            would train on the points inside.
+    """
+    if config.evaluation.points is None:
+        return None
+    wanted, pool_split = config.evaluation.points_split, config.data.pool_split
+    if wanted is None:
+        wanted = next((name for name in ("val", "test") if name in shards), pool_split)
+    if wanted not in shards:
+        raise DataError(
+            f"evaluation.points_split: {config.data.name} has no split {wanted!r}; splits found: "
+            f"{', '.join(shards)}"
+        )
+    strategy = STRATEGIES[config.strategy.name]
+    if wanted == pool_split and strategy.unit != "pixel":
+        raise ConfigError(
+            f"evaluation.points of the pool's own split {wanted!r} would lie in {strategy.unit}s "
+            f"that {config.strategy.name} asks for and trains on: set evaluation.points_split to "
+            "another, or choose a strategy that asks for pixels"
+        )
+    return wanted, tuple(shards[wanted])

@@ -14,7 +14,7 @@ from madbal_ray.models.weights import PublishedWeights, publish_weights
 from madbal_ray.pool.clusters.assign_job import AssignPool
 from madbal_ray.pool.clusters.backend import choose_backend
 from madbal_ray.pool.clusters.fit_job import FitKMeans
-from madbal_ray.pool.evaluation_splits import evaluation_splits, totals_of
+from madbal_ray.pool.evaluation_splits import evaluation_splits, points_split, totals_of
 from madbal_ray.pool.features.prepare_features import prepare_features
 from madbal_ray.pool.index import index_rows, write_index
 from madbal_ray.pool.inspect_job import InspectImages
@@ -64,9 +64,11 @@ def prepare_pool(
     totals = totals_of(images, pool_shards)
     _check_pool(config, totals, needs_masks=needs_masks)
     evaluation_shards = evaluation_splits(config, shards, images, runner.progress.say)
+    points = points_split(config, shards)
     features, statistics = None, None
     if not config.model.train_backbone and weights is not None:
         measured = [shard_id for ids in evaluation_shards.values() for shard_id in ids]
+        measured += () if points is None else points[1]
         features, statistics = prepare_features(
             config, folder, runner, reader, images, weights, pool_shards, measured, device
         )
@@ -82,6 +84,7 @@ def prepare_pool(
         clusters=clusters,
         shard_ids=pool_shards,
         evaluation_shards=evaluation_shards,
+        points_split=points,
         num_images=totals["images"],
         num_pixels=totals["work_pixels"],
         features=features,

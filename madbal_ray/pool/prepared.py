@@ -33,6 +33,9 @@ class Pool:
         num_pixels: pixels of their working grids.
         evaluation_shards: shards of every evaluation split.
         evaluation_images: their table `images`; None: that of the pool.
+        points_split: split of `evaluation.points` and its shards; None: nothing is measured so.
+        evaluation_points: their answers (table `labels`), once there are any.
+        held_points: their queries, where they lie in the pool: neither asked nor trained on.
         features: what is kept of a frozen backbone's taps; None: nothing is.
         tap_statistics: of a frozen backbone.
     """
@@ -48,6 +51,9 @@ class Pool:
     num_pixels: int
     evaluation_shards: Mapping[str, Sequence[int]] = field(default_factory=dict)
     evaluation_images: StageDir | None = None
+    points_split: tuple[str, Sequence[int]] | None = None
+    evaluation_points: StageDir | None = None
+    held_points: StageDir | None = None
     features: StageDir | None = None
     tap_statistics: StageDir | None = None
 

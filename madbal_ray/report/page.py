@@ -91,6 +91,7 @@ class _Writer:
                 self._chart(f"curve_{split}", figures.curve_figure(results, split))
                 for split in reversed(results.splits)
             ],
+            "estimates": self._table("point_metrics", _estimates_table(results)),
             "comparison": self._table("comparison", _comparison_table(results, headline)),
             "wins": self._table("wins", results.wins(headline).rename_axis("member").reset_index())
             if len(results.members) > 1
@@ -203,6 +204,30 @@ def _flat(table: pd.DataFrame) -> pd.DataFrame:
     classes = pd.DataFrame(table["class_iou"].tolist(), index=table.index)
     classes.columns = [f"iou_class_{index}" for index in classes.columns]
     return pd.concat([table.drop(columns="class_iou"), classes], axis=1)
+
+
+def _estimates_table(results: Results) -> pd.DataFrame:
+    """Return what the last round of every run measured on points, with intervals."""
+    rows = []
+    for run in results.runs:
+        last = run.point_metrics
+        for row in (
+            last[last["round"] == last["round"].max()].to_dict("records") if len(last) else ()
+        ):
+            name = row["measure"].replace("_", " ")
+            if row["measure"] == "class_iou":
+                name = f"IoU {run.class_names[int(row['class_id'])]}"
+            rows.append(
+                {
+                    "member": run.member,
+                    "seed": run.seed,
+                    "split": row["split"],
+                    "measure": {"miou": "mIoU"}.get(name, name),
+                    **{column: row[column] for column in ("value", "low", "high", "num_points")},
+                    "points_for_0.02": row["points_needed"],
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def _comparison_table(results: Results, split: str) -> pd.DataFrame:

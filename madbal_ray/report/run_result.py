@@ -20,6 +20,7 @@ class RunResult:
         asked_clusters: round, cluster_id, count of queries.
         cluster_budgets: table `cluster_budgets` of all rounds, budgets as pixels per image (a
             mean in scope pool); empty without breakdown.
+        point_metrics: as `Run.point_metrics` returns it; empty where masks are measured on.
         timings: table `timings`.
         protocol: lines of `describe_protocol`.
         versions: package -> version, as recorded when the run was started.
@@ -35,6 +36,7 @@ class RunResult:
     asked_classes: pd.DataFrame = field(default_factory=pd.DataFrame)
     asked_clusters: pd.DataFrame = field(default_factory=pd.DataFrame)
     cluster_budgets: pd.DataFrame = field(default_factory=pd.DataFrame)
+    point_metrics: pd.DataFrame = field(default_factory=pd.DataFrame)
     timings: pd.DataFrame = field(default_factory=pd.DataFrame)
     protocol: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)

@@ -189,6 +189,11 @@ class Run:
         metrics = self.table("metrics").to_pandas()
         return metrics[metrics["selection"] == self.config.train.keep_epoch].reset_index(drop=True)
 
+    def point_metrics(self) -> pd.DataFrame:
+        """Return what was measured on points, with intervals, of the epochs that count."""
+        rows = self.table("point_metrics").to_pandas()
+        return rows[rows["selection"] == self.config.train.keep_epoch].reset_index(drop=True)
+
     def minutes_of_people(self) -> dict[int, float]:
         """Return the minutes that people had spent on answers after each round, where it is known.
 

@@ -111,6 +111,9 @@ def _verify_selection(
     if round_index and strategy.scores_pool:
         score = _stage(run_dir, "score", round_index)
         _verify_statistics(config, strategy, pool, round_index, score)
+    held = run_dir.find("evaluation_points")
+    if held is not None and held.marker().summary["split"] == config.data.pool_split:
+        labels = (*labels, held)
     asking = Asking(
         config=config,
         pool=pool,

@@ -16,7 +16,8 @@ from madbal_ray.engine.progress import LogProgress, Progress
 from madbal_ray.engine.shards import complete_stage
 from madbal_ray.engine.workers import SingleWorker
 from madbal_ray.errors import LabelError
-from madbal_ray.loop.round import History, Round
+from madbal_ray.loop.history import History
+from madbal_ray.loop.round import Round
 from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.runs.run import Run

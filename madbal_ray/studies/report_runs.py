@@ -184,6 +184,7 @@ def _result(run: Run, member: str) -> RunResult:
         asked_classes=_counts(labels, "class_id"),
         asked_clusters=_counts(queries, "cluster_id"),
         cluster_budgets=budgets,
+        point_metrics=run.point_metrics(),
         timings=run.table("timings").to_pandas(),
         protocol=tuple(run.protocol()),
         versions=run.versions(),

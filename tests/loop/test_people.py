@@ -249,3 +249,70 @@ def test_the_experiment_file_is_ready_for_a_folder(pictures):
     config = load_config("experiments/people-cpu.yaml", [f"data.root={root}"])
     assert (config.oracle.kind, config.model.weights) == ("people", "none")
     assert np.prod(config.grids.input.long_side) == 480
+
+
+def test_points_of_a_held_out_split_measure_a_run_without_masks(tmp_path):
+    root, masks, names = picture_folder(tmp_path, splits=True)
+    config = people_config(root, num_rounds=1, evaluation={"points": 200})
+    folder = tmp_path / "run"
+    with pytest.raises(AnswersPending, match="round 0: 0 of 30"):
+        run(config, folder)
+    with store_of(folder) as store:
+        points = store.queries(-1)
+        assert len(store.queries()) == 230
+    assert {point.purpose for point in points} == {"evaluation"}
+    assert {point.image_id.split("/")[1] for point in points} == {"val"}
+    assert len({(point.image_id, point.y, point.x) for point in points}) == 200
+    answer_waiting(folder, masks, names)
+    done = run(config, folder)
+    assert done.table("labels").num_rows == 30
+    (row,) = done.metrics().to_dict("records")
+    assert row["split"] == "val_points"
+    found = done.point_metrics().set_index("measure")
+    assert found.loc["miou", "value"] == pytest.approx(row["miou"])
+    assert found.loc["pixel_accuracy", "value"] == pytest.approx(row["pixel_accuracy"])
+    assert (found["low"].dropna() <= found["value"].dropna()).all()
+    labelled = sum(truth(point, masks, names)[0] == "labelled" for point in points)
+    assert found.loc["miou", "num_points"] == labelled
+    assert len(list(api.verify(folder))) == 3
+    assert CliRunner().invoke(main, ["report", str(folder)]).exit_code == 0
+    page = (folder / "report" / "index.html").read_text()
+    assert "Measured on points" in page
+
+
+def test_points_of_the_pool_are_never_asked_nor_trained_on(pictures, tmp_path):
+    root, masks, names = pictures
+    config = people_config(
+        root,
+        evaluation={"points": 3000},
+        budget={"initial_pixels_per_image": 900, "pixels_per_image": 5},
+    )
+    folder = tmp_path / "run"
+    for _ in range(2):
+        with pytest.raises(AnswersPending):
+            run(config, folder)
+        answer_waiting(folder, masks, names)
+    done = run(config, folder)
+    held = done.stage("evaluation_points").read_table("queries").to_pandas()
+    asked = done.table("queries").to_pandas()
+    assert (len(held), len(asked)) == (3000, 6 * 905)
+    pixels = ["image_id", "y", "x"]
+    assert held.merge(asked, on=pixels).empty
+    assert "round 1: selection replayed from the stored scores" in list(api.verify(folder))
+
+
+def test_points_are_measured_as_whole_masks_measure_them(tmp_path):
+    """All pixels as points give the confusion that the masks give."""
+    config = tiny_config(num_rounds=1, evaluation={"points": 3 * 48 * 64, "points_split": "val"})
+    done = run(config, tmp_path / "run")
+    confusion = done.table("confusion").to_pandas()
+    of_masks = confusion[confusion["split"] == "val"]["counts"].tolist()
+    of_points = confusion[confusion["split"] == "val_points"]["counts"].tolist()
+    assert np.array_equal(np.stack(of_masks), np.stack(of_points))
+
+
+def test_points_inside_superpixels_that_are_trained_on_are_refused(pictures, tmp_path):
+    root, *_ = pictures
+    config = people_config(root, evaluation={"points": 10}, strategy="class_balanced_superpixel")
+    with pytest.raises(ConfigError, match="would lie in superpixels that class_balanced"):
+        run(config, tmp_path / "run")

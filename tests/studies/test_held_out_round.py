@@ -6,7 +6,8 @@ import pytest
 
 from madbal_ray.config.file import load_config
 from madbal_ray.errors import LabelError, RunDirError
-from madbal_ray.loop.round import History, Round
+from madbal_ray.loop.history import History
+from madbal_ray.loop.round import Round
 from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.runs.run import Run
 from madbal_ray.state.run_dir import RunDir
