@@ -143,6 +143,7 @@ def score(
     out: Place,
     round_index: int | None = None,
     budget: int | None = None,
+    labels: Sequence[Place] = (),
     **launching: Unpack[Launching],
 ) -> dict[str, str]:
     """Score a pool of images without masks; the same call carries on.
@@ -154,6 +155,8 @@ def score(
         round_index: of the run; None: the last finished one.
         budget: also ask for so many pixels in each image (table `pixel_requests`); with
             ``budget.scope=pool`` among the overrides, on average.
+        labels: runs, results of `score` and CSV files (image_id, x, y); what they asked for is
+            not asked again.
         launching: see `Launch`.
 
     Returns:
@@ -175,7 +178,14 @@ def score(
 
     def work(engine: Engine, view: Progress) -> None:
         score_unlabelled(
-            model, config, folder, engine, view, asks=asks, stop_after=launch.stop_after
+            model,
+            config,
+            folder,
+            engine,
+            view,
+            asks=asks,
+            known=[os.fspath(place) for place in labels],
+            stop_after=launch.stop_after,
         )
 
     with_engine(config, folder, _engine_maker(launch), launch, work)

@@ -18,6 +18,9 @@ from madbal_ray.cli.options import engine_options
 @click.option("--round", "round_index", type=int, help="Of the run.  [default: the last]")
 @click.option("--out", required=True, help="Folder of the result; the same command carries on.")
 @click.option("--budget", type=click.IntRange(min=1), help="Also ask for so many pixels an image.")
+@click.option(
+    "--labels", multiple=True, help="Run, result of score, or CSV whose pixels are not asked again."
+)
 @engine_options
 def command(
     pool: str,
@@ -25,6 +28,7 @@ def command(
     round_index: int | None,
     out: str,
     budget: int | None,
+    labels: tuple[str, ...],
     engine: str,
     overrides: tuple[str, ...],
     address: str | None,
@@ -42,6 +46,7 @@ def command(
             out=out,
             round_index=round_index,
             budget=budget,
+            labels=labels,
             engine="local" if engine == "local" else "ray",
             overrides=overrides,
             address=address,

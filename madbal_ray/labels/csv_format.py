@@ -81,7 +81,7 @@ def _reply(where: str, names: list[str], cells: list[str], separator: str) -> Re
         )
     if any(len(cell) > MOST_CHARACTERS for cell in cells):
         return Refusal(where, "a cell without end", f"at most {MOST_CHARACTERS} characters")
-    row = dict(zip(names, (_plain(cell.strip()) for cell in cells), strict=True))
+    row = dict(zip(names, (plain_cell(cell.strip()) for cell in cells), strict=True))
     numbers: dict[str, float | None] = {}
     for name in ("x", "y", "seconds"):
         value = row.get(name, "")
@@ -112,13 +112,14 @@ def _number(text: str) -> float | None:
 def _safe(text: str) -> str:
     """Mark a cell that a spreadsheet would run as a formula.
 
-    >>> _safe("=1+1"), _plain("'=1+1")
+    >>> _safe("=1+1"), plain_cell("'=1+1")
     ("'=1+1", '=1+1')
     """
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def _plain(text: str) -> str:
+def plain_cell(text: str) -> str:
+    """Return a cell without the mark against formulas."""
     return text.removeprefix("'")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from madbal_ray.config.file import load_config, merged
@@ -15,6 +16,7 @@ from madbal_ray.loop.history import History
 from madbal_ray.loop.round import Round
 from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.prepare import prepare_pool
+from madbal_ray.runs.known_labels import write_known_labels
 from madbal_ray.runs.trained_model import TrainedModel
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stage_dir import StageDir, digests
@@ -74,6 +76,7 @@ def score_unlabelled(
     progress: Progress,
     *,
     asks: bool,
+    known: Sequence[str] = (),
     stop_after: tuple[str, int | None] | None = None,
 ) -> None:
     """Prepare a pool, score it and, where asked for, choose pixels; do what is not done yet.
@@ -81,12 +84,13 @@ def score_unlabelled(
     Args:
         out: folder of the result; a run folder of its own, so that the same call carries on.
         asks: also choose `budget.pixels_per_image` pixels in each image.
+        known: runs and files whose pixels are not asked again (`write_known_labels`).
     """
     trackers = Trackers(config, out, progress.say)
     is_finished = False
     try:
         runner = StageRunner(out, engine, progress, trackers, stop_after)
-        _score(model, config, out, runner, engine.device, asks=asks)
+        _score(model, config, out, runner, engine.device, asks=asks, known=known)
         is_finished = True
     finally:
         trackers.close(is_finished=is_finished)
@@ -100,6 +104,7 @@ def _score(
     device: str,
     *,
     asks: bool,
+    known: Sequence[str],
 ) -> None:
     pool = prepare_pool(config, out.folder / "pool", runner, device, needs_masks=False)
     folder, at_round = out.round_folder(ROUND), runner.of_round(ROUND)
@@ -116,6 +121,10 @@ def _score(
     for stage in model.phases.stages:
         at_round.point(stage)
     history = replace(History.before(pool), network=model.phases)
+    if known:
+        labels = write_known_labels(known, pool, folder, runner.progress.say)
+        at_round.point(labels)
+        history = replace(history, labels=(labels,))
     if not asks:
         scoring.score(history)
         return

@@ -210,7 +210,6 @@ def _estimates_table(results: Results) -> pd.DataFrame:
     """Return what the last round of every run measured on points, with intervals."""
     rows = []
     for run in results.runs:
-        last = run.point_metrics
         for row in (
             last[last["round"] == last["round"].max()].to_dict("records") if len(last) else ()
         ):
@@ -228,6 +227,10 @@ def _estimates_table(results: Results) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _last_round(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return rows[rows["round"] == rows["round"].max()].to_dict("records") if len(rows) else []
 
 
 def _comparison_table(results: Results, split: str) -> pd.DataFrame:

@@ -90,6 +90,7 @@ for _stage in (
     StageSpec("select", "round", ("queries",)),
     StageSpec("requests", "round", ("pixel_requests",), revision=2),
     StageSpec("answers", "round", ("answers",)),
+    StageSpec("known_labels", "round", drafts=("labels",)),
     StageSpec("labels", "round", ("labels",)),
     StageSpec("point_features", "round", ("point_features",)),
     StageSpec("frozen_head", "round"),

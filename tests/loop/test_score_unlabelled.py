@@ -230,3 +230,38 @@ class TestBadInput:
             "round 7 is not finished", MadbalError, tiny_run, pools / "tars", tmp_path / "out",
             round_index=7,
         )  # fmt: skip
+
+
+def test_what_was_asked_elsewhere_is_not_asked_again(scored, tiny_run, pools, tmp_path):
+    """A result of score, a CSV of two pixels, and both: nothing of them among the new queries."""
+    checkpoint = tiny_run.run_dir.folder.uri
+    first = scored.table("pixel_requests", 0).to_pandas()
+    pixels = ["image_id", "image_y", "image_x"]
+    listed = first.iloc[:2][pixels].rename(columns={"image_x": "x", "image_y": "y"})
+    listed[["x", "y"]] += 0.5
+    listed.to_csv(tmp_path / "known.csv", index=False)
+    # a result of score that nobody answered: its requests are known through its store
+    api.export_requests(scored.run_dir.folder.uri, out=tmp_path / "ask.csv")
+    for number, (source, known) in enumerate(
+        [(tmp_path / "known.csv", first.iloc[:2]), (scored.run_dir.folder.uri, first)]
+    ):
+        out = tmp_path / str(number)
+        api.score(
+            pools / "folder", checkpoint=checkpoint, out=out, budget=4, engine="local",
+            labels=[source],
+        )  # fmt: skip
+        found = madbal_ray.open_run(out).table("pixel_requests", 0).to_pandas()
+        assert len(found) == len(first)
+        assert found.merge(known[pixels]).empty
+    (tmp_path / "other.csv").write_text("image_id,x,y\nnowhere.png,1,1\n")
+    with pytest.raises(ConfigError, match=r"none of the 1 pixels .* 'nowhere.png'"):
+        api.score(
+            pools / "folder", checkpoint=checkpoint, out=tmp_path / "2", budget=4, engine="local",
+            labels=[tmp_path / "other.csv"],
+        )  # fmt: skip
+    (tmp_path / "bad.csv").write_text(f"image_id,x,y\n{first['image_id'][0]},900,1\n")
+    with pytest.raises(DataError, match="a label lies at y 1, x 900"):
+        api.score(
+            pools / "folder", checkpoint=checkpoint, out=tmp_path / "3", budget=4, engine="local",
+            labels=[tmp_path / "bad.csv"],
+        )  # fmt: skip
