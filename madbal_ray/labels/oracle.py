@@ -95,7 +95,7 @@ class Enquiry:
         run_dir: of the run that asks; None: a study asks, and nobody can be waited for.
         folder: of the round's stages.
         purpose: ``training`` or ``evaluation`` (points that nothing is trained on).
-        shard_ids: that were asked in.
+        shard_ids: that this round or an earlier one asked in.
         queries: finished stage `select` of this round.
         earlier: stages `labels` of the rounds before.
         runner: completes stages.

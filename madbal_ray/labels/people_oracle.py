@@ -163,13 +163,13 @@ class PeopleOracle(Oracle):
         job = RequestPixels(
             output=requests, pool=enquiry.pool, queries=enquiry.queries, run_id=run_id
         )
-        enquiry.runner.map(job, enquiry.shard_ids, total=None)
+        enquiry.runner.map(job, enquiry.queries.shards_with("queries"), total=None)
         return requests
 
 
 def _frozen(enquiry: Enquiry) -> StageDir:
     """Return the stage that answers are written down in."""
-    earlier = {f"labels_{i:03d}": one.marker().digest for i, one in enumerate(enquiry.earlier)}
+    earlier = {f"labels_{i:03d}": one.digest() for i, one in enumerate(enquiry.earlier)}
     return StageDir.plan(
         enquiry.folder,
         "answers",

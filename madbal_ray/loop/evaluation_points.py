@@ -113,7 +113,7 @@ class EvaluationPoints:
             purpose="evaluation",
             round_index=ROUND,
             pool=pool,
-            shard_ids=shard_ids,
+            shard_ids=queries.shards_with("queries"),
             queries=queries,
             earlier=(),
             runner=self.runner,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,6 +112,8 @@ class Round:
         """
         config, pool = self.config, self.pool
         oracle = ORACLES[config.oracle.kind](config, pool.num_classes)
+        asked = set(queries.shards_with("queries"))
+        asked.update(*(stage.shards_with("labels") for stage in history.labels))
         oracle.prepare(
             Enquiry(
                 run_dir=self.run_dir,
@@ -119,7 +121,7 @@ class Round:
                 purpose="training",
                 round_index=self.index,
                 pool=pool,
-                shard_ids=pool.shard_ids,
+                shard_ids=sorted(asked),
                 queries=queries,
                 earlier=history.labels,
                 runner=self.runner,
