@@ -7,7 +7,7 @@ READY := .venv/.ready
 LOOPS := tests/loop tests/resume tests/smoke tests/parity tests/runs tests/studies tests/contracts tests/golden tests/cli
 QUICK := not kill and not slow
 
-.PHONY: setup demo test test-ray test-loops test-parts check lint mutants bench bench-gpu test-gpu test-kill clean
+.PHONY: setup demo test test-ray test-loops test-parts check lint mutants drill bench bench-gpu test-gpu test-kill clean
 
 setup: $(READY)
 
@@ -41,6 +41,9 @@ check: lint test  ## what CI runs
 
 mutants: setup  ## change one line at a time: some test must notice (tests/mutants.toml)
 	$(BIN)/python tests/mutants.py
+
+drill: setup  ## damage pictures, archives and configurations by the thousand: one table
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.drill
 
 test-kill: setup  ## kill runs and searches, take nodes away; same results in the end
 	$(BIN)/pytest -m "kill or slow" -s

@@ -91,9 +91,11 @@ def measure_cache() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Folder(name)
         dataset = open_dataset(config, folder)
-        reader = ImageReader(data_root(config, folder), dataset.mask_values, config.max_pixels)
+        reader = ImageReader(
+            data_root(config, folder), dataset.mask_values, config.max_pixels, config.max_bytes
+        )
         images = [
-            PoolImage(one.image_id, one.image_uri, None, *([360, 480] * 3))
+            PoolImage(one.image_id, one.image_uri, None, 360, 480, 360, 480, 360, 480)
             for one in dataset.of_split("train")
         ]
         for title, memory, disk in (("memory", 1.0, 0.0), ("the scratch file", 0.0, 1.0)):

@@ -124,7 +124,7 @@ class _Stages:
 def _pool(score: StageDir, shard_ids: list[int], num_images: int) -> Pool:
     """Return what selection asks a pool for; there are no images behind it."""
     return Pool(
-        reader=ImageReader(Folder("."), {}, 0),
+        reader=ImageReader(Folder("."), {}, 0, 0),
         threads=1,
         class_names=tuple(f"class {i}" for i in range(CLASSES)),
         images=score,

@@ -36,7 +36,7 @@ def asking_on(score, folder, *, classes=3, round_index=1, labels=(), **config):
     shard_ids = [int(name) for name in counts]
     num_images = sum(shard["images"] for shard in counts.values())
     pool = Pool(
-        reader=ImageReader(Folder("."), {}, 0),
+        reader=ImageReader(Folder("."), {}, 0, 0),
         threads=1,
         class_names=tuple(f"class {i}" for i in range(classes)),
         images=score,

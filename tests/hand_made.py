@@ -30,6 +30,7 @@ class FromArrays(ImageReader):
     root: Folder = field(default_factory=lambda: Folder("."))
     mask_values: Mapping[int, int] = field(default_factory=dict)
     max_pixels: int = 0
+    max_bytes: int = 0
     inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     works: Mapping[str, np.ndarray] = field(default_factory=dict)
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)

@@ -25,6 +25,10 @@ class _Group(click.Group):
         except MadbalError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(error.exit_code)
+        except OSError as error:  # of a disk or a network, where no room had more to say
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"error: {where}{error.strerror or error}", err=True)
+            sys.exit(MadbalError.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command carries on", err=True)
             sys.exit(130)

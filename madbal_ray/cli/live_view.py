@@ -92,7 +92,7 @@ def make_progress(console: Console) -> Iterator[PlainLines]:
         yield PlainLines(console)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

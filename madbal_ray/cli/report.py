@@ -21,7 +21,7 @@ def command(runs: tuple[str, ...], out: Path | None, baseline: str | None) -> No
     from madbal_ray import api
     from madbal_ray.cli.summary import print_results
 
-    console = Console()
+    console = Console(markup=False)
 
     def warn(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -39,7 +39,7 @@ def command(
     from madbal_ray.config.file import load_config
     from madbal_ray.engine.stages import StopRequested
 
-    console = Console()
+    console = Console(markup=False)
     resolved = load_config(config, overrides)
     folder = run_dir if run_dir is not None else str(api.default_run_dir(resolved))
     stop = parse_stop(stop_after)

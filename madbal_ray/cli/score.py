@@ -38,7 +38,7 @@ def command(
     from madbal_ray import api
     from madbal_ray.cli.live_view import make_progress
 
-    console = Console()
+    console = Console(markup=False)
     with make_progress(console) as progress:
         scored = api.score(
             pool,

@@ -44,7 +44,7 @@ def make_command(step: Step, summary: str) -> click.Command:
         from madbal_ray.cli.live_view import make_progress
         from madbal_ray.cli.summary import print_step
 
-        console = Console()
+        console = Console(markup=False)
         with make_progress(console) as progress:
             run = api.step(
                 step,

@@ -33,7 +33,7 @@ def command(
     from madbal_ray import api
     from madbal_ray.cli.summary import print_results
 
-    console = Console()
+    console = Console(markup=False)
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

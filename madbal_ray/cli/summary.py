@@ -59,7 +59,7 @@ def _point_lines(run: Run) -> Iterator[str]:
 
 def print_results(console: Console, results: Results) -> None:
     """Print one table per split, a row per member, and what may be concluded."""
-    wide = console if console.is_terminal else Console(file=console.file, width=110)
+    wide = console if console.is_terminal else Console(file=console.file, width=110, markup=False)
     for split in results.splits:
         full = list(results.full_supervision(split).values())
         title = f"{split}: last mIoU, area under the curve; mean over seeds [95 % interval]"
@@ -75,7 +75,7 @@ def print_results(console: Console, results: Results) -> None:
                 f"{row['area']:.4f} [{row['area_low']:.4f}, {row['area_high']:.4f}]",
                 "–" if pd.isna(row["share_of_full"]) else f"{row['share_of_full']:.1%}",
             )
-        wide.print(table, markup=False)
+        wide.print(table)
         if full:
             console.print(f"every pixel labelled: {sum(full) / len(full):.4f}", highlight=False)
     for line in results.verdict(results.splits[-1]):

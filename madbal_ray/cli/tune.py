@@ -51,7 +51,7 @@ def command(
     """
     from madbal_ray import api
 
-    console = Console()
+    console = Console(markup=False)
     rows, written = api.tune(
         config,
         space=space,
@@ -77,5 +77,5 @@ def _print(console: Console, rows: list[dict[str, Any]]) -> None:
     for row in rows[:SHOWN]:
         cells = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()]
         table.add_row(*cells)
-    wide = console if console.is_terminal else Console(file=console.file, width=160)
+    wide = console if console.is_terminal else Console(file=console.file, width=160, markup=False)
     wide.print(table)

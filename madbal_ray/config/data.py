@@ -10,7 +10,9 @@ from pydantic import (
 )
 
 from madbal_ray.config.section import (
+    ADDED,
     RUNTIME,
+    Address,
     Fraction,
     NonNegative,
     Positive,
@@ -54,7 +56,7 @@ class DataConfig(Section):
     """Which images, which masks."""
 
     name: DatasetName = "synthetic"
-    root: str | None = Field(
+    root: Address | None = Field(
         default=None,
         json_schema_extra=RUNTIME,
         description="folder or URI that holds the data set; synthetic: null puts it into the pool",
@@ -70,6 +72,11 @@ class DataConfig(Section):
     )
     max_pixels: Positive = Field(
         default=178_956_970, description="an image with more pixels is quarantined unread"
+    )
+    max_bytes: Positive = Field(
+        default=2**30,
+        json_schema_extra=ADDED,
+        description="an image file with more bytes is quarantined unread",
     )
     synthetic: SyntheticConfig = SyntheticConfig()
     folder: FolderConfig = FolderConfig()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,14 @@ import yaml
 from pydantic import ValidationError
 
 from madbal_ray.config.asking import SHORT
+from madbal_ray.config.documents import SHOWN, parse_yaml, read_yaml
 from madbal_ray.config.schema import Config
+from madbal_ray.config.section import folder_name, without_credentials
 from madbal_ray.errors import ConfigError
+
+MAX_FINDINGS = 100
+MAX_LINE = 2000
+"""Of a message: the longest lists every allowed key of a section."""
 
 
 def load_config(
@@ -50,7 +57,9 @@ def load_config(
         except ValidationError as error:
             findings += _explain(error)
             is_open = _drop_offending(values, error)
-    lines = "\n".join(f"  {line}" for line in dict.fromkeys(findings))
+    found = list(dict.fromkeys(findings))
+    more = [f"and {len(found) - MAX_FINDINGS} more"] if len(found) > MAX_FINDINGS else []
+    lines = "\n".join(f"  {line[:MAX_LINE]}" for line in [*found[:MAX_FINDINGS], *more])
     raise ConfigError(f"{where} cannot be used:\n{lines}")
 
 
@@ -91,7 +100,13 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def _shown(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()
+    """Return a value in one short line, as it would stand in YAML."""
+    try:
+        text = yaml.safe_dump(value, default_flow_style=True, width=math.inf)
+    except (yaml.YAMLError, ValueError, RecursionError):  # of a caller's mapping: no YAML value
+        text = type(value).__name__
+    text = text.removesuffix("\n...\n").strip()
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _deep_copy(value: Any) -> Any:
@@ -121,29 +136,13 @@ def stored_config(values: dict[str, Any]) -> Config:
         node = values.get(section)
         if isinstance(node, dict) and key in node:
             node[new] = node.pop(key)
+    name, data, pool = values.get("name"), values.get("data"), values.get("pool")
+    if isinstance(name, str):  # a run is found by its folder, whatever its name was
+        values["name"] = folder_name(name)
+    for section, key in ((data, "root"), (pool, "dir")):
+        if isinstance(section, dict) and isinstance(section.get(key), str):
+            section[key] = without_credentials(section[key])
     return load_config(values)
-
-
-def read_yaml(path: Path, what: str) -> Any:
-    """Return what a YAML file holds; {} where it is empty.
-
-    Args:
-        what: the file should be, for messages.
-
-    Raises:
-        ConfigError: it cannot be read, or is not valid YAML.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise ConfigError(
-            f"{path}: cannot be read ({reason}); give the path of a YAML file: {what}"
-        ) from None
-    try:
-        return yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
@@ -159,10 +158,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f"--set {override!r}: {parent} is a value, not a section")
         node = child
-    try:
-        node[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from None
+    node[last] = parse_yaml(text, f"--set {override[:SHOWN]!r}")
 
 
 def _explain(error: ValidationError) -> list[str]:

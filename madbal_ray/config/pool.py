@@ -12,6 +12,7 @@ from pydantic import (
 from madbal_ray.config.section import (
     ADDED,
     RUNTIME,
+    Address,
     GridSize,
     NonNegative,
     Positive,
@@ -37,7 +38,7 @@ class GridsConfig(Section):
 class PoolConfig(Section):
     """Pool preparation, shared by all runs that agree on its settings."""
 
-    dir: str | None = Field(
+    dir: Address | None = Field(
         default=None,
         json_schema_extra=RUNTIME,
         description="null: the folder `pool` beside the run",

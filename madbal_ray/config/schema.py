@@ -34,7 +34,14 @@ from madbal_ray.config.running import (
     StopConfig,
     TrackingConfig,
 )
-from madbal_ray.config.section import GROWING, RUNTIME, NonNegative, Positive, Section
+from madbal_ray.config.section import (
+    GROWING,
+    RUNTIME,
+    FolderName,
+    NonNegative,
+    Positive,
+    Section,
+)
 from madbal_ray.config.training import ModelConfig, TrainConfig
 from madbal_ray.seams import load_plugins
 
@@ -42,7 +49,7 @@ from madbal_ray.seams import load_plugins
 class Config(Section):
     """A whole experiment."""
 
-    name: str = Field(
+    name: FolderName = Field(
         default="run", json_schema_extra=RUNTIME, description="default name of the run folder"
     )
     seed: NonNegative = 0

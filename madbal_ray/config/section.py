@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -72,6 +73,93 @@ def known(registry: Registry) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+SECRET_WORDS = ("secret", "password", "token", "sig", "key")
+"""What the name of a query parameter that holds a credential has in it."""
+
+
+def holds_credentials(address: str) -> bool:
+    """Tell whether an address names a password, a key or a token.
+
+    >>> holds_credentials("s3://KEY:SECRET@bucket/x"), holds_credentials("s3://bucket/a@b")
+    (True, False)
+    """
+    if "://" not in address:
+        return False
+    try:
+        parts = urlsplit(address)
+        named = [name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    except ValueError:  # no address at all; whoever opens it says so
+        return False
+    user, separator, _ = parts.netloc.rpartition("@")
+    is_known = bool(separator) and (":" in user or parts.scheme in ("s3", "gs", "gcs"))
+    return is_known or any(word in name for name in named for word in SECRET_WORDS)
+
+
+def check_address(address: str | None) -> str | None:
+    """Refuse an address that holds credentials; `config.json` would keep it.
+
+    Raises:
+        ValueError: without the credentials in it.
+    """
+    if address is not None and holds_credentials(address):
+        raise ValueError(
+            "the address holds a key, a password or a token, and config.json would keep it: leave "
+            "it out, and put credentials into the environment (AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS)"
+        )
+    return address
+
+
+def without_credentials(address: str) -> str:
+    """Return an address without user, password and query where it holds credentials.
+
+    >>> without_credentials("s3://KEY:SECRET@bucket/x")
+    's3://bucket/x'
+    """
+    if not holds_credentials(address):
+        return address
+    scheme, _, rest = address.partition("://")
+    host, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+Address = Annotated[str, AfterValidator(check_address)]
+"""A path or a URI without credentials."""
+
+MAX_NAME = 100
+
+
+def check_name(name: str) -> str:
+    """Refuse a name that cannot be the name of a folder.
+
+    Raises:
+        ValueError: it is empty, leads elsewhere, or holds what is no part of a name.
+    """
+    is_plain = name.isprintable() and not any(letter in name for letter in "/\\:")
+    if not is_plain or not name.strip() or name.startswith(".") or len(name) > MAX_NAME:
+        raise ValueError(
+            f"{name[:MAX_NAME]!r} cannot name a folder: use up to {MAX_NAME} printable characters "
+            "without / \\ and :, and no dot in front"
+        )
+    return name
+
+
+def folder_name(name: str) -> str:
+    """Return a name that `check_name` accepts: itself, or with what it refuses replaced.
+
+    >>> folder_name("a b"), folder_name("../up")
+    ('a b', '___up')
+    """
+    try:
+        return check_name(name)
+    except ValueError:
+        kept = (letter if letter.isalnum() or letter in "-_ " else "_" for letter in name)
+        return "".join(kept)[:MAX_NAME].strip() or "run"
+
+
+FolderName = Annotated[str, AfterValidator(check_name)]
 
 
 class LongSide(Section):

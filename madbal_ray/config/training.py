@@ -219,7 +219,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _divisible(self) -> TrainConfig:
-        for name in ("frozen_head", "phase1", "phase2"):
+        for name in ("phase1", "phase2", "frozen_head"):
             for option in ("batch_size", "batch_points"):
                 size = getattr(getattr(self, name), option)
                 if size % self.num_workers:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from madbal_ray.config.data import DataConfig
 from madbal_ray.data.dataset import Dataset, ImageRecord, identity_values
+from madbal_ray.data.members import read_lines
 from madbal_ray.errors import DataError
 from madbal_ray.state.storage import Folder
 
@@ -47,7 +48,7 @@ def _read_split(root: Folder, split: str) -> list[ImageRecord]:
             "train.txt, val.txt and test.txt"
         )
     records = []
-    for number, line in enumerate(root.read(name).decode().splitlines(), start=1):
+    for number, line in enumerate(read_lines(root, name), start=1):
         paths = line.split()
         if not paths:
             continue

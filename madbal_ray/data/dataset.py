@@ -95,7 +95,16 @@ def mask_lookup(mask_values: Mapping[int, int]) -> Int16[np.ndarray, "65536"]:
 
 
 def identity_values(num_classes: int, void_value: int = IGNORE_INDEX) -> dict[int, int]:
-    """Return the map of masks that hold class ids and one void value."""
+    """Return the map of masks that hold class ids and one void value.
+
+    Raises:
+        DataError: the void value is a class, which would have no pixel left.
+    """
+    if void_value < num_classes:
+        raise DataError(
+            f"data.folder.void_value = {void_value} is the value of a class (0 to "
+            f"{num_classes - 1}), which would have no pixel left; give a value that is none"
+        )
     return {**{i: i for i in range(num_classes)}, void_value: IGNORE_INDEX}
 
 

@@ -1,7 +1,7 @@
 """A user's own images: ``images/``, optionally ``masks/``, and a class list.
 
-``images/<split>/…`` gives splits when every image lies below ``train``, ``val`` or
-``test``; otherwise all images are the pool (``data.pool_split``). The mask of
+``images/<split>/…`` gives splits when images lie below ``train``, ``val`` or ``test``, and then all
+must; otherwise all images are the pool (``data.pool_split``). The mask of
 ``images/a/b.jpg`` is ``masks/a/b.png``. Mask values are positions in the class list:
 ``classes.yaml`` (``classes: [{name: sky, color: [70, 130, 180]}, …]``, colours optional) or
 ``classes.txt`` (a name a line).
@@ -13,12 +13,13 @@ from collections import Counter
 from pathlib import PurePosixPath
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from madbal_ray.config.data import DataConfig
+from madbal_ray.config.documents import parse_yaml
 from madbal_ray.data.dataset import Dataset, ImageRecord, identity_values, spread_colors
-from madbal_ray.errors import DataError
+from madbal_ray.data.members import read_lines
+from madbal_ray.errors import ConfigError, DataError
 from madbal_ray.state.storage import Folder
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -40,12 +41,18 @@ class _ClassFile(BaseModel, extra="forbid"):
 
 
 def open_dataset(config: DataConfig, root: Folder) -> Dataset:
-    """List the images and pair each with its mask."""
+    """List the images and pair each with its mask.
+
+    Raises:
+        DataError: no images, no classes, an image outside the splits, or a void value that is a
+            class.
+    """
     options = config.folder
     images = {
         path: size
         for path, size in (root / options.images).walk()
         if PurePosixPath(path).suffix.lower() in SUFFIXES
+        and not PurePosixPath(path).name.startswith("._")  # macOS leaves these beside a file
     }
     if not images:
         raise DataError(
@@ -55,7 +62,14 @@ def open_dataset(config: DataConfig, root: Folder) -> Dataset:
     masks: set[str] = set()
     if options.masks is not None:
         masks = {path for path, _ in (root / options.masks).walk()}
-    has_splits = all(path.split("/")[0] in SPLITS and "/" in path for path in images)
+    stray = [path for path in images if path.split("/")[0] not in SPLITS or "/" not in path]
+    has_splits = len(stray) < len(images)
+    if has_splits and stray:
+        raise DataError(
+            f"{root}/{options.images}: {len(stray)} of {len(images)} images lie outside "
+            f"{', '.join(SPLITS)}, the first is {min(stray)!r}; move them into a split, or all "
+            "images out of them"
+        )
     records = []
     for path, size in images.items():
         mask = PurePosixPath(path).with_suffix(".png").as_posix()
@@ -90,11 +104,11 @@ def _read_classes(root: Folder) -> tuple[tuple[str, ...], dict[str, Color]]:
             f"{' and '.join(found) or 'neither'}. Or set data.folder.classes"
         )
     if found == [CLASS_LIST]:
-        lines = root.read(CLASS_LIST).decode().splitlines()
-        return tuple(line.strip() for line in lines if line.strip()), {}
+        return tuple(line.strip() for line in read_lines(root, CLASS_LIST) if line.strip()), {}
     try:
-        listed = _ClassFile.model_validate(yaml.safe_load(root.read(CLASS_FILE))).classes
-    except (UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        text = "\n".join(read_lines(root, CLASS_FILE))
+        listed = _ClassFile.model_validate(parse_yaml(text, f"{root}/{CLASS_FILE}")).classes
+    except (ConfigError, ValidationError) as error:
         raise DataError(
             f"{root}/{CLASS_FILE} cannot be used: {error}\nexpected classes: [{{name: sky, color: "
             "[70, 130, 180]}, …], colours (0..255) optional"

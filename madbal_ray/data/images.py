@@ -12,7 +12,8 @@ from pathlib import PurePosixPath
 from madbal_ray.config.data import DataConfig
 from madbal_ray.data.dataset import Dataset, ImageRecord, identity_values, spread_colors
 from madbal_ray.data.folder import SUFFIXES
-from madbal_ray.data.members import Member, list_parquet, list_tar
+from madbal_ray.data.members import COMPRESSED, Member, list_parquet
+from madbal_ray.data.tars import list_tar
 from madbal_ray.errors import DataError
 from madbal_ray.state.storage import Folder
 
@@ -21,7 +22,7 @@ def open_dataset(config: DataConfig, root: Folder) -> Dataset:
     """List the images of the pool.
 
     Raises:
-        DataError: several kinds of files, a broken archive, no class names.
+        DataError: several kinds of files, a broken or compressed archive, no class names.
     """
     names = config.folder.classes
     if not names:
@@ -44,6 +45,11 @@ def _members(root: Folder) -> Iterator[Member]:
         suffix = PurePosixPath(path).suffix.lower()
         if any(part.startswith(("_", ".")) for part in path.split("/")):
             continue
+        if path.lower().endswith(COMPRESSED):
+            raise DataError(
+                f"{root.file_uri(path)} is compressed, so single images cannot be read from it: "
+                "unpack it to a .tar or to files, or move it away"
+            )
         if suffix in SUFFIXES:
             files["images"].append((path, size))
         elif suffix in (".parquet", ".tar"):

@@ -27,6 +27,17 @@ _SCHEMA = pa.schema(
 )
 
 
+def printable(name: str | None) -> str | None:
+    r"""Return a name as text that can be stored: what is not UTF-8 in it is written out.
+
+    >>> print(printable("caf\udce9.png"))
+    caf\udce9.png
+    """
+    if name is None or name.isascii():
+        return name
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 @dataclass(frozen=True)
 class ImageRecord:
     """One image of a data set; URIs are relative to the data root.
@@ -40,6 +51,10 @@ class ImageRecord:
     mask_uri: str | None
     split: str
     num_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("image_id", "image_uri", "mask_uri"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
 
 class PackedRecords(Sequence[ImageRecord]):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from madbal_ray.config.data import DataConfig
 from madbal_ray.data.dataset import Dataset, ImageRecord, identity_values, spread_colors
+from madbal_ray.data.members import read_lines
 from madbal_ray.errors import DataError
 from madbal_ray.state.storage import Folder
 
@@ -46,7 +47,7 @@ def open_dataset(config: DataConfig, root: Folder) -> Dataset:
             raise DataError(
                 f"{root}/{name} is missing; data.root must be the folder that holds VOCdevkit/"
             )
-        for stem in root.read(name).decode().split():
+        for stem in " ".join(read_lines(root, name)).split():
             image = f"{BASE}/JPEGImages/{stem}.jpg"
             mask = f"{BASE}/SegmentationClass/{stem}.png"
             records.append(ImageRecord(image, image, mask, split))

@@ -67,7 +67,9 @@ class Probe:
         started = time.perf_counter()
         for record in self.pool[::step]:
             try:
-                data = read_image_bytes(self.root, record.image_uri)
+                data = read_image_bytes(
+                    self.root, record.image_uri, max_bytes=self.config.data.max_bytes
+                )
                 pictures.append(decode_image(data, max_pixels=self.config.data.max_pixels))
             except (OSError, BadImageError):
                 continue

@@ -118,9 +118,12 @@ def _score(
         weights=PublishedWeights("none", None),
         device=device,
     )
-    for stage in model.phases.stages:
+    phases = model.phases
+    if not resolve(config.strategy).has_phase2:  # its network has no heads for that
+        phases = replace(phases, phase2=None)
+    for stage in phases.stages:
         at_round.point(stage)
-    history = replace(History.before(pool), network=model.phases)
+    history = replace(History.before(pool), network=phases)
     if known:
         labels = write_known_labels(known, pool, folder, runner.progress.say)
         at_round.point(labels)

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
 from madbal_ray.config.training import ModelConfig, PhaseConfig, Supports, TrainConfig
+from madbal_ray.errors import IntegrityError
 from madbal_ray.models.network import SegmentationNetwork, build_network
 from madbal_ray.state.stage_dir import StageDir
 
@@ -72,10 +74,26 @@ class TrainedPhases:
 def load_network(
     model: ModelConfig, num_classes: int, phases: TrainedPhases, supports: Supports
 ) -> SegmentationNetwork:
-    """Return the network of a finished round."""
+    """Return the network of a finished round.
+
+    Raises:
+        IntegrityError: the weights are damaged, or of another network.
+    """
     network = build_network(model, num_classes, weights=None, seed=0, supports=supports)
     state = {}
     for phase, stage in phases:
-        state |= load_safetensors(stage.folder.read(phase.weights))
-    network.load_state_dict(state, strict=True)
+        try:
+            state |= load_safetensors(stage.folder.read(phase.weights))
+        except SafetensorError as error:
+            raise IntegrityError(
+                f"{stage.folder}/{phase.weights} is damaged ({error}); restore it"
+            ) from None
+    try:
+        network.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise IntegrityError(
+            f"the weights in {phases.phase1.folder} are of another network than {model.backbone} "
+            f"with head {model.head} and {num_classes} classes ({reason})"
+        ) from None
     return network

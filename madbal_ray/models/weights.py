@@ -111,8 +111,8 @@ def _read(path: Path, option: str) -> bytes:
         return Folder(path.parent).read(path.name)
     except OSError as error:
         raise ConfigError(
-            f"{option} = {path}: cannot be read ({error.strerror}); give the path of a weights "
-            "file, or none"
+            f"{option} = {path}: cannot be read ({error.strerror or error}); give the path of a "
+            "weights file, or none"
         ) from None
 
 

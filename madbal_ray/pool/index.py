@@ -21,7 +21,7 @@ def index_rows(dataset: Dataset, root: Folder, splits: Sequence[str]) -> Iterato
     """
 
     def sized(record: ImageRecord) -> ImageRecord:
-        if record.num_bytes is not None or "#" in record.image_uri:
+        if record.num_bytes is not None or _is_elsewhere(record.image_uri):
             return record
         return replace(record, num_bytes=root.size(record.image_uri))
 
@@ -43,6 +43,11 @@ def _sized_ahead(records: Iterator[ImageRecord], sized: Any) -> Iterator[ImageRe
 
 
 SIZED_AT_ONCE = 10_000
+
+
+def _is_elsewhere(uri: str) -> bool:
+    """Tell whether a URI points into an archive, or at a place that may not answer."""
+    return "#" in uri or "://" in uri
 
 
 def write_index(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,8 @@ import pyarrow as pa
 
 from madbal_ray.config.pool import GridsConfig
 from madbal_ray.errors import BadImageError, DataError
-from madbal_ray.pool.reader import (
-    ImageShardJob,
-    map_ahead,
-    read_with_retries,
-)
+from madbal_ray.pool.contents import note_looks, uris_of
+from madbal_ray.pool.reader import ImageShardJob, map_ahead
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.vision.decode import decode_image, decode_mask
@@ -38,13 +36,21 @@ class InspectImages(ImageShardJob):
                 shard's are listed.
         """
         rows = self.index.read_table("images", [shard_id]).to_pylist()
+        note_looks(self.output, shard_id, self.reader.root, uris_of(rows))
         good, bad, mask_problems = [], [], []
         for row, problem, mask_problem in map_ahead(
             self._inspect, rows, threads=self.threads, ahead=2 * self.threads
         ):
             if problem:
                 uri = self.reader.root.file_uri(row["image_uri"])
-                bad.append({"image_id": row["image_id"], "uri": uri, "reason": problem})
+                bad.append(
+                    {
+                        "image_id": row["image_id"],
+                        "uri": uri,
+                        "reason": problem,
+                        "sha256": row["image_sha256"],
+                    }
+                )
             elif mask_problem:
                 mask_problems.append(mask_problem)
             else:
@@ -68,14 +74,14 @@ class InspectImages(ImageShardJob):
         }
 
     def _inspect(self, row: dict[str, Any]) -> tuple[dict[str, Any], str | None, str | None]:
-        root, limit = self.reader.root, self.reader.max_pixels
         try:
-            data = read_with_retries(root, row["image_uri"])
-            height, width = decode_image(data, max_pixels=limit).shape[:2]
+            data = self.reader.encoded(row["image_uri"])
+            row["image_sha256"] = hashlib.sha256(data).hexdigest()
+            height, width = decode_image(data, max_pixels=self.reader.max_pixels).shape[:2]
         except BadImageError as error:
             return row, error.reason, None
         except OSError as error:
-            return row, f"cannot be read: {error.strerror or error}", None
+            return row, _why_not_read(row["image_uri"], error), None
         sizes = {"": (height, width)}
         sizes["input_"] = grid_shape(self.grids.input, height, width)
         sizes["work_"] = grid_shape(self.grids.working, height, width)
@@ -88,15 +94,22 @@ class InspectImages(ImageShardJob):
             return None
         where = self.reader.root.file_uri(row["mask_uri"])
         try:
-            data = read_with_retries(self.reader.root, row["mask_uri"])
+            data = self.reader.encoded(row["mask_uri"])
+            row["mask_sha256"] = hashlib.sha256(data).hexdigest()
             mask = decode_mask(data, self.reader.mask_lookup, max_pixels=self.reader.max_pixels)
         except BadImageError as error:
             return f"{where}: {error.reason}"
         except OSError as error:
-            return f"{where}: cannot be read: {error.strerror or error}"
+            return f"{where}: {_why_not_read(row['mask_uri'], error)}"
         if mask.shape != (row["height"], row["width"]):
             return (
                 f"{where}: {mask.shape[0]} x {mask.shape[1]}, its image {row['image_id']} is "
                 f"{row['height']} x {row['width']}"
             )
         return None
+
+
+def _why_not_read(uri: str, error: OSError) -> str:
+    reason = f"cannot be read: {error.strerror or error}"
+    is_foreign = isinstance(error, FileNotFoundError) and "\\udc" in uri
+    return f"{reason}: its name is not UTF-8; rename it" if is_foreign else reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from madbal_ray.arrays import LabelMap, Mask, RGBImage
 from madbal_ray.data.dataset import mask_lookup
 from madbal_ray.data.members import read_image_bytes
 from madbal_ray.engine.contract import count_images
-from madbal_ray.errors import BadImageError, DataError
+from madbal_ray.errors import BadImageError, DataError, RunDirError
 from madbal_ray.pool.label_map import unpack_label_map
 from madbal_ray.state.ahead import map_ahead as map_ahead
 from madbal_ray.state.stage_dir import StageDir
@@ -44,6 +45,8 @@ class PoolImage:
     work_height: int
     work_width: int
     shard_id: int = -1
+    image_sha256: str | None = None
+    mask_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,13 @@ class ImageReader:
     Attributes:
         root: folder that URIs are relative to.
         mask_values: mask value -> class id or `IGNORE_INDEX`.
+        max_pixels, max_bytes: of one image or mask; more is refused before it is read.
     """
 
     root: Folder
     mask_values: Mapping[int, int]
     max_pixels: int
+    max_bytes: int
 
     @functools.cached_property
     def mask_lookup(self) -> Int16[np.ndarray, "65536"]:
@@ -68,12 +73,39 @@ class ImageReader:
         """Leave the table out."""
         return {k: v for k, v in self.__dict__.items() if k != "mask_lookup"}
 
+    def encoded(self, uri: str) -> bytes:
+        """Return the bytes of an image or mask.
+
+        Raises:
+            BadImageError, OSError: see `madbal_ray.data.members.read_image_bytes`.
+        """
+        for attempt in range(READ_ATTEMPTS):
+            try:
+                return read_image_bytes(self.root, uri, max_bytes=self.max_bytes)
+            except (FileNotFoundError, RunDirError):  # neither heals within a second
+                raise
+            except OSError:
+                if attempt == READ_ATTEMPTS - 1:
+                    raise
+                time.sleep(READ_PAUSE_SECONDS * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def _same(self, uri: str, sha256: str | None) -> bytes:
+        """Return the bytes of an image or mask, which are those that were inspected.
+
+        Raises:
+            BadImageError: they are others. A pool made before there were hashes is not checked.
+        """
+        data = self.encoded(uri)
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise BadImageError("it holds something else")
+        return data
+
     def original(self, image: PoolImage) -> RGBImage:
         """Return the decoded image at its own size."""
         try:
-            return decode_image(
-                read_with_retries(self.root, image.image_uri), max_pixels=self.max_pixels
-            )
+            data = self._same(image.image_uri, image.image_sha256)
+            return decode_image(data, max_pixels=self.max_pixels)
         except (OSError, BadImageError) as error:
             raise _vanished(image.image_id, self.root, image.image_uri, error) from None
 
@@ -98,7 +130,7 @@ class ImageReader:
         if image.mask_uri is None:
             raise DataError(f"{image.image_id} has no mask")
         try:
-            data = read_with_retries(self.root, image.mask_uri)
+            data = self._same(image.mask_uri, image.mask_sha256)
             return decode_mask(data, self.mask_lookup, max_pixels=self.max_pixels)
         except (OSError, BadImageError) as error:
             raise _vanished(image.image_id, self.root, image.mask_uri, error) from None
@@ -106,20 +138,6 @@ class ImageReader:
     def mask_on_working_grid(self, image: PoolImage) -> Mask:
         """Return the mask on the working grid: the value under each pixel's centre."""
         return resize_mask(self.mask(image), image.work_height, image.work_width)
-
-
-def read_with_retries(root: Folder, uri: str) -> bytes:
-    """Read a file, with a few attempts: shared storage hiccups, a missing file does not heal."""
-    for attempt in range(READ_ATTEMPTS):
-        try:
-            return read_image_bytes(root, uri)
-        except FileNotFoundError:
-            raise
-        except OSError:
-            if attempt == READ_ATTEMPTS - 1:
-                raise
-            time.sleep(READ_PAUSE_SECONDS * 2**attempt)
-    raise AssertionError("unreachable")
 
 
 def _vanished(image_id: str, root: Folder, uri: str, error: Exception) -> DataError:

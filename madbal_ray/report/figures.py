@@ -19,6 +19,7 @@ WIDE_RANGE = 100.0
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "madbal",
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names of runs and classes are text, dollars included
     "font.size": 10.0,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from madbal_ray.report import figures, pictures
 from madbal_ray.report.pictures import ClusterGallery, RunInsight
 from madbal_ray.report.results import Results
+from madbal_ray.report.spreadsheet import csv_bytes
 from madbal_ray.state.storage import Folder
 
 
@@ -119,8 +120,8 @@ class _Writer:
         }
 
     def _csv(self, name: str, table: pd.DataFrame) -> None:
-        path = self.folder / f"{name}.csv"
-        Folder(self.folder).write(path.name, table.to_csv(index=False).encode())
+        path = self.folder / f"{_slug(name)}.csv"
+        Folder(self.folder).write(path.name, csv_bytes(table))
         self.written.append(path)
 
     def _table(self, name: str, table: pd.DataFrame) -> dict[str, Any] | None:
@@ -210,9 +211,7 @@ def _estimates_table(results: Results) -> pd.DataFrame:
     """Return what the last round of every run measured on points, with intervals."""
     rows = []
     for run in results.runs:
-        for row in (
-            last[last["round"] == last["round"].max()].to_dict("records") if len(last) else ()
-        ):
+        for row in _last_round(run.point_metrics):
             name = row["measure"].replace("_", " ")
             if row["measure"] == "class_iou":
                 name = f"IoU {run.class_names[int(row['class_id'])]}"

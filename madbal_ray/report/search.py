@@ -12,6 +12,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from madbal_ray.report.figures import STYLE, save_figure
+from madbal_ray.report.spreadsheet import csv_bytes
 from madbal_ray.state.storage import Folder
 
 METRIC = "objective"
@@ -30,7 +31,7 @@ def write_search(
         best: whole configuration with the best trial's settings.
     """
     table = pd.DataFrame(rows)
-    Folder(folder).write("trials.csv", table.to_csv(index=False).encode())
+    Folder(folder).write("trials.csv", csv_bytes(table))
     charts = save_figure(_figure(table, space_keys), folder, "trials")
     text = yaml.safe_dump(dict(best), sort_keys=False, allow_unicode=True)
     Folder(folder).write("best.yaml", text.encode())

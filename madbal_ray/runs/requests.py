@@ -93,6 +93,6 @@ def _book(run: Run, store: AnswerStore, *, with_answered: bool) -> RequestBook:
         states=states,
         class_names=run.class_names,
         colors=run.colors,
-        image_bytes=lambda uri: read_image_bytes(root, uri),
+        image_bytes=lambda uri: read_image_bytes(root, uri, max_bytes=run.config.data.max_bytes),
         image_sizes={row["image_id"]: (row["height"], row["width"]) for row in images},
     )

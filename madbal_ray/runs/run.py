@@ -96,7 +96,8 @@ class Run:
         folder = self.run_dir.pool_folder(self.config)
         dataset = open_dataset(self.config.data, folder)
         root = data_root(self.config.data, folder)
-        return ImageReader(root, dataset.mask_values, self.config.data.max_pixels)
+        data = self.config.data
+        return ImageReader(root, dataset.mask_values, data.max_pixels, data.max_bytes)
 
     def network(self, round_index: int) -> TrainedPhases:
         """Return the stages that hold a round's network.
@@ -123,7 +124,7 @@ class Run:
         images, data = self.stage("images"), self.config.data
         shard_ids = self.stage("index").marker().summary["shards_of_split"][data.pool_split]
         counts = images.marker().summary["shards"]
-        reader = ImageReader(Folder(data.root or "."), {}, data.max_pixels)
+        reader = ImageReader(Folder(data.root or "."), {}, data.max_pixels, data.max_bytes)
         features, statistics = self._features()
         return Pool(
             reader=self.reader() if reads_images else reader,

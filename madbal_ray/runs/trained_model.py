@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
-from madbal_ray.config.file import load_config
+from madbal_ray.config.file import stored_config
 from madbal_ray.config.schema import Config
-from madbal_ray.errors import ConfigError, RunDirError
-from madbal_ray.models.trained import PHASES, TrainedPhases
+from madbal_ray.errors import ConfigError, IntegrityError, RunDirError
+from madbal_ray.models.trained import PHASES, TrainedPhases, load_network
 from madbal_ray.runs.run import Run
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
+from madbal_ray.strategies.strategy import resolve
 
 FORMAT = "madbal-model-1"
 
@@ -75,7 +77,7 @@ def import_model(path: str, folder: Folder) -> TrainedModel:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise ConfigError(f"--checkpoint {path}: cannot be read ({error})") from None
     if metadata.get("format") != FORMAT:
         raise ConfigError(
@@ -83,7 +85,7 @@ def import_model(path: str, folder: Folder) -> TrainedModel:
             f"{metadata.get('format', 'not given')}); write one with `madbal export RUN`, or give "
             "the run's folder"
         )
-    config = load_config(json.loads(metadata["config"]))
+    config, class_names = _described(path, metadata)
     stages: list[StageDir | None] = []
     for phase in PHASES:
         state = {
@@ -103,5 +105,34 @@ def import_model(path: str, folder: Folder) -> TrainedModel:
     phase1, phase2 = stages
     if phase1 is None:
         raise ConfigError(f"--checkpoint {path} holds no weights of phase I")
-    class_names = tuple(json.loads(metadata["class_names"]))
-    return TrainedModel(config, class_names, TrainedPhases(phase1, phase2))
+    phases = TrainedPhases(phase1, phase2)
+    strategy = resolve(config.strategy)
+    if strategy.has_phase2 != (phase2 is not None):
+        raise ConfigError(
+            f"--checkpoint {path}: strategy {strategy.name} trains {1 + strategy.has_phase2} "
+            f"phases, the file holds the weights of {1 + (phase2 is not None)}"
+        )
+    try:
+        load_network(config.model, len(class_names), phases, strategy.supports)
+    except IntegrityError as error:
+        raise ConfigError(f"--checkpoint {path}: {error}") from None
+    return TrainedModel(config, class_names, phases)
+
+
+def _described(path: str, metadata: Mapping[str, str]) -> tuple[Config, tuple[str, ...]]:
+    """Return the settings and class names that stand in a model file.
+
+    Raises:
+        ConfigError: they are missing or damaged.
+    """
+    try:
+        settings, names = (json.loads(metadata[key]) for key in ("config", "class_names"))
+        if not isinstance(settings, dict) or not isinstance(names, list):
+            raise ValueError("no settings, or no list of class names")
+        return stored_config(settings), tuple(str(name) for name in names)
+    except KeyError as error:
+        raise ConfigError(
+            f"--checkpoint {path} lacks {error}; write it again with `madbal export RUN`"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"--checkpoint {path}: its description is damaged: {error}") from None

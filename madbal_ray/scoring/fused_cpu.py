@@ -9,6 +9,8 @@ Between two rows of a low-resolution map logits are linear in y, so their expone
 geometric sequence: two exponentials a class and column give those of all rows between, by a
 product each. Where logits lie so far apart that a product would leave float32's range, every
 row's exponentials are computed.
+
+Longer than others: one kernel and the steps that it is made of, which numba compiles together.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from madbal_ray.errors import LockedError, RunDirError
+from madbal_ray.errors import IntegrityError, LockedError, RunDirError
 from madbal_ray.state.storage import Folder
 
 LOCK_NAME = "_lock"
@@ -56,17 +56,20 @@ def holder(folder: Folder) -> Mapping[str, Any] | None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return None
         except OSError:
+            unknown = {"host": "unknown", "pid": "unknown", "since": path.stat().st_mtime}
             try:
-                return json.loads(folder.read(OWNER_NAME))
-            except (OSError, ValueError):
-                return {"host": "unknown", "pid": "unknown", "since": path.stat().st_mtime}
+                return unknown | folder.read_json(OWNER_NAME)
+            except OSError:
+                return unknown
 
 
 @contextmanager
 def _flock(folder: Folder) -> Iterator[None]:
     path = folder.local_path / LOCK_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as handle:
+    with folder.told("locked", LOCK_NAME):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = open(path, "ab")  # noqa: SIM115  (closed below)
+    with opened as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -122,17 +125,19 @@ def _is_ours(folder: Folder, mine: Mapping[str, Any]) -> bool:
 
 
 def _read_lease(folder: Folder) -> dict[str, Any] | None:
+    """Return the lease; None where there is none or it is damaged, which then holds nobody."""
     try:
-        return json.loads(folder.read(LEASE_NAME))
-    except (FileNotFoundError, ValueError):
+        lease = folder.read_json(LEASE_NAME)
+    except (FileNotFoundError, IntegrityError):
         return None
+    return lease if isinstance(lease.get("expires"), (int, float)) else None
 
 
 def _holder_text(folder: Folder, held_by: Mapping[str, Any] | None, hint: str) -> str:
     if held_by is None:
         return f"{folder} was held by another process a moment ago; start the same command again"
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(held_by["since"]))
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(held_by.get("since", 0)))
     return (
-        f"{folder} is held by process {held_by['pid']} on {held_by['host']} since {since}; "
+        f"{folder} is held by process {held_by.get('pid')} on {held_by.get('host')} since {since}; "
         f"wait for it, or end it, or choose another --run-dir{hint}"
     )

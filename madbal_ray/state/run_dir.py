@@ -65,7 +65,10 @@ class RunDir:
             raise RunDirError(
                 f"{self.folder} is not a run folder: no {CONFIG_NAME}; start one with `madbal run`"
             )
-        return stored_config(json.loads(self.folder.read(CONFIG_NAME)))
+        try:
+            return stored_config(self.folder.read_json(CONFIG_NAME))
+        except ConfigError as error:
+            raise ConfigError(f"{self.folder}/{CONFIG_NAME}: {error}") from None
 
     def store_config(self, config: Config) -> None:
         """Store the configuration, after checking that a resume may use it.
@@ -132,7 +135,7 @@ class RunDir:
         pointer = {"folder": uri, "key": stage_dir.key, "digest": stage_dir.digest()}
         name = self._pointer_name(stage_dir.stage, round_index)
         if self.folder.exists(name):
-            known = json.loads(self.folder.read(name))
+            known = self._pointer(name)
             if known["key"] != stage_dir.key:
                 raise ConfigError(
                     f"{self.folder}: stage {stage_dir.stage} was run with key {known['key']} and "
@@ -152,7 +155,7 @@ class RunDir:
         name = self._pointer_name(stage, round_index)
         if not self.folder.exists(name):
             return None
-        pointer = json.loads(self.folder.read(name))
+        pointer = self._pointer(name)
         uri = pointer["folder"]
         if self.folder.is_local and "://" not in uri:
             uri = os.path.normpath(os.path.join(self.folder.uri, uri))
@@ -162,6 +165,16 @@ class RunDir:
                 f"{uri}: its marker is not the one that {self.folder}/{name} points to"
             )
         return stage_dir
+
+    def _pointer(self, name: str) -> dict[str, str]:
+        """Read a pointer; IntegrityError where it is damaged."""
+        pointer = self.folder.read_json(name)
+        if not all(isinstance(pointer.get(part), str) for part in ("folder", "key", "digest")):
+            raise IntegrityError(
+                f"{self.folder}/{name} is damaged; remove it, and the same `madbal run` command "
+                "finds the finished stage again"
+            )
+        return pointer
 
     def mark_stopped(self, round_index: int, reason: str) -> None:
         """Record that a stop rule ended the run after a round."""
@@ -176,7 +189,7 @@ class RunDir:
         """Return the round after which a stop rule ended the run, and why."""
         if not self.folder.exists(STOPPED_NAME):
             return None
-        return json.loads(self.folder.read(STOPPED_NAME))
+        return self.folder.read_json(STOPPED_NAME)
 
     def finished_rounds(self, config: Config, *, has_phase2: bool) -> int:
         """Return how many rounds are trained and measured, from the first without a gap."""
@@ -193,14 +206,15 @@ class RunDir:
 
     def events(self) -> list[dict[str, Any]]:
         """Return all events; torn lines are skipped."""
-        return self.folder.read_json_lines(EVENTS_NAME)
+        rows = self.folder.read_json_lines(EVENTS_NAME)
+        return [row for row in rows if "event" in row and "time" in row]
 
     def identity(self) -> str:
         """Return what trackers and people's answers know this run by: drawn once, kept with it."""
         if not self.folder.exists(TRACKING_NAME):
             drawn = json.dumps({"id": secrets.token_hex(8)})
             self.folder.write(TRACKING_NAME, drawn.encode())
-        return json.loads(self.folder.read(TRACKING_NAME))["id"]
+        return str(self.folder.read_json(TRACKING_NAME).get("id"))
 
     def lock(self, *, take_over: bool = False) -> AbstractContextManager[None]:
         """Hold the run folder (`madbal_ray.state.lock`).

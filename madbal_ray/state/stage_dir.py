@@ -163,10 +163,17 @@ class StageDir:
         return map_ahead(read, items, threads=threads, ahead=threads)
 
     def _decode(self, name: str, record: FileRecord, columns: Sequence[str] | None) -> pa.Table:
-        if self.folder.is_local or record.bytes > WHOLE_BYTES:
-            return tables.decode(name, self.folder.open(record.path), columns=columns)
-        data = pa.BufferReader(self.folder.read(record.path))  # not footer first, columns then
-        return tables.decode(name, data, columns=columns)
+        try:
+            with self.folder.told("read", record.path):
+                if self.folder.is_local or record.bytes > WHOLE_BYTES:
+                    source = self.folder.open(record.path)
+                else:  # whole: not footer first, columns then
+                    source = pa.BufferReader(self.folder.read(record.path))
+                return tables.decode(name, source, columns=columns)
+        except FileNotFoundError:
+            raise IntegrityError(f"{self.folder}/{record.path} is missing") from None
+        except pa.ArrowException as error:
+            raise IntegrityError(f"{self.folder}/{record.path} is damaged ({error})") from None
 
     def shards_with(self, name: str) -> list[int]:
         """Return the shards of a finished table that hold rows, in order; no file is opened."""
@@ -245,7 +252,7 @@ def _parse_marker(stage_dir: StageDir) -> Marker:
         raise IntegrityError(
             f"{stage_dir.folder} has no {MARKER_NAME}: the stage is not finished"
         ) from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{stage_dir.folder}/{MARKER_NAME} is damaged: {error}") from None
     if marker.key != stage_dir.key:
         raise IntegrityError(

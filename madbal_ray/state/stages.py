@@ -54,13 +54,13 @@ def add_stage(stage: StageSpec) -> None:
 
 for _stage in (
     StageSpec("synthetic", "data"),
-    StageSpec("index", "pool", drafts=("images",)),
-    StageSpec("images", "pool", ("images", "quarantine")),
+    StageSpec("index", "pool", drafts=("images",), revision=2),
+    StageSpec("images", "pool", ("images", "quarantine"), revision=2),
     StageSpec("evaluation_points", "pool", drafts=("queries",)),
     StageSpec("evaluation_labels", "pool", drafts=("labels",)),
     StageSpec("backbone_features", "pool", ("backbone_features",), drafts=("tap_sums",)),
     StageSpec("tap_statistics", "pool", ("tap_statistics",)),
-    StageSpec("superpixels", "pool", ("superpixels",)),
+    StageSpec("superpixels", "pool", ("superpixels",), revision=2),
     StageSpec("superpixel_features", "pool", ("superpixel_features",)),
     StageSpec("centroids", "pool", ("centroids",)),
     StageSpec("superpixel_clusters", "pool", ("superpixel_clusters",)),
@@ -97,7 +97,7 @@ for _stage in (
     StageSpec("phase1", "round", drafts=("class_loss_thresholds",)),
     StageSpec("metrics", "round", ("confusion", "metrics", "point_metrics"), revision=2),
     StageSpec("phase2", "round", ("class_loss_thresholds",)),
-    StageSpec("fold_images", "study", drafts=("images",)),
+    StageSpec("fold_images", "study", drafts=("images",), revision=2),
     StageSpec("fold_labels", "study", drafts=("labels",)),
     StageSpec("trial", "study"),
 ):

@@ -2,26 +2,33 @@
 
 Local: a temporary file beside the target, fsync, rename, fsync of the folder. Object
 stores: one PUT. Nothing in this package writes a file in any other way.
+
+Longer than others: every way to a disk or a store in one place, with what is said when it fails.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from madbal_ray.errors import RunDirError
+from madbal_ray.config.section import check_address, holds_credentials
+from madbal_ray.errors import ConfigError, IntegrityError, RunDirError
 from madbal_ray.state.ahead import map_ahead
 
+FILE_SCHEME = "file://"
 TEMPORARY_PREFIX = "_tmp-"
 STALE_SECONDS = 3600.0
 IN_FLIGHT = 64
@@ -32,13 +39,20 @@ class Folder:
     """A folder named by a local path or a URI that `pyarrow.fs` understands (``s3://…``).
 
     Instances are cheap, picklable and hold no open handle.
+
+    Raises:
+        ConfigError: the address holds credentials, which files and messages would repeat.
     """
 
     def __init__(self, uri: str | os.PathLike[str]) -> None:
         text = os.fspath(uri)
-        self.is_local = "://" not in text or text.startswith("file://")
+        try:
+            check_address(text)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        self.is_local = "://" not in text or text.startswith(FILE_SCHEME)
         if self.is_local:
-            text = str(Path(text.removeprefix("file://")).absolute())
+            text = str(Path(_local_name(text)).absolute())
         self.uri = text.rstrip("/") or "/"
 
     def __truediv__(self, name: str) -> Folder:
@@ -65,10 +79,14 @@ class Folder:
 
     def file_uri(self, name: str) -> str:
         """Return the address of a file in this folder; an absolute `name` stays itself."""
+        if name.startswith(FILE_SCHEME):
+            return _local_name(name)
         return name if name.startswith("/") or "://" in name else f"{self.uri}/{name}"
 
     def _is_here(self, name: str) -> bool:
         """Tell whether a file lies on this machine's disks; an address may point elsewhere."""
+        if name.startswith(FILE_SCHEME):
+            return True
         return "://" not in name if self.is_local else name.startswith("/")
 
     def _remote(self, name: str = "") -> tuple[pafs.FileSystem, str]:
@@ -76,24 +94,33 @@ class Folder:
         return _filesystem(scheme, rest.partition("/")[0]), rest
 
     @contextmanager
-    def _told(self, done: str, name: str) -> Iterator[None]:
-        """Turn a store's refusal into a sentence; a missing file stays FileNotFoundError."""
+    def told(self, done: str, name: str = "") -> Iterator[None]:
+        """Turn a refusal of disk or store into a sentence; a missing file is FileNotFoundError."""
+        where = self.file_uri(name) if name else self.uri
         try:
             yield
-        except FileNotFoundError:
+        except (FileNotFoundError, RunDirError):
             raise
+        except ValueError as error:  # a name that no file can have
+            raise RunDirError(f"{where!r} cannot be {done}: {error}") from None
         except OSError as error:
+            reason = error.strerror or " ".join(str(error).split())
+            what_to_do = "free space or mend the permissions"
+            if not self._is_here(name):
+                what_to_do = (
+                    "see that the bucket exists, that the network reaches it and that the "
+                    "credentials in the environment allow it"
+                )
             raise RunDirError(
-                f"{self.file_uri(name) if name else self.uri} cannot be {done} ({error}); see that "
-                "the bucket exists, that the network reaches it and that the credentials in the "
-                "environment allow it, then start the same command again"
-            ) from None
+                f"{where} cannot be {done} ({reason}); {what_to_do}, then start the same command "
+                "again"
+            ) from error
 
     def exists(self, name: str) -> bool:
         """Tell whether the file `name` is there."""
-        if self._is_here(name):
-            return Path(self.file_uri(name)).is_file()
-        with self._told("asked for", name):
+        with self.told("asked for", name):
+            if self._is_here(name):
+                return Path(self.file_uri(name)).is_file()
             filesystem, path = self._remote(name)
             return filesystem.get_file_info(path).type == pafs.FileType.File
 
@@ -102,54 +129,85 @@ class Folder:
         if self._is_here(name):
             try:
                 return Path(self.file_uri(name)).stat().st_size
-            except OSError:
+            except (OSError, ValueError):
                 return None
-        with self._told("asked for", name):
+        with self.told("asked for", name):
             filesystem, path = self._remote(name)
             info = filesystem.get_file_info(path)
             return info.size if info.type == pafs.FileType.File else None
 
-    def open(self, name: str) -> Any:
-        """Open a file for random reading (a `pyarrow.NativeFile`); errors are the store's own."""
+    def look(self, name: str) -> str | None:
+        """Return size and times of a file, which a write changes; None where there is none."""
         if self._is_here(name):
-            return pa.OSFile(self.file_uri(name), "rb")
+            try:
+                info = Path(self.file_uri(name)).stat()
+            except (OSError, ValueError):
+                return None
+            return f"{info.st_size}-{info.st_mtime_ns}-{info.st_ctime_ns}"
+        try:
+            with self.told("asked for", name):
+                filesystem, path = self._remote(name)
+                return _look(filesystem.get_file_info(path))
+        except RunDirError:
+            return None
+
+    def looks(self) -> Iterator[tuple[str, str]]:
+        """Yield (path relative to this folder, look) of every file below it on a store."""
+        with self.told("listed"):
+            filesystem, path = self._remote()
+            selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
+            for info in filesystem.get_file_info(selector):
+                look = _look(info)
+                if look is not None:
+                    yield info.path[len(path) :].lstrip("/"), look
+
+    def open(self, name: str) -> Any:
+        """Open a file for random reading (a `pyarrow.NativeFile`); errors are the store's own.
+
+        On a disk, only a regular file is opened: a pipe would wait, a device would never end.
+        """
+        if self._is_here(name):
+            path = self.file_uri(name)
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", path)
+            return pa.OSFile(path, "rb")
         filesystem, path = self._remote(name)
         return filesystem.open_input_file(path)
 
     def read(self, name: str) -> bytes:
         """Return the whole content of a file; FileNotFoundError where there is none."""
-        if self._is_here(name):
-            return Path(self.file_uri(name)).read_bytes()
-        with self._told("read", name), self.open(name) as handle:
-            return handle.read()
+        with self.told("read", name):
+            if self._is_here(name):
+                return Path(self.file_uri(name)).read_bytes()
+            with self.open(name) as handle:
+                return handle.read()
 
     def write(self, name: str, data: bytes) -> None:
         """Make `name` hold `data`: at any moment it is the old content or the new, whole."""
         if not self.is_local:
-            with self._told("written", name):
+            with self.told("written", name):
                 filesystem, path = self._remote(name)
                 with filesystem.open_output_stream(path) as sink:
                     sink.write(data)
             return
         target = Path(self.file_uri(name))
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{target.name}"
-        try:
-            with open(temporary, "xb") as sink:
-                sink.write(data)
-                sink.flush()
-                os.fsync(sink.fileno())
-                written = os.fstat(sink.fileno()).st_size
-            if written != len(data):
-                raise OSError(f"{written} of {len(data)} bytes arrived")
-            os.replace(temporary, target)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise RunDirError(
-                f"cannot write {target}: {error.strerror or error}; free space or mend the "
-                "permissions, then start the same command again"
-            ) from error
-        _sync_directory(target.parent)
+        with self.told("written", name):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with open(temporary, "xb") as sink:
+                    sink.write(data)
+                    sink.flush()
+                    os.fsync(sink.fileno())
+                    written = os.fstat(sink.fileno()).st_size
+                if written != len(data):
+                    raise OSError(f"{written} of {len(data)} bytes arrived")
+                os.replace(temporary, target)
+            except OSError:
+                with suppress(OSError):
+                    temporary.unlink()
+                raise
+            _sync_directory(target.parent)
 
     def append_line(self, name: str, line: str) -> None:
         """Append a line, or several joined by line ends; `read_lines` bears a torn last one.
@@ -161,14 +219,12 @@ class Folder:
             self.write(f"{name}/{moment}", line.encode())
             return
         target = self.local_path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with self.told("appended to", name):
+            target.parent.mkdir(parents=True, exist_ok=True)
             with open(target, "ab") as sink:
                 if sink.tell() and not _ends_with_newline(target):
                     sink.write(b"\n")  # close a line that a crash tore
                 sink.write(line.encode() + b"\n")
-        except OSError as error:
-            raise RunDirError(f"cannot append to {target}: {error.strerror or error}") from error
 
     def read_lines(self, name: str) -> list[str]:
         """Return what `append_line` wrote, in order; nothing where nothing was written."""
@@ -186,17 +242,34 @@ class Folder:
         rows = []
         for line in self.read_lines(name):
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(row, dict):
+                rows.append(row)
         return rows
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return the JSON object in a file of this package.
+
+        Raises:
+            FileNotFoundError: there is none.
+            IntegrityError: it holds something else.
+        """
+        try:
+            value = json.loads(self.read(name))
+        except (ValueError, RecursionError) as error:
+            raise IntegrityError(f"{self.file_uri(name)} is damaged ({error})") from None
+        if not isinstance(value, dict):
+            raise IntegrityError(f"{self.file_uri(name)} is damaged (no JSON object)")
+        return value
 
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is fine."""
-        if self.is_local:
-            Path(self.file_uri(name)).unlink(missing_ok=True)
-            return
-        with self._told("deleted", name), suppress(FileNotFoundError):
+        with self.told("deleted", name), suppress(FileNotFoundError):
+            if self.is_local:
+                Path(self.file_uri(name)).unlink(missing_ok=True)
+                return
             filesystem, path = self._remote(name)
             filesystem.delete_file(path)
 
@@ -210,7 +283,7 @@ class Folder:
                 if path.is_file()
             ]
         else:
-            with self._told("listed", ""):
+            with self.told("listed", ""):
                 filesystem, path = self._remote()
                 selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
                 files = [
@@ -232,14 +305,27 @@ class Folder:
                 continue
 
 
+def _look(info: pafs.FileInfo) -> str | None:
+    return f"{info.size}-{info.mtime_ns}" if info.type == pafs.FileType.File else None
+
+
+def _local_name(address: str) -> str:
+    """Return the path that a ``file://`` address stands for; a path stays itself."""
+    if not address.startswith(FILE_SCHEME):
+        return address
+    return unquote(address.removeprefix(FILE_SCHEME).removeprefix("localhost"))
+
+
 @functools.lru_cache(maxsize=16)
 def _filesystem(scheme: str, bucket: str) -> pafs.FileSystem:
     """Return the file system of one bucket; credentials come from the environment."""
+    if holds_credentials(f"{scheme}://{bucket}"):
+        raise RunDirError("the address holds credentials; they belong into the environment")
     # Opened when the first bytes come: else a small file is an upload in parts, three requests.
     options = "?allow_delayed_open=true" if scheme == "s3" else ""
     try:
         return pafs.FileSystem.from_uri(f"{scheme}://{bucket}{options}")[0]
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise RunDirError(
             f"{scheme}://{bucket} cannot be opened ({error}); the address, the network and the "
             "credentials in the environment must fit"

@@ -51,6 +51,8 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         input_width=(_int32, "pixels"),
         work_height=(_int32, "pixels"),
         work_width=(_int32, "pixels"),
+        image_sha256=(_string, "of the encoded image; null before it was inspected"),
+        mask_sha256=(_string, "of the encoded mask; null: not inspected, or no mask"),
     ),
     "superpixels": _fields(
         image_id=_string,
@@ -251,7 +253,12 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         images_per_second=_float64,
         peak_memory=(_int64, "bytes, largest process"),
     ),
-    "quarantine": _fields(image_id=_string, uri=_string, reason=_string),
+    "quarantine": _fields(
+        image_id=_string,
+        uri=_string,
+        reason=_string,
+        sha256=(_string, "of the encoded image; null: it could not be read"),
+    ),
     "pixel_requests": _fields(
         query_id=(_string, "identifies run, round and pixel"),
         image_id=_string,

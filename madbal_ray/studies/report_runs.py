@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from madbal_ray.errors import ConfigError, DataError, RunDirError
+from madbal_ray.errors import ConfigError, DataError, IntegrityError, RunDirError
 from madbal_ray.labels.ledger import latest_revisions
 from madbal_ray.report.page import write_report
 from madbal_ray.report.results import Results
@@ -34,7 +34,9 @@ def open_runs(paths: Sequence[str]) -> tuple[list[Run], str | None]:
     for path in paths:
         folder = Folder(path)
         if folder.exists(SUITE_NAME):
-            suite = json.loads(folder.read(SUITE_NAME))
+            suite = folder.read_json(SUITE_NAME)
+            if not {"baseline", "runs"} <= suite.keys():
+                raise IntegrityError(f"{folder}/{SUITE_NAME} is damaged; run the suite again")
             baselines.add(suite["baseline"])
             runs += [
                 open_run((folder / name).uri)

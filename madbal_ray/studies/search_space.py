@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from madbal_ray.config.file import read_yaml
+from madbal_ray.config.documents import read_yaml
 from madbal_ray.errors import ConfigError
 
 PREFIX = "train.phase2."

@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from madbal_ray.config.file import changed_keys, load_config, merged, read_yaml
+from madbal_ray.config.documents import read_yaml
+from madbal_ray.config.file import changed_keys, load_config, merged
 from madbal_ray.config.schema import Config
+from madbal_ray.config.section import FolderName
 from madbal_ray.errors import ConfigError
 
 FREE = (
@@ -36,11 +38,11 @@ class SuiteFile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: FolderName
     base: str | dict[str, Any] = Field(description="experiment that all members start from")
     overrides: dict[str, Any] = Field(default_factory=dict, description="on top of it, for all")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
-    members: dict[str, dict[str, Any]] = Field(min_length=1)
+    members: dict[FolderName, dict[str, Any]] = Field(min_length=1)
     baseline: str = Field(description="member that the others are compared with")
     reference: dict[str, Any] | None = Field(
         default=None, description="overrides of the fully supervised run; null: none"

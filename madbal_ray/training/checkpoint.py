@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,10 @@ from torch import Tensor, nn
 from madbal_ray.state.stage_dir import StageDir
 
 CHECKPOINT_NAME = "_checkpoint.pt"
+DIGEST_BYTES = 32
+"""Of the sha256 in front of the state."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -57,14 +63,26 @@ class Checkpoint:
             },
             sink,
         )
-        self.stage.write_file(CHECKPOINT_NAME, sink.getvalue())
+        data = sink.getvalue()
+        self.stage.write_file(CHECKPOINT_NAME, hashlib.sha256(data).digest() + data)
 
     def restore(self, device: torch.device) -> int:
-        """Load the last state; return the number of finished epochs."""
+        """Load the last state; return the number of finished epochs.
+
+        A damaged file costs the epochs since the phase began, which give the same result again.
+        """
         if not self.stage.folder.exists(CHECKPOINT_NAME):
             return 0
-        data = io.BytesIO(self.stage.folder.read(CHECKPOINT_NAME))
-        state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
+        stored = self.stage.folder.read(CHECKPOINT_NAME)
+        promised, data = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
+        if hashlib.sha256(data).digest() != promised:
+            _log.warning(
+                "%s/%s is damaged or of an earlier version: the phase begins again",
+                self.stage.folder,
+                CHECKPOINT_NAME,
+            )
+            return 0
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["best"].items():

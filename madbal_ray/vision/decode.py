@@ -1,69 +1,79 @@
-"""Images and masks from bytes: converted where that loses nothing, else refused by reason."""
+"""The one door for foreign pictures: formats, limits, checksums, and reasons for a refusal.
+
+Nothing else in this package hands bytes of a user's image or mask to a decoder. What is opened is
+listed in `FORMATS`; whatever a decoder raises becomes a `BadImageError` with a reason that holds no
+address of this process, so that two workers note the same one.
+"""
 
 from __future__ import annotations
 
 import io
+import re
 
 import cv2
 import numpy as np
 from jaxtyping import Int16, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from madbal_ray.arrays import Mask, RGBImage
 from madbal_ray.errors import BadImageError
+from madbal_ray.vision.png import SIGNATURE, PngHeader, check_png_stream, read_png_header
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit is checked below, before any pixel is decoded
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_BIT_DEPTH_OFFSET = 24
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats of Pillow that are opened (PPM: PBM, PGM too); others may start programs or pickles."""
+
+JPEG_PIXELS_A_BYTE = 1024
+"""A block of 64 pixels takes a bit at least, so 512 is what a whole file can reach."""
+
 EIGHT_TO_SIXTEEN = 257
 """A 16-bit value holds 8 bits of content when it is a multiple of this."""
+
+ORIENTATION = 0x0112
+BITS_PER_SAMPLE = 258
+PPM_DEPTH = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d+)")
+REASON_LENGTH = 200
 
 
 def decode_image(data: bytes, *, max_pixels: int) -> RGBImage:
     """Decode one image to RGB, upright.
 
     Grey, palette, opaque alpha, 16-bit files with 8 bits of content and EXIF orientation
-    are converted, which loses nothing.
+    are converted, which loses nothing. Memory: at most 16 bytes a declared pixel.
 
     Raises:
-        BadImageError: unreadable, truncated, empty, too large, CMYK, transparent, several
-            frames, or more than 8 bits of content; `reason` says which.
+        BadImageError: unreadable, truncated, damaged, empty, too large, of another format, CMYK,
+            transparent, several frames, or more than 8 bits of content; `reason` says which.
     """
-    image = _open(data, max_pixels)
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise BadImageError(f"{getattr(image, 'n_frames', 1)} frames in one file, expected 1")
     try:
-        if data.startswith(PNG_SIGNATURE) and data[PNG_BIT_DEPTH_OFFSET] == 16:
-            image = Image.fromarray(_eight_bits(_decode_deep_png(data)))
-        elif image.mode in ("I;16", "I;16B", "I;16L", "I"):
-            image = Image.fromarray(_eight_bits(np.asarray(image).astype(np.int64)))
-        upright = ImageOps.exif_transpose(image)
+        header = read_png_header(data) if data.startswith(SIGNATURE) else None
+        image = _open(data, max_pixels)
+        upright = _upright(_eight_bit_image(image, data, header), image)
         return np.array(_to_rgb(upright), dtype=np.uint8)  # a copy: writable, as torch wants it
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, BadImageError):
-            raise
-        raise BadImageError(f"cannot be decoded: {error}") from None
+    except BadImageError:
+        raise
+    except Exception as error:  # a decoder raises anything at all on foreign bytes
+        raise BadImageError(f"cannot be decoded: {_plain(error)}") from None
 
 
 def decode_mask(data: bytes, lookup: Int16[np.ndarray, "65536"], *, max_pixels: int) -> Mask:
-    """Decode one mask to class ids, `IGNORE_INDEX` where void.
+    """Decode one mask, a PNG, to class ids, `IGNORE_INDEX` where void.
 
     Args:
         lookup: mask value -> class id, `IGNORE_INDEX`, or a negative number where the value
             is unknown; see `madbal_ray.data.mask_lookup`.
 
     Raises:
-        BadImageError: unreadable, more than one channel, or values that the class map does
-            not know.
+        BadImageError: no PNG, unreadable, damaged, more than one channel, or values that the
+            class map does not know.
     """
-    image = _open(data, max_pixels)
-    if image.mode not in ("L", "P", "1", "I", "I;16", "I;16B", "I;16L"):
-        raise BadImageError(f"a mask needs one value a pixel, got mode {image.mode}")
     try:
-        values = np.asarray(image).astype(np.int64)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadImageError(f"cannot be decoded: {error}") from None
+        values = _mask_values(data, max_pixels)
+    except BadImageError:
+        raise
+    except Exception as error:  # as above
+        raise BadImageError(f"cannot be decoded: {_plain(error)}") from None
     if values.min() < 0 or values.max() >= len(lookup):
         raise BadImageError(f"mask values from {values.min()} to {values.max()} are out of range")
     classes = lookup[values]
@@ -72,6 +82,23 @@ def decode_mask(data: bytes, lookup: Int16[np.ndarray, "65536"], *, max_pixels: 
         shown = ", ".join(map(str, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
         raise BadImageError(f"mask values outside the class map: {shown}")
     return classes.astype(np.uint8)
+
+
+def _mask_values(data: bytes, max_pixels: int) -> np.ndarray:
+    """Return the stored values of a mask."""
+    if not data:
+        raise BadImageError("the file is empty")
+    if not data.startswith(SIGNATURE):
+        raise BadImageError("a mask must be a PNG: it loses nothing and carries checksums")
+    header = read_png_header(data)
+    image = _open(data, max_pixels)
+    if image.mode not in ("L", "P", "1", "I", "I;16", "I;16B", "I;16L"):
+        raise BadImageError(f"a mask needs one value a pixel, got mode {image.mode}")
+    check_png_stream(data, header)
+    values = np.asarray(image)
+    if header.color_type == 0 and header.bit_depth in (2, 4):  # Pillow stretches these to 0..255
+        return values // (255 // (2**header.bit_depth - 1))
+    return values.astype(np.uint8) if values.dtype == np.bool_ else values
 
 
 def resize_image(
@@ -94,34 +121,91 @@ def resize_mask(mask: Mask, height: int, width: int) -> UInt8[np.ndarray, "{heig
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """Read a file's header; check format, frames and declared size, before any pixel."""
     if not data:
         raise BadImageError("the file is empty")
     try:
-        image = Image.open(io.BytesIO(data))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        text = str(error).split("<_io")[0].strip()
-        raise BadImageError(f"not an image that can be read: {text}") from None
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception as error:
+        raise BadImageError(
+            f"not an image that is opened ({', '.join(FORMATS)}): {_plain(error)}"
+        ) from None
     if image.width * image.height > max_pixels:
         raise BadImageError(
             f"{image.height} x {image.width} pixels, more than data.max_pixels = {max_pixels}"
         )
+    if image.format in ("JPEG", "MPO"):
+        if image.width * image.height > JPEG_PIXELS_A_BYTE * len(data):
+            raise BadImageError(
+                f"truncated: {len(data)} bytes cannot hold {image.height} x {image.width} pixels"
+            )
+    elif getattr(image, "n_frames", 1) > 1:
+        raise BadImageError(f"{getattr(image, 'n_frames', 1)} frames in one file, expected 1")
     return image
 
 
-def _decode_deep_png(data: bytes) -> np.ndarray:
+def _eight_bit_image(image: Image.Image, data: bytes, header: PngHeader | None) -> Image.Image:
+    """Return a picture of 8 bits a channel that has no transparent pixels of one colour."""
+    if header is not None and header.bit_depth == 16:
+        deep = _decode_deep(data, image)
+        if header.transparent is not None:
+            _check_opaque(deep[..., : len(header.transparent)], header.transparent)
+        return Image.fromarray(_eight_bits(deep))
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+        return Image.fromarray(_eight_bits(np.asarray(image).astype(np.int64)))
+    if _has_deep_colors(image, data):  # Pillow would cut them to 8 bits
+        return Image.fromarray(_eight_bits(_decode_deep(data, image)))
+    if header is not None and header.transparent is not None:
+        scale = 255 // (2**header.bit_depth - 1)
+        pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
+        _check_opaque(
+            pixels if pixels.ndim == 3 else pixels[..., None],
+            tuple(value * scale for value in header.transparent),
+        )
+    return image
+
+
+def _has_deep_colors(image: Image.Image, data: bytes) -> bool:
+    """Tell whether a TIFF or PPM holds more than 8 bits a channel."""
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (1,))
+        return max(bits if isinstance(bits, tuple) else (bits,)) > 8
+    depth = PPM_DEPTH.match(data) if image.format == "PPM" else None
+    return depth is not None and len(depth[1]) < 9 and int(depth[1]) > 255
+
+
+def _decode_deep(data: bytes, image: Image.Image) -> np.ndarray:
+    """Return the 16-bit values [H, W, channels] of an image, red first."""
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if decoded is None:
-        raise BadImageError("cannot be decoded: damaged 16-bit PNG")
+    if decoded is None or decoded.dtype != np.uint16:
+        raise BadImageError(f"cannot be decoded: damaged or unusual 16-bit {image.format}")
+    if decoded.shape[:2] != (image.height, image.width):
+        raise BadImageError(
+            f"cannot be decoded: declares {image.height} x {image.width} pixels, holds "
+            f"{decoded.shape[0]} x {decoded.shape[1]}"
+        )
     if decoded.ndim == 2:
-        return decoded
-    order = [2, 1, 0, 3][: decoded.shape[2]]
-    return decoded[..., order]
+        return decoded[..., None]
+    return decoded[..., [2, 1, 0, 3][: decoded.shape[2]]]
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    if (values % EIGHT_TO_SIXTEEN).any() or values.min() < 0:
+    if values.min() < 0 or (values % EIGHT_TO_SIXTEEN).any():
         raise BadImageError("16 bits of content a channel; convert it to 8 bits first")
-    return (values // EIGHT_TO_SIXTEEN).astype(np.uint8)
+    values = (values // EIGHT_TO_SIXTEEN).astype(np.uint8)
+    return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+
+
+def _check_opaque(pixels: np.ndarray, transparent: tuple[int, ...]) -> None:
+    if (pixels == np.array(transparent)).all(axis=-1).any():
+        raise BadImageError("has transparent pixels; flatten it first")
+
+
+def _upright(picture: Image.Image, opened: Image.Image) -> Image.Image:
+    """Turn a picture as the file that it came from says."""
+    if picture is not opened:
+        picture.getexif()[ORIENTATION] = opened.getexif().get(ORIENTATION, 1)
+    return ImageOps.exif_transpose(picture)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -136,3 +220,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode != "RGB":
         raise BadImageError(f"colour mode {image.mode} has no lossless RGB form")
     return image
+
+
+def _plain(error: Exception) -> str:
+    """Return an error's text without addresses of this process, in one line."""
+    text = re.sub(r"\s*<[^>]*0x[0-9a-f]+>", "", str(error)) or type(error).__name__
+    return " ".join(text.split())[:REASON_LENGTH]

@@ -146,7 +146,7 @@ def test_a_file_that_vanishes_between_two_starts_is_refused(tmp_path):
 
 def test_an_image_that_vanishes_while_the_run_works_is_named(tmp_path):
     image = PoolImage("a/b.png", "a/b.png", None, 4, 4, 4, 4, 4, 4)
-    reader = ImageReader(Folder(tmp_path), {0: 0}, max_pixels=100)
+    reader = ImageReader(Folder(tmp_path), {0: 0}, max_pixels=100, max_bytes=100)
     with pytest.raises(DataError, match=r"a/b\.png: .* was fine when the pool was prepared"):
         reader.original(image)
 

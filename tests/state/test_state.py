@@ -54,7 +54,7 @@ class TestFolder:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(os, "fsync", no_space)
-        with pytest.raises(RunDirError, match="No space left on device; free space"):
+        with pytest.raises(RunDirError, match=r"No space left on device\); free space"):
             folder.write("x", b"new")
         assert folder.read("x") == b"old"
         assert [path for path, _ in folder.walk()] == ["x"]

@@ -15,6 +15,20 @@ PRIOR = 3
 NUM_ITERATIONS = 10
 HUE_RANGE = 360.0
 """OpenCV's float HSV holds hue in degrees; SEEDS bins floats in 0..1."""
+MIN_SIDE = 16
+MIN_BLOCKS = 2
+"""Rows and columns of superpixels below which OpenCV reads outside the image or never ends."""
+FEWEST = 10
+"""OpenCV raises a smaller number of superpixels to this."""
+
+
+def is_safe(height: int, width: int, num_superpixels: int) -> bool:
+    """Tell whether OpenCV can split an image of this size: some thin ones end the process.
+
+    Its grid has isqrt(n h / w) rows and rows * w / h columns, as many as that is whole.
+    """
+    rows = int(np.sqrt(np.float32(max(FEWEST, num_superpixels)) * height / width))
+    return min(height, width) >= MIN_SIDE and min(rows, rows * width // height) >= MIN_BLOCKS
 
 
 def segment_seeds(image: RGBImage, *, num_superpixels: int, max_levels: int = 4) -> LabelMap:
@@ -23,7 +37,7 @@ def segment_seeds(image: RGBImage, *, num_superpixels: int, max_levels: int = 4)
     Histogram-equalised brightness, HSV float32, prior 3, 10 bins, double step, 10
     iterations. OpenCV finds counts of its own; the number of levels, at most `max_levels`,
     whose count comes closest is taken (ties: more levels). Ids are 0..S-1 without gaps; S is
-    the number found.
+    the number found. An image that is not `is_safe` ends the process.
 
     Source: paper section 4; parameters as in the reference code.
     """

@@ -8,6 +8,7 @@ from madbal_ray.arrays import MAX_SUPERPIXELS, LabelMap, RGBImage
 from madbal_ray.config.pool import SuperpixelsConfig
 from madbal_ray.errors import PoolError
 from madbal_ray.pool.label_map import pack_label_map
+from madbal_ray.pool.superpixels.seeds import is_safe
 from madbal_ray.seams import SUPERPIXELS
 
 
@@ -28,6 +29,8 @@ class SegmentImages:
     def segment(self, image: RGBImage) -> LabelMap:
         """Return the label map of an image, about `superpixels.pixels` pixels each.
 
+        SLIC splits images that are too thin or too small for SEEDS.
+
         Raises:
             PoolError: that would be more superpixels than a label map can number.
         """
@@ -38,5 +41,8 @@ class SegmentImages:
                 f"superpixels.pixels = {self.config.pixels} asks for {wanted} superpixels in an "
                 f"image of {height} x {width}; at most {MAX_SUPERPIXELS} fit a label map: raise it"
             )
-        method = SUPERPIXELS[self.config.method]
+        name = self.config.method
+        if name == "seeds" and not is_safe(height, width, wanted):
+            name = "slic"
+        method = SUPERPIXELS[name]
         return method(image, num_superpixels=wanted, max_levels=self.config.seeds_levels)

@@ -1,0 +1,143 @@
+"""Files that hold something else than when the pool was inspected are noticed."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import madbal_ray
+from madbal_ray.errors import ConfigError, DataError
+from madbal_ray.pool.reader import read_images
+from tests.conftest import tiny_config
+
+STEP = {"engine": "local"}
+
+
+def write(path, array):
+    """Write an uncompressed PNG: files of one shape have one size."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, compress_level=0)
+
+
+@pytest.fixture
+def data(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 1)):
+        for index in range(count):
+            name = f"{split}/{index}.png"
+            write(tmp_path / "data/images" / name, rng.integers(0, 256, (32, 40, 3), np.uint8))
+            write(tmp_path / "data/masks" / name, np.full((32, 40), index % 3, np.uint8))
+    (tmp_path / "data/classes.txt").write_text("a\nb\nc\n")
+    return tmp_path / "data"
+
+
+def prepare(data, name, *, stop="images", **changes):
+    config = tiny_config(
+        data={"name": "folder", "root": str(data), "max_bad_fraction": 0.5},
+        grids={"input": [32, 40], "working": [32, 40]},
+        superpixels__pixels=64,
+        num_rounds=1,
+        **changes,
+    )
+    run_dir = data.parent / "runs" / name
+    with pytest.raises(Exception, match=f"stopped after {stop}"):
+        madbal_ray.run(config, run_dir=run_dir, engine="local", stop_after=(stop, None))
+    return madbal_ray.open_run(run_dir)
+
+
+def masks_agree(run, data):
+    """Return the share of mask pixels that the run reads as they lie on the disk."""
+    reader = run.reader()
+    same = []
+    for image in read_images(run.stage("images"), 0):
+        on_disk = np.asarray(Image.open(data / image.mask_uri))
+        same.append((reader.mask(image) == on_disk).mean())
+    return float(np.mean(same))
+
+
+def test_rewritten_masks_make_another_pool_and_stop_a_resume(data):
+    first = prepare(data, "first")
+    assert masks_agree(first, data) == 1.0
+    for path in sorted((data / "masks/train").iterdir()):
+        size = path.stat().st_size
+        write(path, (np.asarray(Image.open(path)) + 1) % 3)
+        assert path.stat().st_size == size
+    with pytest.raises(DataError, match="was fine when the pool was prepared and is not now"):
+        masks_agree(first, data)
+    second = prepare(data, "second")
+    assert second.stage("images").key != first.stage("images").key
+    assert masks_agree(second, data) == 1.0
+    with pytest.raises(ConfigError, match="images, masks or weights have changed"):
+        madbal_ray.run(first.config, run_dir=first.run_dir.folder.uri, engine="local")
+
+
+def test_an_image_of_equal_size_and_time_is_noticed(data):
+    first = prepare(data, "first")
+    path = data / "images/train/2.png"
+    before = path.stat()
+    write(path, np.full((32, 40, 3), 9, np.uint8))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert prepare(data, "second").stage("images").key != first.stage("images").key
+
+
+def test_files_that_were_only_touched_are_the_same_pool(data):
+    first = prepare(data, "first")
+    for path in data.rglob("*.png"):
+        os.utime(path, (1, 1))
+    assert prepare(data, "second").stage("images").key == first.stage("images").key
+    images = first.stage("images")
+    for shard_id in range(3):
+        images.folder.delete(f"_seen/{shard_id:05d}.json")  # a hint; everything is read again
+    assert prepare(data, "third").stage("images").key == images.key
+
+
+def test_restored_files_are_the_first_pool_again(data):
+    first = prepare(data, "first")
+    path = data / "masks/train/1.png"
+    whole = path.read_bytes()
+    write(path, np.full((32, 40), 2, np.uint8))
+    assert prepare(data, "second").stage("images").key != first.stage("images").key
+    path.write_bytes(whole)
+    assert prepare(data, "third").stage("images").key == first.stage("images").key
+
+
+def test_a_quarantined_image_that_was_mended_is_looked_at_again(data):
+    path = data / "images/train/0.png"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    first = prepare(data, "first")
+    assert "checksum" in first.table("quarantine")["reason"][0].as_py()
+    path.write_bytes(whole)
+    second = prepare(data, "second")
+    assert second.table("quarantine").num_rows == 0
+    assert second.table("images").num_rows == 5
+
+
+def test_thin_and_tiny_images_are_prepared(data):
+    """OpenCV's SEEDS ends the process on some of these, and never returns from others."""
+    rng = np.random.default_rng(1)
+    sizes = [(2, 2), (1, 1), (1, 60), (17, 71), (39, 1891), (30, 19)]
+    for index, size in enumerate(sizes):
+        write(data / f"images/train/t{index}.png", rng.integers(0, 256, (*size, 3), np.uint8))
+        write(data / f"masks/train/t{index}.png", np.zeros(size, np.uint8))
+    config = tiny_config(
+        data={"name": "folder", "root": str(data)},
+        superpixels={"pixels": 256},
+        num_rounds=1,
+        train={"crop": [32, 40], "phase1": {"epochs": 1}, "phase2": {"epochs": 1}},
+    )
+    with pytest.raises(Exception, match="stopped after superpixel_clusters"):
+        madbal_ray.run(
+            config,
+            run_dir=data.parent / "runs/thin",
+            engine="local",
+            stop_after=("superpixel_clusters", None),
+        )
+    run = madbal_ray.open_run(data.parent / "runs/thin")
+    found = {
+        row["image_id"]: row["num_superpixels"] for row in run.table("superpixels").to_pylist()
+    }
+    assert len(found) == 10
+    assert all(found[f"images/train/t{index}.png"] >= 1 for index in range(len(sizes)))

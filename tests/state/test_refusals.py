@@ -1,0 +1,89 @@
+"""What a disk refuses is one sentence with path and cause, at every call of the storage layer."""
+
+import errno
+import os
+import pathlib
+
+import pytest
+from click.testing import CliRunner
+
+from madbal_ray.cli import main
+from madbal_ray.errors import RunDirError
+from madbal_ray.state import lock
+from madbal_ray.state.storage import Folder
+
+CALLS = {
+    "read": lambda folder: folder.read("a/b"),
+    "write": lambda folder: folder.write("a/b", b"x"),
+    "append": lambda folder: folder.append_line("a/b", "x"),
+    "delete": lambda folder: folder.delete("a/b"),
+    "exists": lambda folder: folder.exists("a/b"),
+    "lock": lambda folder: lock.hold(folder).__enter__(),
+}
+BROKEN = {
+    "read": (pathlib.Path, "read_bytes"),
+    "write": (os, "fsync"),
+    "append": (pathlib.Path, "mkdir"),
+    "delete": (pathlib.Path, "unlink"),
+    "exists": (pathlib.Path, "is_file"),
+    "lock": (pathlib.Path, "mkdir"),
+}
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT])
+@pytest.mark.parametrize("call", list(CALLS))
+def test_an_error_of_the_disk_is_a_sentence(tmp_path, monkeypatch, call, code):
+    def refuse(*args, **kwargs):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(*BROKEN[call], refuse)
+    with pytest.raises(RunDirError) as caught:
+        CALLS[call](Folder(tmp_path / "run"))
+    text = str(caught.value)
+    assert str(tmp_path / "run") in text
+    assert os.strerror(code) in text
+    assert "then start the same command again" in text
+
+
+@pytest.mark.parametrize("where", ["mkdir", "fsync of the folder"])
+def test_a_write_that_fails_at_its_ends_is_a_sentence(tmp_path, monkeypatch, where):
+    (tmp_path / "file").write_text("x")
+    if where == "mkdir":
+        with pytest.raises(RunDirError, match="cannot be written"):
+            Folder(tmp_path / "file").write("a", b"x")
+        return
+    real = os.fsync
+
+    def refuse(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(RunDirError, match="cannot be written"):
+        Folder(tmp_path).write("a", b"x")
+
+
+def test_a_name_that_no_file_can_have_is_a_sentence(tmp_path):
+    folder = Folder(tmp_path)
+    for call in (folder.read, lambda name: folder.write(name, b"")):
+        with pytest.raises(RunDirError, match="cannot be"):
+            call("a\0b")
+    with pytest.raises(RunDirError, match="File name too long"):
+        folder.read("a" * 5000)
+
+
+def test_a_folder_where_a_file_should_be_is_a_sentence(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(RunDirError, match="Is a directory"):
+        Folder(tmp_path).read("a")
+
+
+def test_a_command_ends_with_a_sentence_whatever_the_system_refuses(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EIO, "Input/output error", "/some/place")
+
+    monkeypatch.setattr("madbal_ray.api.status", refuse)
+    result = CliRunner().invoke(main, ["status", str(tmp_path)])
+    assert result.exit_code == 1
+    assert result.output == "error: /some/place: Input/output error\n"
