@@ -10,12 +10,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from madbal_ray.config.pool import GridsConfig
 from madbal_ray.data.members import file_of
 from madbal_ray.errors import BadImageError, IntegrityError
 from madbal_ray.pool.reader import ImageReader
+from madbal_ray.state.marker import digest
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
 
@@ -43,6 +45,31 @@ class Looks:
         name = file_of(uri)
         is_listed = not self.root.is_local and not name.startswith("/") and "://" not in name
         return self._listed.get(name) if is_listed else self.root.look(name)
+
+
+def plan_inspection(
+    folder: Folder,
+    grids: GridsConfig,
+    index: StageDir,
+    shard_ids: Sequence[int],
+    reader: ImageReader,
+    say: Callable[[str], None],
+) -> StageDir:
+    """Name the folder of an inspection of what the files hold at this moment.
+
+    Args:
+        say: told when other contents were inspected before; these have another folder then.
+    """
+    settings, inputs = grids.result_settings(), {"index": index.digest()}
+    images = StageDir.plan(folder, "images", settings, inputs)
+    changed = changed_files(images, index, shard_ids, reader) if images.is_done else []
+    if not changed:
+        return images
+    say(
+        f"{len(changed)} files of the data set have changed since the pool was prepared, the first "
+        f"is {changed[0][0]}; it is prepared anew"
+    )
+    return StageDir.plan(folder, "images", settings | {"changed": digest(changed)}, inputs)
 
 
 def note_looks(images: StageDir, shard_id: int, root: Folder, uris: Sequence[str]) -> None:

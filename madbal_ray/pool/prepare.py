@@ -14,7 +14,7 @@ from madbal_ray.models.weights import PublishedWeights, publish_weights
 from madbal_ray.pool.clusters.assign_job import AssignPool
 from madbal_ray.pool.clusters.backend import choose_backend
 from madbal_ray.pool.clusters.fit_job import FitKMeans
-from madbal_ray.pool.contents import changed_files
+from madbal_ray.pool.contents import plan_inspection
 from madbal_ray.pool.evaluation_splits import evaluation_splits, points_split, totals_of
 from madbal_ray.pool.features.prepare_features import prepare_features
 from madbal_ray.pool.index import index_rows, write_index
@@ -125,17 +125,9 @@ def _inspect(
         split: sum(paths[table_path("images", shard_id)].rows for shard_id in ids)
         for split, ids in shards.items()
     }
-    settings, inputs = config.grids.result_settings(), {"index": index.digest()}
-    images = StageDir.plan(folder, "images", settings, inputs)
-    if images.is_done:
-        changed = changed_files(images, index, sorted(split_of), reader)
-        if changed:  # others were inspected, at another time: these have a folder of their own
-            runner.progress.say(
-                f"{len(changed)} files of the data set have changed since the pool was prepared, "
-                f"the first is {changed[0][0]}; it is prepared anew"
-            )
-            settings = settings | {"changed": digest(changed)}
-            images = StageDir.plan(folder, "images", settings, inputs)
+    images = plan_inspection(
+        folder, config.grids, index, sorted(split_of), reader, runner.progress.say
+    )
     bad: Counter[str] = Counter()
 
     def check(row: dict[str, Any]) -> None:
