@@ -5,9 +5,9 @@ READY := .venv/.ready
 
 # Runs, resumes and comparisons of whole loops; `test-parts` has all the rest.
 LOOPS := tests/loop tests/resume tests/smoke tests/parity tests/runs tests/studies tests/contracts tests/golden tests/cli
-QUICK := not kill and not slow
+QUICK := not kill and not slow and not slurm
 
-.PHONY: setup demo test test-ray test-loops test-parts check lint mutants drill bench bench-gpu test-gpu test-kill clean
+.PHONY: setup demo test test-ray test-loops test-parts check lint mutants drill bench bench-gpu test-gpu test-kill test-slurm clean
 
 setup: $(READY)
 
@@ -47,6 +47,9 @@ drill: setup  ## damage pictures, archives and configurations by the thousand: o
 
 test-kill: setup  ## kill runs and searches, take nodes away; same results in the end
 	$(BIN)/pytest -m "kill or slow" -s
+
+test-slurm: setup  ## cluster/slurm.sh on a real SLURM on loopback (as root: apt-get install slurm-wlm munge)
+	$(BIN)/pytest -m slurm -s
 
 test-gpu: setup  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu -rs

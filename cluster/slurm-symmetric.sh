@@ -12,6 +12,8 @@
 #SBATCH --gpus-per-node=1
 #SBATCH --cpus-per-task=16
 #SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
 set -euo pipefail
 
 config=${1:?usage: sbatch cluster/slurm-symmetric.sh CONFIG RUN_DIR [options of madbal run]}
@@ -30,6 +32,7 @@ fi
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 port=$((20000 + SLURM_JOB_ID % 20000))
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" \
+  --cpus-per-task="$SLURM_CPUS_PER_TASK" \
   ray symmetric-run --address="${nodes[0]}:$port" --min-nodes="$SLURM_JOB_NUM_NODES" \
   --num-cpus="$SLURM_CPUS_PER_TASK" -- \
   madbal run "$config" --run-dir "$run_dir" --address auto "$@"

@@ -13,6 +13,8 @@
 #SBATCH --cpus-per-task=16
 #SBATCH --mem=64G
 #SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
 set -euo pipefail
 
 config=${1:?usage: sbatch cluster/slurm.sh CONFIG RUN_DIR [options of madbal run]}
@@ -34,12 +36,12 @@ head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | a
 port=$((20000 + SLURM_JOB_ID % 20000)) # a port of this job's own: nodes may be shared
 temporary=/tmp/ray-$SLURM_JOB_ID       # short: socket paths end at 107 bytes
 
-srun --nodes=1 --ntasks=1 --nodelist="$head" \
+srun --nodes=1 --ntasks=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --nodelist="$head" \
   ray start --block --head --node-ip-address="$head_ip" --port="$port" \
   --dashboard-host=127.0.0.1 --temp-dir="$temporary" \
   --num-cpus="$SLURM_CPUS_PER_TASK" &
 for node in "${nodes[@]:1}"; do
-  srun --nodes=1 --ntasks=1 --nodelist="$node" \
+  srun --nodes=1 --ntasks=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --nodelist="$node" \
     ray start --block --address="$head_ip:$port" --num-cpus="$SLURM_CPUS_PER_TASK" &
 done
 
@@ -48,6 +50,7 @@ for _ in $(seq 60); do # until all nodes have joined; never run on fewer than we
     'import ray; ray.init(log_to_driver=False); print(sum(n["Alive"] for n in ray.nodes()))' \
     2> /dev/null || echo 0)
   [ "$joined" -ge "${#nodes[@]}" ] && break
+  [ "$(jobs -rp | wc -l)" -lt "${#nodes[@]}" ] && break # one has ended: it will not join
   sleep 5
 done
 if [ "$joined" -lt "${#nodes[@]}" ]; then

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import ray
+import ray.exceptions
 from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -29,6 +32,7 @@ DEFAULTS = {
 LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 QUIET_LOGGERS = ("ray.data", "ray.train", "ray.tune", "ray._private")
+SOURCES = Path(__file__).parents[1]
 TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 
 
@@ -69,7 +73,55 @@ def connect(address: str | None) -> bool:
         ) from None
     if TOKEN_FILE.exists() and TOKEN_FILE.stat().st_uid == os.getuid():
         TOKEN_FILE.chmod(0o600)  # a local ray.init() writes it readable by everyone
+    try:
+        check_code()
+    except ResourceError:
+        ray.shutdown()
+        raise
     return True
+
+
+def check_code() -> None:
+    """See that every node of a cluster runs the code that this process runs.
+
+    Raises:
+        ResourceError: some node has another madbal_ray, or none; it is named.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+    here = code_digest()
+    asked = {node["NodeID"]: _on_node(code_digest, node["NodeID"]).remote() for node in nodes}
+    others = set()
+    for node in nodes:
+        try:
+            found = ray.get(asked[node["NodeID"]])
+        except ray.exceptions.RayTaskError as error:  # the package is missing there, or older
+            found = str(error.cause)
+        if found != here:
+            others.add(f"{node['NodeManagerAddress']} ({found[:40]})")
+    if others:
+        raise ResourceError(
+            f"other code than here ({here}) runs on node {', '.join(sorted(others))}: results "
+            "would mix two versions; install the same madbal_ray on all nodes, or start the run on "
+            "one of them from the same image"
+        )
+
+
+def code_digest() -> str:
+    """Return the version of madbal_ray and the first digits of a hash of its source files."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCES.rglob("*.py")):
+        digest.update(f"{path.relative_to(SOURCES)}\0".encode())
+        digest.update(path.read_bytes())
+    return f"{version('madbal_ray')} {digest.hexdigest()[:12]}"
+
+
+def _on_node(function: Callable[..., Any], node_id: str) -> Any:
+    """Return a function as a Ray task that runs on one node and asks for no CPU."""
+    affinity = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": affinity}
+    return ray.remote(**options)(function)
 
 
 @contextmanager
@@ -140,13 +192,9 @@ def check_shared(folder: Folder) -> None:
     name = f"_shared-{secrets.token_hex(6)}"
     folder.write(name, b"")
     try:
-        blind = set()
-        for node in nodes:
-            affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": affinity}
-            look: Any = ray.remote(**options)(_sees)
-            if not ray.get(look.remote(folder, name)):
-                blind.add(node["NodeManagerAddress"])  # several nodes may share one
+        looks = [_on_node(_sees, node["NodeID"]).remote(folder, name) for node in nodes]
+        seen = zip(nodes, ray.get(looks), strict=True)
+        blind = {node["NodeManagerAddress"] for node, sees in seen if not sees}
     finally:
         folder.delete(name)
     if blind:
