@@ -5,9 +5,10 @@ READY := .venv/.ready
 
 # Runs, resumes and comparisons of whole loops; `test-parts` has all the rest.
 LOOPS := tests/loop tests/resume tests/smoke tests/parity tests/runs tests/studies tests/contracts tests/golden tests/cli
-QUICK := not kill and not slow and not slurm
+QUICK := not kill and not slow and not slurm and not drill
 
-.PHONY: setup demo test test-ray test-loops test-parts check lint mutants drill bench bench-gpu test-gpu test-kill test-slurm clean
+.PHONY: setup demo demo-annotate test test-ray test-loops test-parts check lint mutants drill bench bench-gpu
+.PHONY: test-gpu test-kill test-slurm test-annotate clean
 
 setup: $(READY)
 

@@ -41,9 +41,20 @@ def main() -> None:
 
 
 def _register() -> None:
-    from madbal_ray.cli import report, requests, run, score, status, steps, suite, tune, verify
+    from madbal_ray.cli import (
+        annotate,
+        report,
+        requests,
+        run,
+        score,
+        status,
+        steps,
+        suite,
+        tune,
+        verify,
+    )
 
-    for module in (run, suite, score, tune, status, report, verify, requests):
+    for module in (run, suite, score, tune, status, report, verify, requests, annotate):
         main.add_command(module.command)
     for one in (score.export, *steps.COMMANDS):
         main.add_command(one)

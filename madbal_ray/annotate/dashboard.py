@@ -1,0 +1,61 @@
+"""Numbers of a run's people, for the page."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+from madbal_ray.labels.agreement import (
+    every_kappa,
+    krippendorffs_alpha,
+    median_seconds,
+    opinions,
+)
+from madbal_ray.labels.answer_store import AnswerStore
+
+LATELY_SECONDS = 600.0
+
+
+def dashboard(store: AnswerStore) -> dict[str, Any]:
+    """Return progress, speed, agreement and class shares, as JSON values."""
+    progress, states, answers = store.progress(), store.states(), store.answers()
+    pixels = [opinions(state.votes) for state in states.values()]
+    clicks = [answer for answer in answers if answer.status != "undone"]
+    timed = [(one, one.milliseconds) for one in clicks if one.milliseconds is not None]
+    since = time.time() - LATELY_SECONDS
+    recent = [answer.time for answer in clicks if answer.time >= since]
+    minutes = max((time.time() - min(recent)) / 60, 1.0) if recent else 1.0
+    settled = Counter(
+        state.settled.class_name
+        for state in states.values()
+        if state.settled is not None and state.settled.class_name is not None
+    )
+    speed = median_seconds((one.annotator, spent) for one, spent in timed)
+    return {
+        "rounds": [
+            {"round": index, "asked": one.asked, "answered": one.answered, "disputed": one.disputed}
+            for index, one in progress.rounds.items()
+        ],
+        "annotators": [
+            {
+                "name": name,
+                "answered": one.answered,
+                "waiting": one.waiting,
+                "median_seconds": speed.get(name),
+            }
+            for name, one in progress.annotators.items()
+        ],
+        "answers_per_minute": len(recent) / minutes,
+        "class_seconds": median_seconds(
+            (one.class_name, spent) for one, spent in timed if one.class_name is not None
+        ),
+        "class_shares": {
+            name: settled[name] / settled.total() for name in store.class_names if settled.total()
+        },
+        "kappa": [
+            {"annotators": list(pair), "pixels": count, "kappa": kappa}
+            for pair, (count, kappa) in every_kappa(pixels).items()
+        ],
+        "alpha": krippendorffs_alpha(pixels),
+    }

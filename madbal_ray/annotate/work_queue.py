@@ -1,0 +1,289 @@
+"""Who answers what next: leases of some queries of one image, for two minutes at a time.
+
+A lease lives in memory and is renewed by whatever its annotator does; who was given which query is
+also a row of table `leases` in the store's file, so that a server that was killed gives the same
+queries to the same people again. One server a store (`madbal_ray.annotate.serve` sees to that).
+
+What other programs write into the store meanwhile (a new round, imported answers) is taken up at
+the next lease.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+from madbal_ray.errors import ConfigError, LabelError
+from madbal_ray.labels.answer_rows import NewAnswer, StoredQuery
+from madbal_ray.labels.answer_store import AnswerStore
+from madbal_ray.labels.settle import Settled, Vote, settle
+
+TTL_SECONDS = 120.0
+USUAL, MOST = 12, 16
+"""Queries of a lease; an image with no more than `MOST` is given whole."""
+
+OVERLAP = 0.08
+"""Share of queries that a second annotator is asked, too."""
+
+HISTORY = 500
+"""Own answers that the arrow keys reach after the page was opened anew."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS leases (
+    query_id TEXT NOT NULL REFERENCES queries (query_id),
+    annotator TEXT NOT NULL,
+    time REAL NOT NULL,
+    PRIMARY KEY (query_id, annotator)
+) STRICT, WITHOUT ROWID
+"""
+
+_Image = tuple[int, str]
+
+
+@dataclass
+class _Item:
+    """A query, what was said of it, and who has it.
+
+    Attributes:
+        votes: annotator -> latest answer, undone ones left out.
+        leases: annotator -> end of the lease, on the queue's clock.
+        given_to: everyone who ever had it.
+    """
+
+    query: StoredQuery
+    is_twice: bool
+    votes: dict[str, Vote] = field(default_factory=dict)
+    leases: dict[str, float] = field(default_factory=dict)
+    given_to: set[str] = field(default_factory=set)
+    settled: Settled | None = None
+
+    @property
+    def wanted(self) -> int:
+        """Return how many answers there should be."""
+        given = len(self.votes)
+        if self.settled is None and given:
+            return given + 1
+        return max(given, 2 if self.is_twice else 1)
+
+    def is_open(self, annotator: str, now: float) -> bool:
+        """Return whether an annotator may be given it."""
+        if annotator in self.votes:
+            return False
+        missing = self.wanted - len(self.votes)
+        return missing > sum(
+            end > now
+            for name, end in self.leases.items()
+            if name != annotator and name not in self.votes
+        )
+
+
+class WorkQueue:
+    """Leases of a store's queries; one thread at a time."""
+
+    def __init__(
+        self,
+        store: AnswerStore,
+        *,
+        overlap: float = OVERLAP,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not 0 <= overlap <= 1:
+            raise ConfigError(f"an overlap of {overlap}; expected a share from 0 to 1")
+        self.store = store
+        self.overlap = overlap
+        self._clock = clock
+        self._items: dict[str, _Item] = {}
+        self._open: dict[_Image, dict[str, _Item]] = {}
+        self._held: dict[str, dict[str, _Item]] = {}
+        self._seen_answer = 0
+        self._seen_version = -1
+        self.waiting = 0
+        with store.transaction() as connection:
+            connection.execute(_SCHEMA)
+        self._catch_up()
+        self._restore()
+
+    def _restore(self) -> None:
+        with self.store.transaction() as connection:
+            rows = connection.execute(
+                "SELECT query_id, annotator FROM leases ORDER BY time DESC"
+            ).fetchall()
+        now = self._clock()
+        for query_id, annotator in rows:
+            item = self._items[query_id]
+            item.given_to.add(annotator)
+            if item.is_open(annotator, now):  # the latest lease first: earlier ones had ended
+                self._hold(item, annotator, now + TTL_SECONDS)
+
+    def query(self, query_id: str, annotator: str) -> StoredQuery | None:
+        """Return a query that the annotator was given at some time; None: there is none."""
+        item = self._items.get(query_id)
+        return None if item is None or annotator not in item.given_to else item.query
+
+    def lease(self, annotator: str, have: Collection[str] = ()) -> list[StoredQuery]:
+        """Give queries of one image; what the annotator holds and did not get comes first.
+
+        Args:
+            have: query_ids that the annotator's page has or has answered.
+
+        Returns:
+            At most `MOST` queries by rank; none: there is nothing to do for this annotator.
+        """
+        self._catch_up()
+        self.renew(annotator)
+        now = self._clock()
+        held = self._held.get(annotator, {})
+        lost = [
+            item
+            for query_id, item in held.items()
+            if query_id not in have and item.is_open(annotator, now)
+        ]
+        given = _of_one_image(lost) or self._choose(annotator, have, now)
+        with self.store.transaction() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO leases VALUES (?, ?, ?)",
+                [(item.query.query_id, annotator, time.time()) for item in given],
+            )
+        for item in given:
+            item.given_to.add(annotator)
+            self._hold(item, annotator, now + TTL_SECONDS)
+        return [item.query for item in given]
+
+    def renew(self, annotator: str) -> None:
+        """Let the annotator keep what it holds for another `TTL_SECONDS`."""
+        now = self._clock()
+        held = self._held.get(annotator, {})
+        for query_id, item in list(held.items()):
+            if item.leases[annotator] <= now or annotator in item.votes:
+                del held[query_id], item.leases[annotator]
+            else:
+                item.leases[annotator] = now + TTL_SECONDS
+
+    def record(self, annotator: str, answers: Sequence[NewAnswer]) -> list[int]:
+        """Store answers, all or none; return the revision of each.
+
+        Raises:
+            LabelError: as `AnswerStore.append`, or the annotator was never given a query.
+        """
+        for answer in answers:
+            if answer.annotator != annotator or self.query(answer.query_id, annotator) is None:
+                raise LabelError(f"query {answer.query_id!r} was not given to {annotator!r}")
+        revisions = self.store.append(answers)
+        self._take_answers()
+        self.renew(annotator)
+        return revisions
+
+    def history(self, annotator: str) -> list[tuple[StoredQuery, Vote]]:
+        """Return the annotator's latest answers, the newest last."""
+        with self.store.transaction() as connection:
+            rows = connection.execute(
+                "SELECT query_id, MAX(sequence) AS latest FROM answers WHERE annotator = ? "
+                "GROUP BY query_id ORDER BY latest DESC LIMIT ?",
+                (annotator, HISTORY),
+            ).fetchall()
+        items = [self._items[query_id] for query_id, _ in reversed(rows) if query_id in self._items]
+        return [
+            (item.query, item.votes[annotator])
+            for item in items
+            if annotator in item.votes and annotator in item.given_to
+        ]
+
+    def _choose(self, annotator: str, have: Collection[str], now: float) -> list[_Item]:
+        """Return open queries of the first image that nobody else is at, else of the first."""
+        shared: list[_Item] = []
+        for items in self._open.values():
+            is_busy = any(
+                end > now
+                for item in items.values()
+                for name, end in item.leases.items()
+                if name != annotator
+            )
+            if is_busy and shared:
+                continue
+            free = [
+                item
+                for query_id, item in items.items()
+                if query_id not in have and item.is_open(annotator, now)
+            ]
+            if free and not is_busy:
+                return free if len(free) <= MOST else free[:USUAL]
+            shared = shared or free
+        return shared if len(shared) <= MOST else shared[:USUAL]
+
+    def _hold(self, item: _Item, annotator: str, end: float) -> None:
+        item.leases[annotator] = end
+        self._held.setdefault(annotator, {})[item.query.query_id] = item
+
+    def _catch_up(self) -> None:
+        """Take up what other connections wrote."""
+        with self.store.transaction() as connection:
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+            (count,) = connection.execute("SELECT COUNT(*) FROM queries").fetchone()
+        if version == self._seen_version:
+            return
+        if count != len(self._items):
+            for query in self.store.queries():
+                if query.query_id not in self._items:
+                    self._add(query)
+        self._take_answers()
+        self._seen_version = version
+
+    def _add(self, query: StoredQuery) -> None:
+        item = _Item(query, is_asked_twice(query.query_id, self.overlap))
+        self._items[query.query_id] = item
+        self._open.setdefault((query.round, query.image_id), {})[query.query_id] = item
+        self.waiting += 1
+
+    def _take_answers(self) -> None:
+        with self.store.transaction() as connection:
+            rows = connection.execute(
+                "SELECT sequence, query_id, annotator, status, class_name FROM answers "
+                "WHERE sequence > ? ORDER BY sequence",
+                (self._seen_answer,),
+            ).fetchall()
+        for sequence, query_id, annotator, status, class_name in rows:
+            self._seen_answer = sequence
+            item = self._items[query_id]
+            if status == "undone":
+                item.votes.pop(annotator, None)
+                if annotator in item.given_to:  # who takes an answer back, answers again
+                    self._hold(item, annotator, self._clock() + TTL_SECONDS)
+            else:
+                item.votes[annotator] = Vote(annotator, status, class_name)
+                item.leases.pop(annotator, None)
+                self._held.get(annotator, {}).pop(query_id, None)
+            self._file(item)
+
+    def _file(self, item: _Item) -> None:
+        """Note what its votes come to, and whether anybody is still to be asked."""
+        was_waiting = item.settled is None
+        item.settled = settle(tuple(item.votes.values()))
+        self.waiting += (item.settled is None) - was_waiting
+        image = (item.query.round, item.query.image_id)
+        if item.wanted > len(item.votes):
+            self._open.setdefault(image, {})[item.query.query_id] = item
+        elif image in self._open:
+            self._open[image].pop(item.query.query_id, None)
+            if not self._open[image]:
+                del self._open[image]
+
+
+def is_asked_twice(query_id: str, share: float) -> bool:
+    """Return whether a second annotator is asked: for a fixed share, by identity alone.
+
+    >>> sum(is_asked_twice(f"q{i}", 0.1) for i in range(10_000))
+    967
+    """
+    digest = hashlib.sha256(f"overlap {query_id}".encode()).digest()
+    return int.from_bytes(digest[:8]) < share * 2**64
+
+
+def _of_one_image(items: Sequence[_Item]) -> list[_Item]:
+    return [
+        item
+        for item in items
+        if (item.query.round, item.query.image_id)
+        == (items[0].query.round, items[0].query.image_id)
+    ][:MOST]

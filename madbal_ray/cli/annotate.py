@@ -1,0 +1,45 @@
+"""`madbal annotate`: people answer in a browser."""
+
+from __future__ import annotations
+
+import getpass
+
+import click
+
+from madbal_ray.errors import ResourceError
+
+
+@click.command("annotate")
+@click.argument("run")
+@click.option(
+    "--annotator",
+    "annotators",
+    multiple=True,
+    metavar="NAME",
+    help="Who answers; a link is printed for each.  [default: you]",
+)
+@click.option("--port", type=click.IntRange(0, 65535), help="Of 127.0.0.1.  [default: 8470]")
+@click.option(
+    "--overlap",
+    type=click.FloatRange(0, 1),
+    help="Share of pixels that a second annotator is asked, too.  [default: 0.08]",
+)
+def command(run: str, annotators: tuple[str, ...], port: int | None, overlap: float | None) -> None:
+    """Open the labelling page of RUN on this machine: one link for each annotator."""
+    try:
+        from madbal_ray.annotate.listen import PORT
+        from madbal_ray.annotate.serve import serve
+        from madbal_ray.annotate.work_queue import OVERLAP
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise ResourceError(
+            f"{error.name} is not installed; pip install 'madbal_ray[annotate]'"
+        ) from None
+    serve(
+        run,
+        annotators=annotators or (getpass.getuser(),),
+        port=PORT if port is None else port,
+        overlap=OVERLAP if overlap is None else overlap,
+        say=click.echo,
+    )
