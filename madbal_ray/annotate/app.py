@@ -21,7 +21,12 @@ from madbal_ray.annotate.messages import AnswersMessage, LeaseMessage
 from madbal_ray.annotate.sign_in import SESSION_SECONDS
 from madbal_ray.errors import BadImageError, LabelError
 
-MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+MEDIA_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 ENTER = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>madbal annotate</title>'
     '<meta http-equiv="refresh" content="0;url=/"><p><a href="/">Open the page</a></p></html>'

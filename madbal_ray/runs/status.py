@@ -10,6 +10,13 @@ from typing import Any, Literal
 from madbal_ray.config.file import changed_keys
 from madbal_ray.config.schema import Config
 from madbal_ray.errors import ConfigError
+from madbal_ray.labels.agreement import (
+    Opinions,
+    every_kappa,
+    krippendorffs_alpha,
+    median_seconds,
+    opinions,
+)
 from madbal_ray.labels.answer_store import AnswerStore, store_place
 from madbal_ray.seams import ORACLES
 from madbal_ray.state.run_dir import RunDir
@@ -152,7 +159,12 @@ def _people(config: Config, run_dir: RunDir) -> list[str]:
     if not Folder(".").exists(place):
         return ["people   nobody was asked yet"]
     with AnswerStore.open(place) as store:
-        progress = store.progress()
+        progress, states, answers = store.progress(), store.states(), store.answers()
+    speed = median_seconds(
+        (answer.annotator, answer.milliseconds)
+        for answer in answers
+        if answer.milliseconds is not None and answer.status != "undone"
+    )
     lines = []
     for round_index, counts in progress.rounds.items():
         name = f"round {round_index}" if round_index >= 0 else "evaluation points"
@@ -163,10 +175,22 @@ def _people(config: Config, run_dir: RunDir) -> list[str]:
         )
     for name, spoken in progress.annotators.items():
         spent = f", {format_seconds(spoken.seconds)}" if spoken.seconds else ""
+        spent += f", median {speed[name]:.1f} s a click" if name in speed else ""
         lines.append(
             f"         {name}: answered {spoken.answered}, waiting {spoken.waiting}{spent}"
         )
-    return lines
+    return lines + _agreement([opinions(state.votes) for state in states.values()])
+
+
+def _agreement(pixels: Sequence[Opinions]) -> list[str]:
+    """Return how far people agree on pixels that several of them answered."""
+    lines = [
+        f"         {first} and {second}: {count} pixels in common, "
+        + ("κ is not defined" if kappa is None else f"Cohen's κ {kappa:.2f}")
+        for (first, second), (count, kappa) in every_kappa(pixels).items()
+    ]
+    alpha = krippendorffs_alpha(pixels)
+    return lines if alpha is None else [*lines, f"         Krippendorff's α {alpha:.2f}"]
 
 
 def _seconds_left(events: list[dict[str, Any]], finished: int, num_rounds: int) -> float | None:

@@ -58,7 +58,7 @@ def test_the_command_waits_with_exit_code_3_and_one_line(pictures, tmp_path):
     answer_waiting(tmp_path / "run", masks, names, most=12)
     status = CliRunner().invoke(main, ["status", str(tmp_path / "run")]).output
     assert "people   round 0: 12 of 30 answered, 18 waiting" in status
-    assert "         ada: answered 12, waiting 18, 24 s" in status
+    assert "         ada: answered 12, waiting 18, 24 s, median 2.0 s a click" in status
     again = CliRunner().invoke(main, command)
     assert again.exit_code == 3
     assert "waiting for 18 answers" in again.output

@@ -120,3 +120,19 @@ def test_all_rounds_done_is_finished_and_a_holder_is_named():
     lines = status(2, {"pid": 7, "host": "here", "since": 0.0}, 3725.0).lines()
     assert lines[2] == "left     about 1 h 02 min"
     assert lines[3].startswith("state    running: process 7 on here since 19")
+
+
+def test_agreement_of_people_in_lines():
+    """Observed 3 of 4, by chance 1/2: κ 0.5; α by hand 1 - 7 * 2 / (2 * 3 * 5)."""
+    from madbal_ray.runs.status import _agreement
+
+    words = [("x", "x"), ("x", "x"), ("y", "y"), ("x", "y")]
+    pixels = [{"ada": one, "bob": other} for one, other in words]
+    assert _agreement([*pixels, {"ada": "x"}]) == [
+        "         ada and bob: 4 pixels in common, Cohen's κ 0.50",
+        "         Krippendorff's α 0.53",
+    ]
+    assert _agreement([{"ada": "x", "eve": "x"}]) == [
+        "         ada and eve: 1 pixels in common, κ is not defined"
+    ]
+    assert _agreement([{"ada": "x"}]) == []
