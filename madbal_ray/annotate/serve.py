@@ -50,7 +50,10 @@ def _desk(run: Run, store: AnswerStore, *, annotators: Sequence[str], overlap: f
     images = run.table("images").select(["image_id", "height", "width"]).to_pylist()
     return Desk(
         store,
-        Pictures(lambda uri: read_image_bytes(root, uri), max_pixels=run.config.data.max_pixels),
+        Pictures(
+            lambda uri: read_image_bytes(root, uri, max_bytes=run.config.data.max_bytes),
+            max_pixels=run.config.data.max_pixels,
+        ),
         annotators=annotators,
         colors=run.colors,
         image_sizes={row["image_id"]: (row["height"], row["width"]) for row in images},

@@ -70,7 +70,7 @@ def test_nothing_but_void_is_nothing_to_train_on(tmp_path):
     for version, unit in enumerate(("pixel", "superpixel")):
         row = label("a", 0, 0, unit=unit, status="void", superpixel_id=0)
         labels = write_labels(tmp_path, {0: [row]}, round_index=version)
-        with pytest.raises(LabelError, match="every answer was void or skipped"):
+        with pytest.raises(LabelError, match="every answer was void, skipped or unsure"):
             read_labeled_points(pool, (labels,))
 
 

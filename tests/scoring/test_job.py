@@ -136,7 +136,7 @@ def test_batches_are_cut_to_size_first_and_then_where_a_size_changes(tmp_path):
         "ab", "c", "d", "e", "f", "g",
     ]  # fmt: skip
     assert rows["image_id"].to_pylist() == list("abcdefg")
-    job = job_of(tmp_path, [wide] * 5, batch_size=3)
+    job = job_of(tmp_path / "other", [wide] * 5, batch_size=3)
     job.run(3)
     assert ["".join(call["image_id"]) for call in job._stage.calls] == ["abc", "de"]
 

@@ -81,6 +81,7 @@ def job_of(tmp_path, *, phases=None, previous=None, **changes):
         labels=(),
         points=(),
         previous=previous,
+        head=None,
         phases=phases or planned,
         evaluation=EvaluateSplits(
             output=StageDir.plan(folder, "metrics", {}, {}),
