@@ -20,6 +20,11 @@ $(READY): pyproject.toml constraints.txt
 demo: setup  ## three MADBAL rounds on synthetic scenes through Ray: a table and a plot
 	$(BIN)/madbal run experiments/quickstart.yaml
 
+demo-annotate: setup  ## the labelling page on synthetic scenes: open the link that is printed
+	$(BIN)/madbal run experiments/quickstart.yaml --engine local --run-dir runs/demo-annotate --set oracle=people \
+	    --set data.synthetic.num_train=12 --set data.synthetic.num_val=4 || test $$? -eq 3
+	$(BIN)/madbal annotate runs/demo-annotate
+
 lint: setup  ## style, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -51,6 +56,9 @@ test-kill: setup  ## kill runs and searches, take nodes away; same results in th
 
 test-slurm: setup  ## cluster/slurm.sh on a real SLURM on loopback (as root: apt-get install slurm-wlm munge)
 	$(BIN)/pytest -m slurm -s
+
+test-annotate: setup  ## kill the labelling server 100 times while answers stream in
+	$(BIN)/pytest tests/annotate -m drill -s
 
 test-gpu: setup  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu -rs

@@ -1,0 +1,104 @@
+"""`madbal annotate` on a run that waits: its answers are the run's, its refusals are sentences."""
+
+import re
+import socket
+
+import pytest
+from click.testing import CliRunner
+from starlette.testclient import TestClient
+
+import madbal_ray
+from madbal_ray.annotate import listen, serve
+from madbal_ray.cli import main
+from madbal_ray.errors import AnswersPending, LockedError, ResourceError, RunDirError
+from madbal_ray.labels.answer_store import AnswerStore
+from tests.annotate.hand_made import said
+from tests.people import people_config, picture_folder, truth
+
+
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("annotate")
+    root, masks, names = picture_folder(folder)
+    with pytest.raises(AnswersPending):
+        madbal_ray.run(people_config(root, num_rounds=1), run_dir=folder / "run", engine="local")
+    return folder / "run", masks, names
+
+
+def test_what_is_typed_on_the_page_carries_the_run_on(waiting, monkeypatch):
+    """The page's requests to the app that the command serves, in this process."""
+    run_dir, masks, names = waiting
+    said_lines, counts = [], []
+
+    def annotate(server, sockets):
+        link = re.fullmatch(r"ada: (http://127\.0\.0\.1:\d+)(/\?token=\S+)", said_lines[0])
+        client = TestClient(server.config.app, base_url=link[1])
+        assert client.get(link[2]).status_code == 200
+        headers = {"Origin": link[1], "X-Madbal": "1"}
+        with AnswerStore.open(str(run_dir / "answers.sqlite")) as store:
+            queries = {query.query_id: query for query in store.queries()}
+        while given := client.post("/api/lease", json={}, headers=headers).json()["queries"]:
+            assert len({query["image_id"] for query in given}) == 1
+            answers = []
+            for query in given:
+                status, name = truth(queries[query["query_id"]], masks, names)
+                answers.append(said(query["query_id"], status, name))
+                assert (query["height"], query["width"]) == (48, 64)
+                assert client.get(f"/images/{query['query_id']}/crop.png").status_code == 200
+            reply = client.post("/api/answers", json={"answers": answers}, headers=headers)
+            counts.append(reply.json()["waiting"])
+        with pytest.raises(LockedError, match="has a server already"):
+            serve.serve(str(run_dir), annotators=["bob"], port=0)
+
+    monkeypatch.setattr(listen.uvicorn.Server, "run", annotate)
+    serve.serve(str(run_dir), annotators=["ada"], port=0, say=said_lines.append)
+    assert counts == [25, 20, 15, 10, 5, 0]
+    done = madbal_ray.run(
+        people_config(waiting[0].parent / "pictures", num_rounds=1), run_dir=run_dir, engine="local"
+    )
+    labels = done.table("labels").to_pandas()
+    assert len(labels) == 30
+    for row in labels.to_dict("records"):
+        value = masks[row["image_id"]][row["image_y"], row["image_x"]]
+        assert row["status"] == ("void" if value == 255 else "labelled")
+        assert value == 255 or row["class_id"] == value
+    assert done.minutes_of_people() == {0: pytest.approx(30 * 1.5 / 60)}
+
+
+def test_a_port_that_is_taken_is_told(waiting):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(ResourceError, match="choose one with --port"):
+            serve.serve(str(waiting[0]), annotators=["ada"], port=other.getsockname()[1])
+
+
+def test_a_run_that_asks_nobody_has_no_page(tiny_run):
+    with pytest.raises(RunDirError, match="asks nobody"):
+        serve.serve(str(tiny_run.run_dir), annotators=["ada"])
+
+
+def test_an_annotator_has_a_name(waiting):
+    result = CliRunner().invoke(main, ["annotate", str(waiting[0]), "--annotator", "a\nb"])
+    assert result.exit_code == 2
+    assert "expected 1 to 200 printable characters" in result.output
+
+
+def test_the_page_travels_with_the_package():
+    """What the wheel takes (pyproject's package-data) is every file of the page."""
+    import tomllib
+    from pathlib import Path
+
+    root = Path(__file__).parents[2]
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    listed = {
+        path
+        for pattern in patterns["package-data"]["madbal_ray"]
+        for path in (root / "madbal_ray").glob(pattern)
+    }
+    page = set((root / "madbal_ray" / "annotate" / "page").iterdir())
+    assert page <= listed
+    for path in page:
+        for name in re.findall(r'"(?:\./|/page/)([a-z]+\.[a-z]+)"', path.read_text()):
+            assert path.with_name(name) in page, f"{path.name} names {name}"
+        assert "://" not in path.read_text().replace("http://www.w3.org/2000/svg", "")
