@@ -118,7 +118,7 @@ def test_missing_or_single_class_list_is_refused(tmp_path):
     with pytest.raises(DataError, match="1 classes"):
         open_dataset(config_of("folder", tmp_path), Folder(tmp_path))
     (tmp_path / "classes.txt").unlink()
-    with pytest.raises(DataError, match="list one class a line"):
+    with pytest.raises(DataError, match="found: neither"):
         open_dataset(config_of("folder", tmp_path), Folder(tmp_path))
 
 

@@ -32,7 +32,7 @@ def test_no_space_for_the_weights(tmp_path, tiny_run):
         [sys.executable, "-c", LIMITED, *command], capture_output=True, text=True, check=False
     )
     assert process.returncode == 1, process.stderr[-2000:]
-    assert "phase1.safetensors: File too large; free space" in process.stderr
+    assert "phase1.safetensors cannot be written (File too large); free space" in process.stderr
     assert not list((tmp_path / "pool").rglob("*safetensors"))  # no half-written file, no temporary
     run = madbal_ray.run(tiny_config(), run_dir=tmp_path / "pool" / "run", engine="local")
     assert run.table("queries").equals(tiny_run.table("queries"))

@@ -280,7 +280,7 @@ def test_from_the_command_line_to_a_trained_run(waiting, tmp_path):
 
 
 def test_what_madbal_score_asked_for_can_be_answered(frozen_run, tmp_path):
-    scenes = sorted(frozen_run.run_dir.folder.local_path.parent.rglob("images/train/*.png"))
+    scenes = sorted(frozen_run.run_dir.folder.local_path.parent.rglob("train/*.png"))
     images = scenes[0].parent
     out = tmp_path / "out"
     api.score(images, checkpoint=frozen_run.run_dir.folder.uri, out=out, budget=2, engine="local")
