@@ -1,44 +1,43 @@
-"""A real server process of a hand-made store, without a run: `python -m ... STORE PORT OVERLAP`."""
+"""A real server process of a hand-made store, without a run."""
 
+import multiprocessing
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 from madbal_ray.annotate.listen import listen, only_server
 from madbal_ray.labels.answer_store import AnswerStore
 from tests.annotate.hand_made import made_desk
 
 LINK = re.compile(r"(\w+): (http://127\.0\.0\.1:(\d+)/\?token=\S+)")
+START_SECONDS = 120
+FORKS = multiprocessing.get_context("forkserver")
+"""Processes that find the server imported: a start takes milliseconds."""
+FORKS.set_forkserver_preload(["madbal_ray.annotate.listen", "uvicorn.lifespan.on"])
 
 
 class LightServer:
     """Started when made; `links` by annotator."""
 
     def __init__(self, path, *, port=0, overlap=0.0):
-        command = [sys.executable, "-m", __name__, str(path), str(port), str(overlap)]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
-        )
+        heard, said = FORKS.Pipe(duplex=False)
+        self.process = FORKS.Process(target=_main, args=(str(path), port, overlap, said))
+        self.process.start()
+        said.close()
         self.links = {}
         while len(self.links) < 2:
-            line = self.process.stdout.readline()
+            assert heard.poll(START_SECONDS), "the server says nothing"
+            line = heard.recv()
             found = LINK.match(line)
             assert found, f"the server said {line!r}"
             self.links[found[1]] = found[2]
             self.port = int(found[3])
+        self._heard = heard
 
     def kill(self):
         self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
+        self.process.join()
+        self._heard.close()
 
 
-def main(path, port, overlap):
+def _main(path, port, overlap, said):
     with AnswerStore.open(path) as store, only_server(store.path):
-        desk = made_desk(store, overlap=float(overlap))
-        listen(desk, port=int(port), say=lambda line: print(line, flush=True))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        listen(made_desk(store, overlap=overlap), port=port, say=said.send)

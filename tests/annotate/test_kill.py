@@ -89,5 +89,6 @@ def test_confirmed_answers_outlive_the_server(tmp_path):
 
 
 @pytest.mark.drill
+@pytest.mark.timeout(3600)
 def test_confirmed_answers_outlive_a_hundred_servers(tmp_path):
     drill(tmp_path, kills=100)
