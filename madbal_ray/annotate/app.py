@@ -29,6 +29,7 @@ MEDIA_TYPES = {
 }
 ENTER = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>madbal annotate</title>'
+    '<link rel="icon" href="/page/icon.svg">'
     '<meta http-equiv="refresh" content="0;url=/"><p><a href="/">Open the page</a></p></html>'
 )
 """A page and no redirect: a strict cookie does not follow one that began at another site."""
