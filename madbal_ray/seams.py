@@ -156,7 +156,15 @@ ORACLES = Registry(
 )
 """Who answers: `madbal_ray.labels.oracle.Oracle`."""
 
-REQUEST_FORMATS = Registry("request format", {"csv": "labels.csv_format:CSV"})
+REQUEST_FORMATS = Registry(
+    "request format",
+    {
+        "csv": "labels.csv_format:CSV",
+        "cvat": "labels.cvat_format:CVAT",
+        "label-studio": "labels.label_studio_format:LABEL_STUDIO",
+        "label-studio-keypoints": "labels.label_studio_format:LABEL_STUDIO_KEYPOINTS",
+    },
+)
 """How queries go to other tools and answers come back:
 `madbal_ray.labels.request_format.RequestFormat`."""
 
