@@ -200,7 +200,7 @@ def _task(
         )
         return
     if not annotations:
-        yield from (Reply(where=where, query_id=name, status="") for name in asked)
+        yield from (Reply(where=where, query_id=str(name), status="") for name in asked)
     for number_of, annotation in enumerate(annotations, 1):
         place = where if len(annotations) == 1 else f"{where}, annotation {number_of}"
         if query_ids is None:

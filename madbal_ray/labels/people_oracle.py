@@ -219,7 +219,8 @@ def _awaited(enquiry: Enquiry, answered: int, needed: int, asked: int) -> str:
     )
     enough = "" if needed == asked else f", {needed} are enough"
     return (
-        f"{what}: {answered} of {asked} pixels are answered{enough}. Ask people with `madbal "
-        f"requests export {enquiry.run_dir} --format csv --out FILE`, take their answers with "
-        f"`madbal requests import {enquiry.run_dir} FILE`"
+        f"{what}: {answered} of {asked} pixels are answered{enough}. Answer with `madbal "
+        f"annotate {enquiry.run_dir}`, or ask people with `madbal requests export "
+        f"{enquiry.run_dir} --format csv --out FILE` and take their answers with `madbal requests "
+        f"import {enquiry.run_dir} FILE`"
     )
