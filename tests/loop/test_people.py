@@ -285,7 +285,7 @@ def test_points_of_the_pool_are_never_asked_nor_trained_on(pictures, tmp_path):
     config = people_config(
         root,
         evaluation={"points": 3000},
-        budget={"initial_pixels_per_image": 900, "pixels_per_image": 5},
+        budget={"initial_pixels_per_image": 100, "pixels_per_image": 5},
     )
     folder = tmp_path / "run"
     for _ in range(2):
@@ -295,7 +295,7 @@ def test_points_of_the_pool_are_never_asked_nor_trained_on(pictures, tmp_path):
     done = run(config, folder)
     held = done.stage("evaluation_points").read_table("queries").to_pandas()
     asked = done.table("queries").to_pandas()
-    assert (len(held), len(asked)) == (3000, 6 * 905)
+    assert (len(held), len(asked)) == (3000, 6 * 105)
     pixels = ["image_id", "y", "x"]
     assert held.merge(asked, on=pixels).empty
     assert "round 1: selection replayed from the stored scores" in list(api.verify(folder))
