@@ -5,6 +5,8 @@ image, which Label Studio serves from its local storage, points in percent. Besi
 lies ``ask.config.xml``, the labeling interface. Answers come back as the export *JSON*; both forms
 are read by either name. A cancelled annotation is a skip, `lead_time` the seconds, `completed_by`
 the annotator.
+
+Longer than others: one tool, whose two forms share tasks, words and reading.
 """
 
 from __future__ import annotations
