@@ -251,3 +251,11 @@ def test_many_callers_at_once_have_each_their_own_result():
     for found, expected in zip(together, alone, strict=True):
         assert torch.equal(found.score, expected.score)
         assert torch.equal(found.prediction, expected.prediction)
+
+
+def test_rows_whose_logits_are_all_higher_are_scored_alike():
+    inputs = maps(5, 1, 4, ((4, 6), (4, 6), (4, 6), (32, 48)), 2.0)
+    lifted = inputs | {"logits": inputs["logits"].clone()}
+    lifted["logits"][:, :, 1] += 200.0  # more than an exponential of float32 could hold
+    score, expected = pixel_scores(**lifted).score, torch_pixel_scores(**lifted).score
+    torch.testing.assert_close(score, expected, rtol=1e-3, atol=1e-3)
