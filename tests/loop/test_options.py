@@ -89,13 +89,13 @@ def test_the_head_of_a_run_that_was_stopped_is_not_trained_again(tmp_path):
     stopped = {"run_dir": tmp_path / "stopped" / "run", "engine": "local"}
     with pytest.raises(StopRequested):
         madbal_ray.run(config, **stopped, stop_after=("frozen_head", 0))
-    marker = (
+    weights = (
         madbal_ray.open_run(stopped["run_dir"]).run_dir.find("frozen_head", 0).folder.local_path
-        / "_DONE.json"
+        / "frozen_head.safetensors"
     )
-    written = marker.stat().st_mtime_ns
+    written = weights.stat().st_mtime_ns
     run = madbal_ray.run(config, **stopped)
-    assert marker.stat().st_mtime_ns == written
+    assert weights.stat().st_mtime_ns == written
     mine, other = (
         one.run_dir.find("phase2", 0).folder.read("phase2.safetensors") for one in (run, whole)
     )
