@@ -1,6 +1,7 @@
 """Options and accidents of a whole run: full disk, bf16, warm start."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -89,10 +90,9 @@ def test_the_head_of_a_run_that_was_stopped_is_not_trained_again(tmp_path):
     stopped = {"run_dir": tmp_path / "stopped" / "run", "engine": "local"}
     with pytest.raises(StopRequested):
         madbal_ray.run(config, **stopped, stop_after=("frozen_head", 0))
-    weights = (
-        madbal_ray.open_run(stopped["run_dir"]).run_dir.find("frozen_head", 0).folder.local_path
-        / "frozen_head.safetensors"
-    )
+    head = madbal_ray.open_run(stopped["run_dir"]).run_dir.find("frozen_head", 0).folder.local_path
+    shutil.rmtree(head.parents[1] / "phase1")  # as if it had ended before
+    weights = head / "frozen_head.safetensors"
     written = weights.stat().st_mtime_ns
     run = madbal_ray.run(config, **stopped)
     assert weights.stat().st_mtime_ns == written
