@@ -20,7 +20,7 @@ DOORS = {
     "matplotlib.pyplot": set(),
     "torchvision.io": set(),
     "tarfile": {"data/tars.py"},
-    "zipfile": set(),
+    "zipfile": {"labels/cvat_format.py"},  # answers as CVAT packs them, one member, bounded
     "pickle": set(),
     "numpy.load": set(),
     "pandas.read_csv": set(),
