@@ -2,6 +2,7 @@
 # ruff: noqa: E402
 
 import os
+import shutil
 
 os.environ.update(
     RAY_AUTH_MODE="disabled",
@@ -83,6 +84,21 @@ def ray_session() -> Iterator[None]:
         )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser, or a skip with the reason."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        assert "MADBAL_BROWSER" not in os.environ, "CI promised a browser: apt install chromium"
+        pytest.skip("no chromium: apt install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def tiny_config(**changes: Any) -> dict[str, Any]:

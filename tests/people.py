@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from PIL import Image
 
+import madbal_ray
 from madbal_ray.config.data import DataConfig
 from madbal_ray.data.synthetic import open_dataset
+from madbal_ray.errors import AnswersPending
 from madbal_ray.labels.answer_rows import NewAnswer
 from madbal_ray.labels.answer_store import AnswerStore
 from madbal_ray.state.storage import Folder
@@ -41,6 +44,14 @@ def people_config(root, **changes):
     return frozen_config(
         name="people", oracle="people", data={"name": "folder", "root": str(root)}, **changes
     )
+
+
+def waiting_run(folder):
+    """Return a run of one round that waits for 30 answers, hidden masks and class names."""
+    root, masks, names = picture_folder(folder)
+    with pytest.raises(AnswersPending):
+        madbal_ray.run(people_config(root, num_rounds=1), run_dir=folder / "run", engine="local")
+    return folder / "run", masks, names
 
 
 def truth(query, masks, names):

@@ -10,19 +10,15 @@ from starlette.testclient import TestClient
 import madbal_ray
 from madbal_ray.annotate import listen, serve
 from madbal_ray.cli import main
-from madbal_ray.errors import AnswersPending, LockedError, ResourceError, RunDirError
+from madbal_ray.errors import LockedError, ResourceError, RunDirError
 from madbal_ray.labels.answer_store import AnswerStore
 from tests.annotate.hand_made import said
-from tests.people import people_config, picture_folder, truth
+from tests.people import people_config, truth, waiting_run
 
 
 @pytest.fixture(scope="module")
 def waiting(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("annotate")
-    root, masks, names = picture_folder(folder)
-    with pytest.raises(AnswersPending):
-        madbal_ray.run(people_config(root, num_rounds=1), run_dir=folder / "run", engine="local")
-    return folder / "run", masks, names
+    return waiting_run(tmp_path_factory.mktemp("annotate"))
 
 
 def test_what_is_typed_on_the_page_carries_the_run_on(waiting, monkeypatch):

@@ -1,6 +1,5 @@
 """The report's page, looked at in a real browser, and its numbers."""
 
-import os
 import shutil
 
 import pandas as pd
@@ -20,20 +19,6 @@ def report(tiny_suite, tmp_path_factory):
     assert warnings == []
     assert all(path.stat().st_size > 0 for path in written)
     return results, out
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        assert "MADBAL_BROWSER" not in os.environ, "CI promised a browser: apt install chromium"
-        pytest.skip("no chromium: apt install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])

@@ -16,9 +16,9 @@ from madbal_ray.cli import main
 from madbal_ray.errors import DataError
 from madbal_ray.labels.answer_rows import NewAnswer
 from madbal_ray.labels.import_answers import import_replies
-from madbal_ray.labels.request_format import RequestBook
 from madbal_ray.seams import REQUEST_FORMATS
-from tests.runs.test_requests import CLASSES, mutated, six_queries, waiting  # noqa: F401
+from tests.runs import hand_made as by_hand
+from tests.runs.hand_made import CLASSES, mutated, six_queries
 
 HEIGHT, WIDTH = 12, 7
 READABLE = [name for name in REQUEST_FORMATS if REQUEST_FORMATS[name].read and name != "csv"]
@@ -32,21 +32,8 @@ def picture():
     return file.getvalue()
 
 
-@pytest.fixture
-def asked(tmp_path):
-    with six_queries(tmp_path / "a.sqlite") as store:
-        yield store
-
-
 def book(store):
-    return RequestBook(
-        queries=store.queries(),
-        states=store.states(),
-        class_names=CLASSES,
-        colors=[(0, 0, 0), (1, 2, 3), (255, 255, 255)],
-        image_bytes=lambda uri: picture(),
-        image_sizes={"=1+1.png": (HEIGHT, WIDTH)},
-    )
+    return by_hand.book(store, picture=picture(), sizes={"=1+1.png": (HEIGHT, WIDTH)})
 
 
 def take(store, path, name, annotator="ada"):
@@ -420,7 +407,7 @@ def test_a_thousand_mutated_files_lose_nothing_and_take_nothing_wrong(asked, tmp
 
 
 @pytest.mark.parametrize("name", READABLE)
-def test_from_the_command_line_and_back(waiting, tmp_path, name):  # noqa: F811
+def test_from_the_command_line_and_back(waiting, tmp_path, name):
     import shutil
 
     shutil.copytree(waiting[0].parent, tmp_path / "copy")

@@ -10,55 +10,12 @@ from click.testing import CliRunner
 import madbal_ray
 from madbal_ray import api
 from madbal_ray.cli import main
-from madbal_ray.errors import AnswersPending, ConfigError, DataError, RunDirError
-from madbal_ray.labels.answer_rows import StoredQuery
+from madbal_ray.errors import ConfigError, DataError, RunDirError
 from madbal_ray.labels.answer_store import AnswerStore
 from madbal_ray.labels.csv_format import CSV
 from madbal_ray.labels.import_answers import import_replies
-from madbal_ray.labels.request_format import RequestBook
-from tests.people import people_config, picture_folder, truth
-
-CLASSES = ("sky", "=cmd|'/c calc'!A0", "'road")
-
-
-@pytest.fixture(scope="module")
-def waiting(tmp_path_factory):
-    """A run that waits for 30 answers; do not change it. Returns it, masks and class names."""
-    folder = tmp_path_factory.mktemp("waiting")
-    root, masks, names = picture_folder(folder)
-    with pytest.raises(AnswersPending):
-        madbal_ray.run(people_config(root, num_rounds=1), run_dir=folder / "run", engine="local")
-    return folder / "run", masks, names
-
-
-def six_queries(path):
-    """Return a store of six queries; the image has a name that a spreadsheet would run."""
-    store = AnswerStore.create(str(path), run_id="r", class_names=CLASSES)
-    usual = {"purpose": "training", "unit": "pixel", "superpixel_id": None, "round": 0}
-    usual |= {"image_id": "=1+1.png", "image_uri": "=1+1.png", "x": 1, "image_x": 3}
-    store.post(
-        StoredQuery(query_id=f"q{index}", y=index, image_y=2 * index, rank=index, **usual)
-        for index in range(6)
-    )
-    return store
-
-
-@pytest.fixture
-def asked(tmp_path):
-    """`six_queries`, open."""
-    with six_queries(tmp_path / "a.sqlite") as store:
-        yield store
-
-
-def book(store):
-    return RequestBook(
-        queries=store.queries(),
-        states=store.states(),
-        class_names=CLASSES,
-        colors=[(0, 0, 0)] * 3,
-        image_bytes=lambda uri: b"",
-        image_sizes={},
-    )
+from tests.people import truth
+from tests.runs.hand_made import CLASSES, book, mutated, six_queries
 
 
 def rows_of(path):
@@ -184,34 +141,6 @@ def test_what_is_no_text_and_no_file(asked, tmp_path):
         take(asked, tmp_path / "back.csv")
     with pytest.raises(DataError, match="cannot be read"):
         take(asked, tmp_path / "none.csv")
-
-
-ODD = (b'"', b"\n", b"\r", b"\0", b",", b"'", b"=", b"\xf0\x9f\x98\x80", b"9" * 400, b"e9")
-
-
-def mutated(data, generator):
-    """Return bytes with one to three changes: flips, cuts, doubled and moved pieces, odd bytes."""
-    for _ in range(generator.randint(1, 3)):
-        start = generator.randrange(len(data) + 1)
-        piece = data[start : start + generator.randint(1, 40)]
-        before, after = data[:start], data[start:]
-        kind = generator.randrange(6)
-        if kind == 0:
-            data = before + bytes([generator.randrange(256)]) + after[1:]
-        elif kind == 1:
-            data = before + after[len(piece) :]
-        elif kind == 2:
-            data = before + piece + after
-        elif kind == 3:
-            data = before + generator.choice(ODD) + after
-        elif kind == 4:
-            lines = data.split(b"\n")
-            one, other = (generator.randrange(len(lines)) for _ in range(2))
-            lines[one], lines[other] = lines[other], lines[one]
-            data = b"\n".join(lines)
-        else:
-            data = before
-    return data
 
 
 def test_a_thousand_mutated_files_lose_nothing_and_take_nothing_wrong(asked, tmp_path):
