@@ -1,0 +1,239 @@
+"""Memory of a driver and of single processes, each measured in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cluster.scale import (
+    CLASSES,
+    CLUSTERS,
+    IMAGES,
+    SHARD_IMAGES,
+    SHARDS,
+    SUPERPIXELS,
+    Figures,
+)
+from madbal_ray.config.asking import BudgetConfig, StrategyConfig
+from madbal_ray.data.dataset import Dataset, identity_values, spread_colors
+from madbal_ray.data.records import ImageRecord
+from madbal_ray.pool.clusters import feature_rows
+from madbal_ray.pool.index import index_rows, write_index
+from madbal_ray.selection.breakdown_jobs import AllocateBudgets
+from madbal_ray.selection.whole_pool.jobs import CutClusters
+from madbal_ray.selection.whole_pool.offers import OfferPixels
+from madbal_ray.state import tables
+from madbal_ray.state.marker import FileRecord, Marker
+from madbal_ray.state.stage_dir import StageDir, digest_each, table_path
+from madbal_ray.state.storage import Folder
+
+LINKS = 50_000
+"""Of one file; file systems allow 65,000."""
+
+
+def peak_gib() -> float:
+    """Return the most memory this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def index(images: int = IMAGES) -> Figures:
+    """Index generated images: identity, then shards."""
+
+    def records() -> Iterator[ImageRecord]:
+        for number in range(images):
+            name = f"images/{number // 10_000:05d}/{number:09d}.jpg"
+            yield ImageRecord(name, name, f"masks/{number:09d}.png", "train", 100_000 + number)
+
+    started, base = time.perf_counter(), peak_gib()
+    dataset = Dataset(
+        name="generated",
+        records=records(),
+        class_names=tuple(f"class {i}" for i in range(CLASSES)),
+        mask_values=identity_values(CLASSES),
+        colors=spread_colors(CLASSES),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        output = StageDir.plan(Folder(folder), "index", {}, {})
+        root = Folder(folder)
+        digest_each(index_rows(dataset, root, dataset.splits))
+        write_index(output, dataset, root, pool_split="train", shard_images=SHARD_IMAGES)
+    scale = IMAGES / images
+    return {
+        "index of 10^7 images, GiB": base + (peak_gib() - base) * scale,
+        "index of 10^7 images, seconds": (time.perf_counter() - started) * scale,
+        **({"index measured at images": images} if images != IMAGES else {}),
+    }
+
+
+def sample() -> Figures:
+    """Draw the rows of K-means from 5 * 10^9 superpixels; shards are one array, seen again."""
+    rows = SHARD_IMAGES * SUPERPIXELS
+    stage = StageDir.plan(Folder("/nowhere"), "superpixel_features", {}, {})
+    shard = np.zeros((rows, 6), np.float16)
+    feature_rows.read_features = lambda features, shard_id: shard  # type: ignore[assignment]
+    pool = object.__new__(feature_rows.FeatureRows)
+    pool.features, pool.counts = stage, dict.fromkeys(range(SHARDS), rows)
+    pool.total = rows * SHARDS
+    drawn = pool.sample(1_000_000, 0)
+    assert len(drawn) == 1_000_000
+    return {"K-means: sample of 5 * 10^9 superpixels, GiB": peak_gib()}
+
+
+def hard_linked(folder: Path, stage: str, name: str, table: Any) -> StageDir:
+    """Return a finished stage whose shards are all the same file."""
+    output = StageDir.plan(Folder(folder), stage, {}, {})
+    first = output.write_table(name, 0, table)
+    source = output.folder.local_path / first.path
+    files = [first]
+    for shard_id in range(1, SHARDS):
+        path = table_path(name, shard_id)
+        if shard_id % LINKS:
+            os.link(source, output.folder.local_path / path)
+        else:
+            source = output.folder.local_path / output.write_table(name, shard_id, table).path
+        files.append(FileRecord(path, first.rows, first.bytes, first.sha256))
+    output.commit(files, {"shards": {str(i): {"images": SHARD_IMAGES} for i in range(SHARDS)}})
+    return output
+
+
+def allocate() -> Figures:
+    """Add up the statistics of all shards and share the budget."""
+    rng = np.random.default_rng(0)
+    cells = CLUSTERS * CLASSES
+    table = tables.from_rows(
+        "cluster_statistics",
+        [
+            {
+                "shard_id": 0,
+                "num_clusters": CLUSTERS,
+                "num_classes": CLASSES,
+                "count": rng.integers(0, 1000, cells).tolist(),
+                "score_sum": rng.integers(0, 2**40, cells).tolist(),
+            }
+        ],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        in_child = _child(Path(folder), "score", "cluster_statistics", table)
+        job = AllocateBudgets(
+            output=StageDir.plan(Folder(folder), "allocate", {}, {}),
+            score=in_child,
+            round_index=1,
+            num_clusters=CLUSTERS,
+            num_classes=CLASSES,
+            total=20,
+            config=BudgetConfig(),
+            options=StrategyConfig(),
+        )
+        before = peak_gib()
+        started = time.perf_counter()
+        job.run()
+        return {
+            "allocation: statistics of all shards, GiB": peak_gib(),
+            "allocation: statistics of all shards, seconds on a disk": (
+                time.perf_counter() - started
+            ),
+            "allocation: GiB before it began": before,
+        }
+
+
+def cut() -> Figures:
+    """Add up a pass of digits of all shards: the whole-pool step of selection."""
+    rng = np.random.default_rng(0)
+    count = 20_000
+    keys = np.sort(rng.choice(CLUSTERS * 2**16, count, replace=False))
+    columns = {
+        "shard_id": np.zeros(count),
+        "lap": np.zeros(count),
+        "cluster_id": keys >> 16,
+        "digit": keys & 0xFFFF,
+        "count": rng.integers(1, 20, count),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        digits = _child(
+            Path(folder), "digits_0", "score_digits", tables.from_columns("score_digits", columns)
+        )
+        budgets = StageDir.plan(Folder(folder), "allocate", {}, {})
+        equal = {
+            "round": np.ones(CLUSTERS),
+            "cluster_id": np.arange(CLUSTERS),
+            "num_superpixels": np.ones(CLUSTERS),
+            "score": np.ones(CLUSTERS),
+            "share": np.ones(CLUSTERS),
+            "budget": np.full(CLUSTERS, 1000),
+            "class_share": np.zeros((CLUSTERS, CLASSES)),
+        }
+        table = tables.from_columns("cluster_budgets", equal)
+        budgets.commit([budgets.write_table("cluster_budgets", 0, table)], {})
+        offers = OfferPixels(digits, budgets, BudgetConfig(scope="pool"), StrategyConfig())
+        job = CutClusters(
+            output=StageDir.plan(Folder(folder), "cuts_0", {}, {}),
+            digits=digits,
+            offers=offers,
+            before=None,
+            shard_ids=range(SHARDS),
+            round_index=1,
+            level=0,
+        )
+        job.run()
+        return {"selection: cuts from the counts of all shards, GiB": peak_gib()}
+
+
+def markers() -> Figures:
+    """Read what a driver of many rounds reads: markers of stages of two tables a shard."""
+    with tempfile.TemporaryDirectory() as name:
+        stages, data = [], b""
+        for number in range(40):
+            stage = StageDir.plan(Folder(name), "score", {"round": number}, {})
+            if number == 0:
+                files = [
+                    FileRecord(table_path(table, i), 1, 1, f"{i:064d}")
+                    for table in ("superpixel_scores", "cluster_statistics")
+                    for i in range(SHARDS)
+                ]
+                counts = {str(i): {"images": SHARD_IMAGES} for i in range(SHARDS)}
+                data = Marker(
+                    stage="score", key="KEY", settings={}, inputs={}, files=tuple(files),
+                    summary={"shards": counts}, revision=1,
+                ).to_json()  # fmt: skip
+            stage.folder.write("_DONE.json", data.replace(b'"KEY"', f'"{stage.key}"'.encode()))
+            stages.append(stage)
+        script = (
+            "import sys, json; from benchmarks.cluster.memory import *\n"
+            "started = time.perf_counter()\n"
+            "for stage in json.loads(sys.stdin.read()):\n"
+            "    digests(StageDir(Folder(stage[0]), 'score', stage[1]))\n"
+            "print(peak_gib(), time.perf_counter() - started)\n"
+        )
+        given = json.dumps([[stage.folder.uri, stage.key] for stage in stages])
+        done = subprocess.run(
+            [sys.executable, "-c", script], input=given, capture_output=True, text=True, check=True
+        )
+        gib, seconds = map(float, done.stdout.split()[-2:])
+        return {
+            "driver: markers of 40 stages, GiB": gib,
+            "driver: one marker, MB": len(data) / 1e6,
+            "driver: reading one marker, seconds": seconds / len(stages),
+        }
+
+
+def _child(folder: Path, stage: str, name: str, table: Any) -> StageDir:
+    """Make a stage in a process of its own, so that this one's peak is that of reading it."""
+    path = folder / "table.arrow"
+    path.write_bytes(tables.encode(name, table, key="none"))
+    script = (
+        "import sys; from benchmarks.cluster.memory import *\n"
+        f"hard_linked(Path({str(folder)!r}), {stage!r}, {name!r}, "
+        f"tables.decode({name!r}, {str(path)!r}))\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+    return StageDir.plan(Folder(folder), stage, {}, {})
