@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,8 +33,10 @@ from madbal_ray.selection.whole_pool.jobs import CutClusters
 from madbal_ray.selection.whole_pool.offers import OfferPixels
 from madbal_ray.state import tables
 from madbal_ray.state.marker import FileRecord, Marker
-from madbal_ray.state.stage_dir import StageDir, digest_each, table_path
+from madbal_ray.state.stage_dir import StageDir, digest_each, digests, table_path
 from madbal_ray.state.storage import Folder
+
+Result = TypeVar("Result")
 
 LINKS = 50_000
 """Of one file; file systems allow 65,000."""
@@ -123,7 +124,7 @@ def allocate() -> Figures:
         ],
     )
     with tempfile.TemporaryDirectory() as folder:
-        in_child = _child(Path(folder), "score", "cluster_statistics", table)
+        in_child = _in_a_process(hard_linked, Path(folder), "score", "cluster_statistics", table)
         job = AllocateBudgets(
             output=StageDir.plan(Folder(folder), "allocate", {}, {}),
             score=in_child,
@@ -159,8 +160,12 @@ def cut() -> Figures:
         "count": rng.integers(1, 20, count),
     }
     with tempfile.TemporaryDirectory() as folder:
-        digits = _child(
-            Path(folder), "digits_0", "score_digits", tables.from_columns("score_digits", columns)
+        digits = _in_a_process(
+            hard_linked,
+            Path(folder),
+            "digits_0",
+            "score_digits",
+            tables.from_columns("score_digits", columns),
         )
         budgets = StageDir.plan(Folder(folder), "allocate", {}, {})
         equal = {
@@ -207,18 +212,7 @@ def markers() -> Figures:
                 ).to_json()  # fmt: skip
             stage.folder.write("_DONE.json", data.replace(b'"KEY"', f'"{stage.key}"'.encode()))
             stages.append(stage)
-        script = (
-            "import sys, json; from benchmarks.cluster.memory import *\n"
-            "started = time.perf_counter()\n"
-            "for stage in json.loads(sys.stdin.read()):\n"
-            "    digests(StageDir(Folder(stage[0]), 'score', stage[1]))\n"
-            "print(peak_gib(), time.perf_counter() - started)\n"
-        )
-        given = json.dumps([[stage.folder.uri, stage.key] for stage in stages])
-        done = subprocess.run(
-            [sys.executable, "-c", script], input=given, capture_output=True, text=True, check=True
-        )
-        gib, seconds = map(float, done.stdout.split()[-2:])
+        gib, seconds = _in_a_process(_read_markers, stages)
         return {
             "driver: markers of 40 stages, GiB": gib,
             "driver: one marker, MB": len(data) / 1e6,
@@ -226,14 +220,15 @@ def markers() -> Figures:
         }
 
 
-def _child(folder: Path, stage: str, name: str, table: Any) -> StageDir:
-    """Make a stage in a process of its own, so that this one's peak is that of reading it."""
-    path = folder / "table.arrow"
-    path.write_bytes(tables.encode(name, table, key="none"))
-    script = (
-        "import sys; from benchmarks.cluster.memory import *\n"
-        f"hard_linked(Path({str(folder)!r}), {stage!r}, {name!r}, "
-        f"tables.decode({name!r}, {str(path)!r}))\n"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)
-    return StageDir.plan(Folder(folder), stage, {}, {})
+def _read_markers(stages: list[StageDir]) -> tuple[float, float]:
+    """Return GiB and seconds of reading the digests of stages."""
+    started = time.perf_counter()
+    for stage in stages:
+        digests(stage)
+    return peak_gib(), time.perf_counter() - started
+
+
+def _in_a_process(work: Callable[..., Result], *given: Any) -> Result:
+    """Call in a process of its own, so that one peak does not hide another."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(work, *given).result()
