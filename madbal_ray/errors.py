@@ -100,3 +100,8 @@ def unpack(packed: Mapping[str, Any]) -> MadbalError:
     if isinstance(kind, type) and issubclass(kind, MadbalError):
         return kind(*packed["args"])
     return StageError(packed["text"])
+
+
+def one_line(error: Exception) -> str:
+    """Return the text of a library's error in one short line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

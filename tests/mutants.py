@@ -69,9 +69,11 @@ def main() -> int:
     options = parser.parse_args()
     started = time.monotonic()
     contents = [tomllib.loads(path.read_text()) for path in LISTS]
-    sets: dict[str, list[str]] = {
-        name: files for content in contents for name, files in content["tests"].items()
-    }
+    sets: dict[str, list[str]] = {}
+    for content in contents:
+        for name, files in content["tests"].items():
+            assert name not in sets, f"two lists have a set of tests called {name}"
+            sets[name] = files
     every = [Mutant(**entry) for content in contents for entry in content["mutant"]]
     findings = [text for mutant in every for text in _mismatches(mutant, sets)]
     for text in findings:

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from madbal_ray.errors import BadImageError, DataError
+from madbal_ray.errors import BadImageError, DataError, one_line
 from madbal_ray.state.storage import Folder
 
 BYTES_COLUMNS = ("image", "bytes", "image_bytes")
@@ -143,6 +143,11 @@ def _image_column(root: Folder, path: str, group: int) -> pa.ChunkedArray | None
     return column
 
 
+def forget_row_groups() -> None:
+    """Forget what is kept of Parquet files, which may have been written anew."""
+    _image_column.cache_clear()
+
+
 def _uncompressed_bytes(group: Any, name: str) -> int:
     chunks = (group.column(index) for index in range(group.num_columns))
     return sum(
@@ -249,11 +254,6 @@ def _text(table: pa.Table | None, name: str | None, row: int) -> str | None:
     assert table is not None
     value = table[name][row].as_py()
     return None if value is None or value == "" else str(value)
-
-
-def one_line(error: Exception) -> str:
-    """Return the text of a library's error in one short line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _bytes_column(schema: pa.Schema) -> str | None:

@@ -146,6 +146,7 @@ class StageRunner:
     def _timed(
         self, output: StageDir, total: int | None, name: str | None = None
     ) -> Iterator[dict[str, int]]:
+        self.run_dir.check(output, self.round_index)  # before hours of work, not after
         name = name or output.stage
         seen = {"images": 0, "peak_memory": 0}
         self.progress.start_stage(self._title(name), total)

@@ -2,7 +2,8 @@
 
 Inspection notes the sha256 of every image and mask in its tables, and beside them, per shard, how
 each file looked just before it was read (`SEEN`: size and times; no result, so no marker names it).
-At the next start a file that looks the same is trusted, any other is read and hashed again.
+At the next start a file that looks the same is trusted, any other is read and hashed again, once:
+what it held is noted beside its look.
 """
 
 from __future__ import annotations
@@ -10,18 +11,23 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from madbal_ray.config.pool import GridsConfig
-from madbal_ray.data.members import file_of
+from madbal_ray.data.members import file_of, forget_row_groups
 from madbal_ray.errors import BadImageError, IntegrityError
 from madbal_ray.pool.reader import ImageReader
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.marker import digest
 from madbal_ray.state.stage_dir import StageDir
-from madbal_ray.state.storage import Folder
+from madbal_ray.state.storage import IN_FLIGHT, Folder
 
 SEEN = "_seen"
+HASHED_AT_ONCE = 4
+"""Shards of a disk that are looked at together."""
+
+PROMISES = ["image_uri", "image_sha256", "mask_uri", "mask_sha256"]
 
 Changed = tuple[str, str | None]
 """The URI of an image or mask, and the sha256 of what it holds instead; None: it cannot be read."""
@@ -40,9 +46,8 @@ class Looks:
     def _listed(self) -> Mapping[str, str]:
         return dict(self.root.looks())
 
-    def of(self, uri: str) -> str | None:
-        """Return size and time of the file that a URI points into, None where there is none."""
-        name = file_of(uri)
+    def of(self, name: str) -> str | None:
+        """Return size and time of a file, None where there is none."""
         is_listed = not self.root.is_local and not name.startswith("/") and "://" not in name
         return self._listed.get(name) if is_listed else self.root.look(name)
 
@@ -65,16 +70,22 @@ def plan_inspection(
     changed = changed_files(images, index, shard_ids, reader) if images.is_done else []
     if not changed:
         return images
-    say(
-        f"{len(changed)} files of the data set have changed since the pool was prepared, the first "
-        f"is {changed[0][0]}; it is prepared anew"
-    )
-    return StageDir.plan(folder, "images", settings | {"changed": digest(changed)}, inputs)
+    anew = StageDir.plan(folder, "images", settings | {"changed": digest(changed)}, inputs)
+    if not anew.is_done:
+        say(
+            f"{len(changed)} files of the data set have changed since the pool was prepared, the "
+            f"first is {changed[0][0]}; it is prepared anew"
+        )
+    return anew
 
 
 def note_looks(images: StageDir, shard_id: int, root: Folder, uris: Sequence[str]) -> None:
     """Write how the files of a shard look; to be called before they are read."""
-    looks = {uri: root.look(file_of(uri)) for uri in uris}
+    threads = 1 if root.is_local else IN_FLIGHT
+    names = sorted({file_of(uri) for uri in uris})
+    looked = map_ahead(root.look, names, threads=threads, ahead=threads)
+    look_of = dict(zip(names, looked, strict=True))
+    looks = {uri: [look_of[file_of(uri)]] for uri in uris}
     images.folder.write(_seen_name(shard_id), json.dumps(looks).encode())
 
 
@@ -89,37 +100,50 @@ def changed_files(
     """Return which files of an inspected pool hold something else, by URI.
 
     Files that could not be read at the inspection are not asked.
+
+    Raises:
+        RunDirError: a disk or a store refuses a file that is there.
     """
+    forget_row_groups()
     looks = Looks(reader.root)
-    return sorted(
-        changed
-        for shard_id in shard_ids
-        for changed in _changed_in_shard(images, index, shard_id, reader, looks)
+    threads = IN_FLIGHT if not reader.root.is_local else HASHED_AT_ONCE
+    of_shards = map_ahead(
+        lambda shard_id: _changed_in_shard(images, index, shard_id, reader, looks),
+        shard_ids,
+        threads=threads,
+        ahead=threads,
     )
+    return sorted((uri, held) for changed in of_shards for uri, held in changed)
 
 
 def _changed_in_shard(
     images: StageDir, index: StageDir, shard_id: int, reader: ImageReader, looks: Looks
-) -> Iterator[Changed]:
+) -> list[Changed]:
     seen = _seen(images, shard_id)
     promised = _promised(images, index, shard_id)
-    now = {uri: looks.of(uri) for uri in promised}
-    doubtful = [uri for uri, look in now.items() if look is None or look != seen.get(uri)]
-    changed = []
-    for uri in doubtful:
-        sha256 = _hash(reader, uri)
-        if sha256 != promised[uri]:
-            changed.append((uri, sha256))
-    if doubtful and not changed:
-        images.folder.write(_seen_name(shard_id), json.dumps(seen | now).encode())
-    yield from changed
+    of_file = {name: looks.of(name) for name in {file_of(uri) for uri in promised}}
+    now = {uri: of_file[file_of(uri)] for uri in promised}
+    held, notes = {}, {}
+    for uri, look in now.items():
+        known = seen.get(uri)
+        if look is None or known is None or known[0] != look:
+            sha256 = _hash(reader, uri)
+        else:  # the second: what it holds, where that is not what was promised
+            sha256 = promised[uri] if len(known) == 1 else known[1]
+        held[uri] = sha256
+        notes[uri] = [look] if sha256 == promised[uri] else [look, sha256]
+    if notes != seen:
+        images.folder.write(_seen_name(shard_id), json.dumps(notes).encode())
+    return [(uri, sha256) for uri, sha256 in held.items() if sha256 != promised[uri]]
 
 
 def _promised(images: StageDir, index: StageDir, shard_id: int) -> dict[str, str]:
     """Return the sha256 of every file of a shard that was read, by URI."""
-    rows = images.read_table("images", [shard_id]).to_pylist()
-    promised = {row["image_uri"]: row["image_sha256"] for row in rows}
-    promised |= {row["mask_uri"]: row["mask_sha256"] for row in rows}
+    table = images.read_table("images", [shard_id], PROMISES)
+    promised: dict[str, Any] = {}
+    for kind in ("image", "mask"):
+        columns = (table[f"{kind}_{what}"].to_pylist() for what in ("uri", "sha256"))
+        promised |= dict(zip(*columns, strict=True))
     bad = images.read_table("quarantine", [shard_id], ["image_id", "sha256"]).to_pylist()
     if bad:
         listed = index.read_table("images", [shard_id], ["image_id", "image_uri"]).to_pylist()
@@ -128,17 +152,21 @@ def _promised(images: StageDir, index: StageDir, shard_id: int) -> dict[str, str
     return {uri: sha256 for uri, sha256 in promised.items() if uri and sha256}
 
 
-def _seen(images: StageDir, shard_id: int) -> dict[str, Any]:
+def _seen(images: StageDir, shard_id: int) -> dict[str, list[str | None]]:
+    """Return by URI how a file looked, and what it held where that is not what was promised."""
     try:
-        return images.folder.read_json(_seen_name(shard_id))
+        seen = images.folder.read_json(_seen_name(shard_id))
     except (FileNotFoundError, IntegrityError):  # a hint: without it, everything is read
         return {}
+    return {uri: known for uri, known in seen.items() if isinstance(known, list) and known}
 
 
 def _hash(reader: ImageReader, uri: str) -> str | None:
+    """Return the sha256 of what a file holds; None: it is gone, or no image is there any more."""
     try:
-        return hashlib.sha256(reader.encoded(uri)).hexdigest()
-    except (OSError, BadImageError):
+        with reader.root.told("read", file_of(uri)):
+            return hashlib.sha256(reader.encoded(uri)).hexdigest()
+    except (FileNotFoundError, BadImageError):
         return None
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from madbal_ray.errors import RunDirError
+from madbal_ray.state.storage import local_name
 
 MOUNTS = Path("/proc/self/mountinfo")
 
@@ -37,7 +38,7 @@ def check_local_disk(place: str, *, what: str, instead: str, mounts: str | None 
             f"{what} cannot lie in {place}, an object store: it is a database that needs a local "
             f"disk; {instead}"
         )
-    path = Path(place.removeprefix("file://")).absolute()
+    path = Path(local_name(place)).absolute()
     if mounts is None:
         mounts = MOUNTS.read_text() if MOUNTS.exists() else ""
     kind = filesystem_of(path.parent.resolve(), mounts)

@@ -136,7 +136,9 @@ def _read_lease(folder: Folder) -> dict[str, Any] | None:
 def _holder_text(folder: Folder, held_by: Mapping[str, Any] | None, hint: str) -> str:
     if held_by is None:
         return f"{folder} was held by another process a moment ago; start the same command again"
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(held_by.get("since", 0)))
+    since = held_by.get("since")
+    if isinstance(since, (int, float)):
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
     return (
         f"{folder} is held by process {held_by.get('pid')} on {held_by.get('host')} since {since}; "
         f"wait for it, or end it, or choose another --run-dir{hint}"

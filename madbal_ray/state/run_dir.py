@@ -133,18 +133,27 @@ class RunDir:
         if self.folder.is_local and stage_dir.folder.is_local:
             uri = os.path.relpath(uri, self.folder.uri)
         pointer = {"folder": uri, "key": stage_dir.key, "digest": stage_dir.digest()}
+        if self.check(stage_dir, round_index) != pointer:
+            name = self._pointer_name(stage_dir.stage, round_index)
+            self.folder.write(name, json.dumps(pointer).encode())
+
+    def check(self, stage_dir: StageDir, round_index: int | None) -> dict[str, str] | None:
+        """Return the pointer to a stage, None before there is one.
+
+        Raises:
+            ConfigError: the run already uses another folder of this stage.
+        """
         name = self._pointer_name(stage_dir.stage, round_index)
-        if self.folder.exists(name):
-            known = self._pointer(name)
-            if known["key"] != stage_dir.key:
-                raise ConfigError(
-                    f"{self.folder}: stage {stage_dir.stage} was run with key {known['key']} and "
-                    f"would now be {stage_dir.key}: images, masks or weights have changed since "
-                    "the run was started; restore them, or choose another --run-dir"
-                )
-            if known == pointer:
-                return
-        self.folder.write(name, json.dumps(pointer).encode())
+        if not self.folder.exists(name):
+            return None
+        known = self._pointer(name)
+        if known["key"] != stage_dir.key:
+            raise ConfigError(
+                f"{self.folder}: stage {stage_dir.stage} was run with key {known['key']} and "
+                f"would now be {stage_dir.key}: images, masks or weights have changed since "
+                "the run was started; restore them, or choose another --run-dir"
+            )
+        return known
 
     def find(self, stage: str, round_index: int | None = None) -> StageDir | None:
         """Return the finished folder of a stage that this run uses, None before it is done.
@@ -214,7 +223,10 @@ class RunDir:
         if not self.folder.exists(TRACKING_NAME):
             drawn = json.dumps({"id": secrets.token_hex(8)})
             self.folder.write(TRACKING_NAME, drawn.encode())
-        return str(self.folder.read_json(TRACKING_NAME).get("id"))
+        drawn = self.folder.read_json(TRACKING_NAME).get("id")
+        if not isinstance(drawn, str) or not drawn:
+            raise IntegrityError(f"{self.folder}/{TRACKING_NAME} is damaged (no id)")
+        return drawn
 
     def lock(self, *, take_over: bool = False) -> AbstractContextManager[None]:
         """Hold the run folder (`madbal_ray.state.lock`).

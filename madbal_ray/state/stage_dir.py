@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from madbal_ray.errors import ConfigError, IntegrityError
+from madbal_ray.errors import ConfigError, IntegrityError, one_line
 from madbal_ray.state import tables
 from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.marker import FileRecord, Marker, canonical_json, digest
@@ -165,15 +165,23 @@ class StageDir:
     def _decode(self, name: str, record: FileRecord, columns: Sequence[str] | None) -> pa.Table:
         try:
             with self.folder.told("read", record.path):
-                if self.folder.is_local or record.bytes > WHOLE_BYTES:
+                is_streamed = not self.folder.is_local and record.bytes > WHOLE_BYTES
+                if self.folder.is_local or is_streamed:
                     source = self.folder.open(record.path)
                 else:  # whole: not footer first, columns then
                     source = pa.BufferReader(self.folder.read(record.path))
-                return tables.decode(name, source, columns=columns)
+                try:
+                    return tables.decode(name, source, columns=columns)
+                except IntegrityError:
+                    raise
+                except (pa.ArrowException, OSError) as error:
+                    # Arrow tells of a damaged page by an OSError too, but without a number.
+                    if isinstance(error, OSError) and (error.errno or is_streamed):
+                        raise
+                    where = f"{self.folder}/{record.path}"
+                    raise IntegrityError(f"{where} is damaged ({one_line(error)})") from None
         except FileNotFoundError:
             raise IntegrityError(f"{self.folder}/{record.path} is missing") from None
-        except pa.ArrowException as error:
-            raise IntegrityError(f"{self.folder}/{record.path} is damaged ({error})") from None
 
     def shards_with(self, name: str) -> list[int]:
         """Return the shards of a finished table that hold rows, in order; no file is opened."""

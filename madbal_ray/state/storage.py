@@ -52,7 +52,7 @@ class Folder:
             raise ConfigError(str(error)) from None
         self.is_local = "://" not in text or text.startswith(FILE_SCHEME)
         if self.is_local:
-            text = str(Path(_local_name(text)).absolute())
+            text = str(Path(local_name(text)).absolute())
         self.uri = text.rstrip("/") or "/"
 
     def __truediv__(self, name: str) -> Folder:
@@ -80,7 +80,7 @@ class Folder:
     def file_uri(self, name: str) -> str:
         """Return the address of a file in this folder; an absolute `name` stays itself."""
         if name.startswith(FILE_SCHEME):
-            return _local_name(name)
+            return local_name(name)
         return name if name.startswith("/") or "://" in name else f"{self.uri}/{name}"
 
     def _is_here(self, name: str) -> bool:
@@ -94,12 +94,21 @@ class Folder:
         return _filesystem(scheme, rest.partition("/")[0]), rest
 
     @contextmanager
-    def told(self, done: str, name: str = "") -> Iterator[None]:
-        """Turn a refusal of disk or store into a sentence; a missing file is FileNotFoundError."""
+    def told(self, done: str, name: str = "", *, makes: bool = False) -> Iterator[None]:
+        """Turn a refusal of disk or store into a sentence.
+
+        Args:
+            makes: the file is made, so that a missing one is a refusal too; else it stays a
+                FileNotFoundError.
+        """
         where = self.file_uri(name) if name else self.uri
         try:
             yield
-        except (FileNotFoundError, RunDirError):
+        except RunDirError:
+            raise
+        except FileNotFoundError as error:
+            if makes:
+                raise RunDirError(f"{where} cannot be {done} ({error.strerror or error})") from None
             raise
         except ValueError as error:  # a name that no file can have
             raise RunDirError(f"{where!r} cannot be {done}: {error}") from None
@@ -185,14 +194,14 @@ class Folder:
     def write(self, name: str, data: bytes) -> None:
         """Make `name` hold `data`: at any moment it is the old content or the new, whole."""
         if not self.is_local:
-            with self.told("written", name):
+            with self.told("written", name, makes=True):
                 filesystem, path = self._remote(name)
                 with filesystem.open_output_stream(path) as sink:
                     sink.write(data)
             return
         target = Path(self.file_uri(name))
         temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{target.name}"
-        with self.told("written", name):
+        with self.told("written", name, makes=True):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with open(temporary, "xb") as sink:
@@ -219,7 +228,7 @@ class Folder:
             self.write(f"{name}/{moment}", line.encode())
             return
         target = self.local_path / name
-        with self.told("appended to", name):
+        with self.told("appended to", name, makes=True):
             target.parent.mkdir(parents=True, exist_ok=True)
             with open(target, "ab") as sink:
                 if sink.tell() and not _ends_with_newline(target):
@@ -277,11 +286,12 @@ class Folder:
         """Yield (path relative to this folder, bytes) of every file below it, sorted."""
         if self.is_local:
             root = Path(self.uri)
-            files = [
-                (path.relative_to(root).as_posix(), path.stat().st_size)
-                for path in root.rglob("*")
-                if path.is_file()
-            ]
+            files = []
+            for path in root.rglob("*"):
+                with suppress(FileNotFoundError):  # another writer renamed its temporary file
+                    info = path.stat()
+                    if stat.S_ISREG(info.st_mode):
+                        files.append((path.relative_to(root).as_posix(), info.st_size))
         else:
             with self.told("listed", ""):
                 filesystem, path = self._remote()
@@ -306,10 +316,12 @@ class Folder:
 
 
 def _look(info: pafs.FileInfo) -> str | None:
-    return f"{info.size}-{info.mtime_ns}" if info.type == pafs.FileType.File else None
+    """Return size and time, in whole seconds: more is told by some listings and by no question."""
+    is_file = info.type == pafs.FileType.File
+    return f"{info.size}-{info.mtime_ns // 10**9}" if is_file else None
 
 
-def _local_name(address: str) -> str:
+def local_name(address: str) -> str:
     """Return the path that a ``file://`` address stands for; a path stays itself."""
     if not address.startswith(FILE_SCHEME):
         return address

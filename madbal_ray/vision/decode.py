@@ -32,7 +32,8 @@ EIGHT_TO_SIXTEEN = 257
 
 ORIENTATION = 0x0112
 BITS_PER_SAMPLE = 258
-PPM_DEPTH = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d+)")
+BETWEEN = rb"(?:\s|#[^\n]*\n)+"  # nothing in it can be read in two ways, or blanks would cost 2**n
+PPM_DEPTH = re.compile(rb"P[2356]%b\d+%b\d+%b(\d+)" % (BETWEEN, BETWEEN, BETWEEN))
 REASON_LENGTH = 200
 
 

@@ -9,6 +9,7 @@ from madbal_ray.config.file import load_config
 from madbal_ray.engine.contract import LightShardJob
 from madbal_ray.engine.local import LocalEngine
 from madbal_ray.engine.stages import StageRunner, StopRequested
+from madbal_ray.errors import ConfigError
 from madbal_ray.state import tables
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stage_dir import StageDir
@@ -119,6 +120,16 @@ def test_a_finished_stage_is_only_pointed_to(tmp_path):
     assert job.runs == 1
     assert runner.progress.told == []
     assert runner.run_dir.find("centroids") == job.output
+
+
+def test_a_run_that_uses_another_folder_of_a_stage_is_refused_before_the_work(tmp_path):
+    runner = runner_of(tmp_path)
+    runner.call(Committing(planned(runner, "allocate")))
+    other = StageDir.plan(runner.run_dir.folder / "stages", "allocate", {"seed": 1}, {})
+    job = Committing(other)
+    with pytest.raises(ConfigError, match="images, masks or weights have changed"):
+        runner.call(job)
+    assert job.runs == 0
 
 
 def test_shards_advance_the_view_and_add_up_their_images(tmp_path):

@@ -1,5 +1,6 @@
 """Files that hold something else than when the pool was inspected are noticed."""
 
+import errno
 import os
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 from PIL import Image
 
 import madbal_ray
-from madbal_ray.errors import ConfigError, DataError
-from madbal_ray.pool.reader import read_images
+from madbal_ray.errors import ConfigError, DataError, RunDirError
+from madbal_ray.pool import reader
+from madbal_ray.pool.reader import ImageReader, read_images
+from madbal_ray.state.storage import Folder
 from tests.conftest import tiny_config
 
 STEP = {"engine": "local"}
@@ -32,27 +35,31 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-def prepare(data, name, *, stop="images", **changes):
-    config = tiny_config(
+def config_of(data):
+    return tiny_config(
         data={"name": "folder", "root": str(data), "max_bad_fraction": 0.5},
         grids={"input": [32, 40], "working": [32, 40]},
         superpixels__pixels=64,
         num_rounds=1,
-        **changes,
     )
+
+
+def prepare(data, name):
     run_dir = data.parent / "runs" / name
-    with pytest.raises(Exception, match=f"stopped after {stop}"):
-        madbal_ray.run(config, run_dir=run_dir, engine="local", stop_after=(stop, None))
+    with pytest.raises(Exception, match="stopped after images"):
+        madbal_ray.run(
+            config_of(data), run_dir=run_dir, engine="local", stop_after=("images", None)
+        )
     return madbal_ray.open_run(run_dir)
 
 
 def masks_agree(run, data):
     """Return the share of mask pixels that the run reads as they lie on the disk."""
-    reader = run.reader()
+    images = run.reader()
     same = []
     for image in read_images(run.stage("images"), 0):
         on_disk = np.asarray(Image.open(data / image.mask_uri))
-        same.append((reader.mask(image) == on_disk).mean())
+        same.append((images.mask(image) == on_disk).mean())
     return float(np.mean(same))
 
 
@@ -91,6 +98,41 @@ def test_files_that_were_only_touched_are_the_same_pool(data):
     for shard_id in range(3):
         images.folder.delete(f"_seen/{shard_id:05d}.json")  # a hint; everything is read again
     assert prepare(data, "third").stage("images").key == images.key
+
+
+def test_a_file_that_looks_other_is_read_once_whatever_it_holds(data, monkeypatch):
+    images = prepare(data, "first").stage("images")
+    for path in data.rglob("*.png"):
+        os.utime(path, (1, 1))
+    write(data / "masks/train/1.png", np.full((32, 40), 2, np.uint8))
+    opened = []
+    plain = ImageReader.encoded
+    monkeypatch.setattr(
+        ImageReader, "encoded", lambda self, uri: opened.append(uri) or plain(self, uri)
+    )
+    counts = []
+    for name in ("second", "third"):
+        opened.clear()
+        assert prepare(data, name).stage("images").key != images.key
+        counts.append(len(opened))
+    # at first all 10 files are read to compare and again to inspect; then none
+    assert counts == [20, 0]
+
+
+def test_a_disk_that_refuses_a_file_is_not_a_file_that_has_changed(data, monkeypatch):
+    prepare(data, "first")
+    os.utime(data / "images/train/2.png", (1, 1))
+    plain = Folder.open
+
+    def refuse(self, name):
+        if name.endswith("train/2.png"):
+            raise OSError(errno.EIO, "Input/output error")
+        return plain(self, name)
+
+    monkeypatch.setattr(reader, "READ_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(Folder, "open", refuse)
+    with pytest.raises(RunDirError, match=r"train/2\.png cannot be read \(Input/output error\)"):
+        madbal_ray.run(config_of(data), run_dir=data.parent / "runs/second", engine="local")
 
 
 def test_restored_files_are_the_first_pool_again(data):

@@ -1,5 +1,6 @@
 """Damaged files of runs and models: a sentence with the path, or, for hints, no harm at all."""
 
+import errno
 import json
 import shutil
 
@@ -13,7 +14,8 @@ from torch import nn
 import madbal_ray
 from madbal_ray import api
 from madbal_ray.cli import main
-from madbal_ray.errors import ConfigError, IntegrityError, MadbalError
+from madbal_ray.errors import ConfigError, IntegrityError, MadbalError, RunDirError
+from madbal_ray.state import tables
 from madbal_ray.state.lock import LEASE_NAME, _read_lease
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
@@ -60,6 +62,25 @@ def test_a_damaged_table_is_named(copy):
         table.write_bytes(damage)
         with pytest.raises(MadbalError, match=r"labels/00000\.parquet"):
             madbal_ray.open_run(copy).table("labels", 1)
+
+
+def test_a_damaged_table_is_damage_and_not_a_full_disk(copy, monkeypatch):
+    table = next((copy / "rounds/001/labels").glob("*/labels/00000.parquet"))
+    whole = table.read_bytes()
+    table.write_bytes(whole[:-5])  # the footer
+    with pytest.raises(IntegrityError, match="is damaged"):
+        madbal_ray.open_run(copy).table("labels", 1)
+    table.write_bytes(whole[:4] + bytes(200) + whole[204:])  # pages
+    with pytest.raises(IntegrityError, match="is damaged"):
+        madbal_ray.open_run(copy).table("labels", 1)
+    table.write_bytes(whole)
+
+    def refuse(*args, **options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(tables, "decode", refuse)
+    with pytest.raises(RunDirError, match=r"cannot be read \(Input/output error\); free space"):
+        madbal_ray.open_run(copy).table("labels", 1)
 
 
 def test_a_damaged_lease_holds_nobody(tmp_path):

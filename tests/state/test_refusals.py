@@ -6,10 +6,12 @@ import pathlib
 
 import pytest
 from click.testing import CliRunner
+from pyarrow import fs as pafs
 
 from madbal_ray.cli import main
 from madbal_ray.errors import RunDirError
-from madbal_ray.state import lock
+from madbal_ray.state import lock, storage
+from madbal_ray.state.local_disk import check_local_disk
 from madbal_ray.state.storage import Folder
 
 CALLS = {
@@ -87,3 +89,43 @@ def test_a_command_ends_with_a_sentence_whatever_the_system_refuses(tmp_path, mo
     result = CliRunner().invoke(main, ["status", str(tmp_path)])
     assert result.exit_code == 1
     assert result.output == "error: /some/place: Input/output error\n"
+
+
+def test_a_file_that_cannot_be_made_is_a_sentence():
+    folder = Folder("/proc/no")
+    with pytest.raises(RunDirError, match="/proc/no/a cannot be written"):
+        folder.write("a", b"")
+    with pytest.raises(RunDirError, match="/proc/no/a cannot be appended to"):
+        folder.append_line("a", "")
+
+
+def test_a_listing_bears_files_that_another_writer_renames(tmp_path, monkeypatch):
+    for name in ("a", "_tmp-b"):
+        (tmp_path / name).write_text("x")
+    plain = pathlib.Path.stat
+
+    def stat(path, **options):
+        if path.name.startswith("_tmp-"):
+            path.unlink(missing_ok=True)
+        return plain(path, **options)
+
+    monkeypatch.setattr(pathlib.Path, "stat", stat)
+    assert list(Folder(tmp_path).walk()) == [("a", 1)]
+
+
+def test_an_address_of_a_file_means_the_same_everywhere(tmp_path):
+    for address in (f"file://{tmp_path}/my%20store", f"file://localhost{tmp_path}/my store"):
+        place = check_local_disk(address, what="it", instead="move it", mounts="")
+        assert place == tmp_path / "my store"
+        assert Folder(address).local_path == place
+
+
+def test_stores_are_compared_by_whole_seconds():
+    listed = pafs.FileInfo("a", pafs.FileType.File, mtime_ns=1_665_597_000_123_000_000, size=3)
+    asked = pafs.FileInfo("a", pafs.FileType.File, mtime_ns=1_665_597_000_000_000_000, size=3)
+    assert storage._look(listed) == storage._look(asked) == "3-1665597000"
+
+
+def test_an_owner_without_a_time_is_still_named(tmp_path):
+    text = lock._holder_text(Folder(tmp_path), {"pid": 7, "host": "h", "since": "noon"}, "")
+    assert "process 7 on h since noon" in text

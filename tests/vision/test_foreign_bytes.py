@@ -5,6 +5,7 @@ import resource
 import struct
 import subprocess
 import sys
+import time
 import zlib
 
 import cv2
@@ -129,6 +130,14 @@ def test_deep_colour_ppms_are_not_cut_to_eight_bits():
     values = COLORS.astype(">u2") * 257
     data = b"P6 20 12\n65535\n" + values.tobytes()
     assert np.array_equal(decode_image(data, max_pixels=LIMIT), COLORS)
+
+
+def test_blanks_in_a_header_cost_nothing():
+    """Pillow takes `+10` for a number; a pattern that tries every split of blanks takes hours."""
+    data = b"P6" + b" " * 5000 + b"+10 10 255\n" + bytes(300)
+    started = time.process_time()
+    decode_image(data, max_pixels=10**6)
+    assert time.process_time() - started < 1.0
 
 
 def test_the_one_transparent_colour_of_a_png_is_transparency():
