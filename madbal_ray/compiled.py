@@ -98,7 +98,7 @@ def _log_of_normal(x):
 
 
 exp32 = compiled(inline=True)(_exp)
-"""e**x for x <= 0, float32."""
+"""e**x for x from -87 to 87, float32; less counts as -87."""
 
 log32_of_normal = compiled(inline=True)(_log_of_normal)
 """ln x for x >= `SMALLEST`, float32."""

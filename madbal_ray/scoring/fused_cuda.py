@@ -2,7 +2,7 @@
 
 The counterpart of `fused_cpu`: a program interpolates the logits of a few neighbouring pixels,
 head by head, and uses them up in registers, so no full-resolution map with C channels ever
-exists. Same results as the plain torch code in `pixel_scores`, to about 1e-6. Only
+exists. Same results as the plain torch code in `pixel_scores`, to what float32 leaves. Only
 `pixel_scores` imports this module, where tensors are on a GPU: Triton comes with torch's CUDA
 builds alone.
 """

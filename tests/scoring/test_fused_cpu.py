@@ -20,20 +20,21 @@ from madbal_ray.state.ahead import map_ahead
 @compiled()
 def _apply(values, exps, logs):
     for i in range(len(values)):
-        exps[i] = exp32(-abs(values[i]))
+        exps[i] = exp32(values[i])
         logs[i] = log32(abs(values[i]))
 
 
 def test_exp_and_log_are_exact_to_float32():
     values = np.concatenate([np.linspace(1e-6, 86, 200_001), np.logspace(-37, 30, 50_001)])
-    values = values.astype(np.float32)
+    values = np.concatenate([values, -values]).astype(np.float32)
     exps, logs = np.empty_like(values), np.empty_like(values)
     _apply(values, exps, logs)
-    inside = values < 87
-    exact = np.exp(-values.astype(np.float64))
-    np.testing.assert_allclose(exps[inside], exact[inside], rtol=3e-7)
-    assert (exps[~inside] < 2e-38).all()
-    np.testing.assert_allclose(logs, np.log(values.astype(np.float64)), rtol=3e-7, atol=1e-7)
+    inside = abs(values) < 87
+    exact = np.exp(values[inside].astype(np.float64))
+    np.testing.assert_allclose(exps[inside], exact, rtol=3e-7)
+    assert (exps[values < -87] < 2e-38).all()
+    exact = np.log(abs(values).astype(np.float64))
+    np.testing.assert_allclose(logs, exact, rtol=3e-7, atol=1e-7)
 
 
 def maps(seed, batch, classes, sizes, scale, dtype=torch.float32):
@@ -189,6 +190,24 @@ def test_logits_far_apart_in_neighbouring_cells(spread):
     found, expected = pixel_scores(**inputs), torch_pixel_scores(**inputs)
     torch.testing.assert_close(found.score, expected.score, rtol=1e-5, atol=2e-5)
     assert (found.prediction != expected.prediction).float().mean() < 0.01  # level to rounding
+
+
+@pytest.mark.parametrize("rows", [(7, 15), (30, 61), (50, 101)])
+@pytest.mark.parametrize("spread", [57.9, 58.1, 59.9, 64.0])
+def test_the_widest_spread_with_the_longest_step(spread, rows):
+    """Rows just over half a cell apart; a sequence begins as far below as exp32 reaches."""
+    old, new = rows
+    logits = torch.zeros(1, 2, old, 2)
+    logits[0, 0, ::2] = logits[0, 1, 1::2] = spread
+    inputs = {
+        "logits": logits,
+        "head_logits": (),
+        "maturity_weights": None,
+        "error_logits": None,
+        "is_boundary": torch.zeros(1, new, 2, dtype=torch.bool),
+    }
+    found, expected = pixel_scores(**inputs), torch_pixel_scores(**inputs)
+    torch.testing.assert_close(found.score, expected.score, rtol=1e-4, atol=5e-5)
 
 
 def test_bounds_at_the_extremes():
