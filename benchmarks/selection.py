@@ -25,7 +25,8 @@ from madbal_ray.pool.reader import ImageReader
 from madbal_ray.scoring.job import shard_statistics
 from madbal_ray.selection.asking import Asking
 from madbal_ray.state import tables
-from madbal_ray.state.stage_dir import FileRecord, StageDir, total_of
+from madbal_ray.state.marker import FileRecord
+from madbal_ray.state.stage_dir import StageDir, total_of
 from madbal_ray.state.storage import Folder
 from madbal_ray.strategies.madbal import MADBAL
 

@@ -32,8 +32,8 @@ from madbal_ray.selection.breakdown_jobs import AllocateBudgets
 from madbal_ray.selection.whole_pool.jobs import CutClusters
 from madbal_ray.selection.whole_pool.offers import OfferPixels
 from madbal_ray.state import tables
-from madbal_ray.state.marker import FileRecord, Marker
-from madbal_ray.state.stage_dir import StageDir, digest_each, digests, table_path
+from madbal_ray.state.marker import FileRecord, Marker, digest_each
+from madbal_ray.state.stage_dir import StageDir, digests, table_path
 from madbal_ray.state.storage import Folder
 
 Result = TypeVar("Result")

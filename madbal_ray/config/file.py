@@ -89,14 +89,22 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
     >>> merged({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
     {'a': {'b': 3, 'c': 2}}
+    >>> merged({"oracle": "people"}, {"oracle": {"share": 0.5}})
+    {'oracle': {'kind': 'people', 'share': 0.5}}
     """
     result = _deep_copy(base)
     for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(result.get(key), dict):
-            result[key] = merged(result[key], value)
+        section = _written_out(key, result.get(key))
+        if isinstance(value, Mapping) and isinstance(section, dict):
+            result[key] = merged(section, value)
         else:
             result[key] = _deep_copy(value)
     return result
+
+
+def _written_out(key: str, value: Any) -> Any:
+    """Return a section as a mapping where a bare name stands for it."""
+    return {SHORT[key]: value} if isinstance(value, str) and key in SHORT else value
 
 
 def _shown(value: Any) -> str:
@@ -153,8 +161,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     node: Any = values
     for parent in parents:
         child: Any = node.setdefault(parent, {})
-        if isinstance(child, str) and node is values and parent in SHORT:
-            child = node[parent] = {SHORT[parent]: child}
+        if node is values:
+            child = node[parent] = _written_out(parent, child)
         if not isinstance(child, dict):
             raise ConfigError(f"--set {override!r}: {parent} is a value, not a section")
         node = child

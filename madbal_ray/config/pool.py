@@ -47,8 +47,8 @@ class PoolConfig(Section):
     max_shards: Positive = Field(
         default=20_000,
         json_schema_extra=ADDED,
-        description="shard_images is doubled until a data set has no more shards than this, so "
-        "that ten million images are 19,532 shards of 512",
+        description="shard_images is doubled until a data set has no more shards than this, one a "
+        "split aside: ten million images are 19,532 shards of 512",
     )
     features_cache: Literal["auto", "always", "never"] = Field(
         default="auto",

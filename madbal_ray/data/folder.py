@@ -26,6 +26,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", "
 SPLITS = ("train", "val", "test")
 CLASS_FILE = "classes.yaml"
 CLASS_LIST = "classes.txt"
+MOST_FINDINGS = 3
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Byte, Byte, Byte]
@@ -109,9 +110,13 @@ def _read_classes(root: Folder) -> tuple[tuple[str, ...], dict[str, Color]]:
         text = "\n".join(read_lines(root, CLASS_FILE))
         listed = _ClassFile.model_validate(parse_yaml(text, f"{root}/{CLASS_FILE}")).classes
     except (ConfigError, ValidationError) as error:
+        problem = str(error)
+        if isinstance(error, ValidationError):
+            found = error.errors()[:MOST_FINDINGS]
+            problem = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in found)
         raise DataError(
-            f"{root}/{CLASS_FILE} cannot be used: {error}\nexpected classes: [{{name: sky, color: "
-            "[70, 130, 180]}, …], colours (0..255) optional"
+            f"{root}/{CLASS_FILE} cannot be used: {problem}; expected classes: [{{name: sky, "
+            "color: [70, 130, 180]}, …], colours (0..255) optional"
         ) from None
     names = tuple(one.name for one in listed)
     twice = [name for name, count in Counter(names).items() if count > 1]

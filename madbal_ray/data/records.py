@@ -52,10 +52,6 @@ class ImageRecord:
     split: str
     num_bytes: int | None = None
 
-    def __post_init__(self) -> None:
-        for name in ("image_id", "image_uri", "mask_uri"):
-            object.__setattr__(self, name, printable(getattr(self, name)))
-
 
 class PackedRecords(Sequence[ImageRecord]):
     """A sequence of records in columns; each is made when it is asked for.
@@ -70,10 +66,13 @@ class PackedRecords(Sequence[ImageRecord]):
         source = iter(records)
         while part := list(islice(source, CHUNK)):
             columns = [
-                [one.image_id for one in part],
+                [printable(one.image_id) for one in part],
                 # null: the same as the id, as in every data set of files
-                [None if one.image_uri == one.image_id else one.image_uri for one in part],
-                [one.mask_uri for one in part],
+                [
+                    None if one.image_uri == one.image_id else printable(one.image_uri)
+                    for one in part
+                ],
+                [printable(one.mask_uri) for one in part],
                 [names.setdefault(one.split, len(names)) for one in part],
                 [one.num_bytes for one in part],
             ]

@@ -9,7 +9,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,11 @@ def code_digest() -> str:
     for path in sorted(SOURCES.rglob("*.py")):
         digest.update(f"{path.relative_to(SOURCES)}\0".encode())
         digest.update(path.read_bytes())
-    return f"{version('madbal_ray')} {digest.hexdigest()[:12]}"
+    try:
+        release = version("madbal_ray")
+    except PackageNotFoundError:  # a source tree on the path
+        release = "sources"
+    return f"{release} {digest.hexdigest()[:12]}"
 
 
 def _on_node(function: Callable[..., Any], node_id: str) -> Any:

@@ -12,8 +12,9 @@ from madbal_ray import errors
 from madbal_ray.engine.contract import Engine, ShardJob
 from madbal_ray.state import tables
 from madbal_ray.state.ahead import map_ahead
+from madbal_ray.state.marker import FileRecord, Marker
 from madbal_ray.state.notes import Notes
-from madbal_ray.state.stage_dir import FileRecord, Marker, table_path
+from madbal_ray.state.stage_dir import table_path
 from madbal_ray.state.storage import IN_FLIGHT
 
 KIBIBYTE = 1024

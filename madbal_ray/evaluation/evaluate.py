@@ -21,8 +21,9 @@ from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.models.network import SegmentationNetwork
 from madbal_ray.pool.features.stored_taps import NetworkInput, input_shape
 from madbal_ray.pool.prepared import Pool
-from madbal_ray.pool.reader import PoolImage, cut_batches, map_ahead, read_images
+from madbal_ray.pool.reader import PoolImage, cut_batches, read_images
 from madbal_ray.state import tables
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
 
 

@@ -16,7 +16,8 @@ from madbal_ray.evaluation.prediction import batch_confusion
 from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.models.network import SegmentationNetwork
 from madbal_ray.pool.prepared import Pool
-from madbal_ray.pool.reader import PoolImage, map_ahead
+from madbal_ray.pool.reader import PoolImage
+from madbal_ray.state.ahead import map_ahead
 
 HALF_WIDTH = 0.02
 

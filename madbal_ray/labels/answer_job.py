@@ -18,8 +18,9 @@ from madbal_ray.labels.late_answers import late_rows
 from madbal_ray.labels.ledger import WAITING, check_answers, check_disjoint, cost_of
 from madbal_ray.labels.oracle import Answers, AnswerStatus, Oracle, Pending, Questions
 from madbal_ray.pool.prepared import Pool
-from madbal_ray.pool.reader import PoolImage, map_ahead, split_by_image
+from madbal_ray.pool.reader import PoolImage, split_by_image
 from madbal_ray.state import tables
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.vision.grids import nearest_pixel
 

@@ -14,7 +14,8 @@ from madbal_ray.labels.answer_rows import Purpose, StoredQuery
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.pool.reader import split_by_image
 from madbal_ray.state import tables
-from madbal_ray.state.stage_dir import StageDir, canonical_json
+from madbal_ray.state.marker import canonical_json
+from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.vision.grids import nearest_pixel
 
 IDENTITY = ("round", "image_id", "y", "x", "unit")

@@ -26,8 +26,9 @@ from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.models.network import SegmentationNetwork
 from madbal_ray.models.trained import PhaseSpec
 from madbal_ray.pool.features.stored_taps import NetworkInput, Taps
-from madbal_ray.pool.reader import PoolImage, map_ahead
+from madbal_ray.pool.reader import PoolImage
 from madbal_ray.scoring.score_images import ScoreImages
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
 from madbal_ray.strategies.strategy import resolve

@@ -37,7 +37,11 @@ def evaluation_splits(
     if wanted is None:
         others = [split for split in shards if split != config.data.pool_split]
         totals = {split: totals_of(images, shards[split]) for split in others}
-        bare = [name for name in others if totals[name]["without_mask"] == totals[name]["images"]]
+        bare = [
+            name
+            for name, total in totals.items()
+            if total["images"] and total["without_mask"] == total["images"]
+        ]
         if bare and not ORACLES[config.oracle.kind].needs_masks:
             say(f"no mIoU on {', '.join(bare)}: there are no masks")
             others = [split for split in others if split not in bare]
@@ -62,7 +66,7 @@ def points_split(config: Config, shards: dict[str, list[int]]) -> tuple[str, Seq
 
     Raises:
         DataError: there is no such split.
-        ConfigError: it is the pool's, and superpixels are asked for: a label of a whole superpixel
+        ConfigError: it is the pool's, and superpixels or whole images are asked for: a label of one
             would train on the points inside.
     """
     if config.evaluation.points is None:
@@ -76,10 +80,11 @@ def points_split(config: Config, shards: dict[str, list[int]]) -> tuple[str, Seq
             f"{', '.join(shards)}"
         )
     strategy = STRATEGIES[config.strategy.name]
-    if wanted == pool_split and strategy.unit != "pixel":
+    asks_whole = config.budget.initial_pixels_per_image == "all"
+    if wanted == pool_split and (strategy.unit != "pixel" or asks_whole):
+        regions = "images that round 0" if asks_whole else f"{strategy.unit}s that {strategy.name}"
         raise ConfigError(
-            f"evaluation.points of the pool's own split {wanted!r} would lie in {strategy.unit}s "
-            f"that {config.strategy.name} asks for and trains on: set evaluation.points_split to "
-            "another, or choose a strategy that asks for pixels"
+            f"evaluation.points of the pool's own split {wanted!r} would lie in {regions} asks for "
+            "and trains on: set evaluation.points_split to another, or ask for pixels"
         )
     return wanted, tuple(shards[wanted])

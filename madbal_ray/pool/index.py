@@ -10,8 +10,11 @@ from typing import Any
 from madbal_ray.data.dataset import Dataset, ImageRecord
 from madbal_ray.state import tables
 from madbal_ray.state.ahead import map_ahead
-from madbal_ray.state.stage_dir import FileRecord, StageDir
+from madbal_ray.state.marker import FileRecord
+from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import IN_FLIGHT, Folder
+
+SIZED_AT_ONCE = 10_000
 
 
 def index_rows(dataset: Dataset, root: Folder, splits: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -27,22 +30,18 @@ def index_rows(dataset: Dataset, root: Folder, splits: Sequence[str]) -> Iterato
 
     for split in splits:
         records = dataset.each_of(split)
-        if not root.is_local:
-            records = _sized_ahead(records, sized)
-        yield from (vars(sized(record)) for record in records)
+        of_split = map(sized, records) if root.is_local else _sized_ahead(records, sized)
+        yield from map(vars, of_split)
 
 
 def _sized_ahead(records: Iterator[ImageRecord], sized: Any) -> Iterator[ImageRecord]:
     """Look up the sizes that are not known in threads; records that know theirs need none."""
     for first in records:
-        if first.num_bytes is not None:
+        if first.num_bytes is not None or _is_elsewhere(first.image_uri):
             yield first
             continue
         rest = islice(records, SIZED_AT_ONCE)
         yield from map_ahead(sized, (first, *rest), threads=IN_FLIGHT, ahead=IN_FLIGHT)
-
-
-SIZED_AT_ONCE = 10_000
 
 
 def _is_elsewhere(uri: str) -> bool:

@@ -13,8 +13,9 @@ import pyarrow as pa
 from madbal_ray.config.pool import GridsConfig
 from madbal_ray.errors import BadImageError, DataError
 from madbal_ray.pool.contents import note_looks, uris_of
-from madbal_ray.pool.reader import ImageShardJob, map_ahead
+from madbal_ray.pool.reader import ImageShardJob
 from madbal_ray.state import tables
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.vision.decode import decode_image, decode_mask
 from madbal_ray.vision.grids import grid_shape

@@ -25,7 +25,8 @@ from madbal_ray.pool.superpixels.embed_job import EmbedPool
 from madbal_ray.pool.superpixels.segment_job import SegmentPool
 from madbal_ray.seams import ORACLES
 from madbal_ray.state import tables
-from madbal_ray.state.stage_dir import StageDir, digest_each, digests, table_path
+from madbal_ray.state.marker import digest_each
+from madbal_ray.state.stage_dir import StageDir, digests, table_path
 from madbal_ray.state.storage import Folder
 
 SHOWN_REASONS = 5

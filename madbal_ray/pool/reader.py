@@ -20,7 +20,6 @@ from madbal_ray.data.members import read_image_bytes
 from madbal_ray.engine.contract import count_images
 from madbal_ray.errors import BadImageError, DataError, RunDirError
 from madbal_ray.pool.label_map import unpack_label_map
-from madbal_ray.state.ahead import map_ahead as map_ahead
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
 from madbal_ray.vision.decode import decode_image, decode_mask, resize_image, resize_mask
@@ -131,7 +130,12 @@ class ImageReader:
             raise DataError(f"{image.image_id} has no mask")
         try:
             data = self._same(image.mask_uri, image.mask_sha256)
-            return decode_mask(data, self.mask_lookup, max_pixels=self.max_pixels)
+            return decode_mask(
+                data,
+                self.mask_lookup,
+                max_pixels=self.max_pixels,
+                is_known=image.mask_sha256 is not None,
+            )
         except (OSError, BadImageError) as error:
             raise _vanished(image.image_id, self.root, image.mask_uri, error) from None
 

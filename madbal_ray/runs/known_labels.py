@@ -13,8 +13,9 @@ from madbal_ray.labels.ledger import WAITING
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.runs.run import Run, open_run
 from madbal_ray.state import tables
+from madbal_ray.state.marker import digest
 from madbal_ray.state.run_dir import CONFIG_NAME
-from madbal_ray.state.stage_dir import StageDir, digest, digests
+from madbal_ray.state.stage_dir import StageDir, digests
 from madbal_ray.state.storage import Folder
 from madbal_ray.vision.grids import nearest_pixel
 

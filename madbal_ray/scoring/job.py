@@ -19,12 +19,13 @@ from madbal_ray.labels.asked_pixels import AskedPixels
 from madbal_ray.models.trained import TrainedPhases, load_network
 from madbal_ray.pool.features.stored_taps import NetworkInput, input_shape
 from madbal_ray.pool.prepared import Pool, read_clusters
-from madbal_ray.pool.reader import PoolImage, map_ahead
+from madbal_ray.pool.reader import PoolImage
 from madbal_ray.scoring.plan import ScoringPlan
 from madbal_ray.scoring.score_images import ScoreImages
 from madbal_ray.seams import SCORES
 from madbal_ray.selection.cluster_statistics import cluster_statistics
 from madbal_ray.state import tables
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
 
 

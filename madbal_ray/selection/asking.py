@@ -61,7 +61,9 @@ class Asking:
         missing = budget - total_of(queries, "asked")
         if missing:
             why = "some images have none left to ask for"
-            if self.config.budget.max_per_image:
+            if not self.round_index:
+                why = "the pool offers no more; lower budget.initial_pixels_per_image"
+            elif self.config.budget.max_per_image:
                 why = "the pool offers no more; raise budget.max_per_image"
             elif self.config.budget.total_pixels:
                 why = "the pool offers no more; raise budget.pixels_per_image"

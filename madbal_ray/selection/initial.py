@@ -36,7 +36,7 @@ class Chances:
     Attributes:
         superpixel: ids, ascending.
         num_pixels: allowed ones.
-        chance: the lot, in (0, 1); the highest ones of a pool are a random draw from it.
+        chance: the lot, in (0, 1]; the highest ones of a pool are a random draw from it.
         y, x: different allowed pixels in random order, -1 where a superpixel has no more.
     """
 

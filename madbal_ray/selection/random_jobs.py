@@ -12,7 +12,7 @@ from madbal_ray import rng
 from madbal_ray.arrays import IGNORE_INDEX
 from madbal_ray.labels.asked_pixels import AskedPixels
 from madbal_ray.pool.prepared import Pool
-from madbal_ray.pool.reader import PoolImage, map_ahead
+from madbal_ray.pool.reader import PoolImage
 from madbal_ray.selection.initial import draw_initial_pixels
 from madbal_ray.selection.query_rows import (
     QueryJob,
@@ -21,6 +21,7 @@ from madbal_ray.selection.query_rows import (
     whole_image_query,
 )
 from madbal_ray.state import tables
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
 
 

@@ -23,7 +23,6 @@ from madbal_ray.errors import ConfigError, IntegrityError, one_line
 from madbal_ray.state import tables
 from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.marker import FileRecord, Marker, canonical_json, digest
-from madbal_ray.state.marker import digest_each as digest_each
 from madbal_ray.state.stages import STAGES
 from madbal_ray.state.storage import IN_FLIGHT, Folder
 

@@ -17,7 +17,7 @@ from madbal_ray.arrays import RGBImage
 from madbal_ray.config.training import PhaseConfig, TrainConfig
 from madbal_ray.errors import ConfigError
 from madbal_ray.labels.labeled_points import LabeledPoints
-from madbal_ray.pool.reader import map_ahead
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.training.augment import Augmentation, augment_images, draw_augmentation
 from madbal_ray.training.image_cache import ImageCache
 from madbal_ray.vision.geometry import inside, transform_points

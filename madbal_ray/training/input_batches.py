@@ -14,7 +14,8 @@ from torch import Tensor
 from madbal_ray.labels.labeled_points import LabeledPoints
 from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.pool.features.stored_taps import NetworkInput
-from madbal_ray.pool.reader import PoolImage, map_ahead
+from madbal_ray.pool.reader import PoolImage
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.training.batches import PLAIN_VIEW, Batches, TrainBatch, check_views
 
 

@@ -30,7 +30,8 @@ from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.seams import OBJECTIVES
 from madbal_ray.state import tables
-from madbal_ray.state.stage_dir import FileRecord, StageDir
+from madbal_ray.state.marker import FileRecord
+from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.training.batches import Batches, BatchMaker
 from madbal_ray.training.checkpoint import BestEpoch, Checkpoint
 from madbal_ray.training.image_cache import ImageCache

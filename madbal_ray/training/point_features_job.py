@@ -18,8 +18,9 @@ from madbal_ray.models.backbones import frozen_backbone
 from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.prepared import Pool
-from madbal_ray.pool.reader import PoolImage, map_ahead
+from madbal_ray.pool.reader import PoolImage
 from madbal_ray.state import tables
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.vision.points import sample_points
 

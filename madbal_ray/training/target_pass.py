@@ -10,7 +10,7 @@ from madbal_ray.labels.labeled_points import LabeledPoints
 from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.models.network import SegmentationNetwork
 from madbal_ray.pool.prepared import Pool
-from madbal_ray.pool.reader import map_ahead
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.training.loss_prediction import (
     ClassLossThresholds,
     class_loss_thresholds,

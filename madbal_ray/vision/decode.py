@@ -58,19 +58,22 @@ def decode_image(data: bytes, *, max_pixels: int) -> RGBImage:
         raise BadImageError(f"cannot be decoded: {_plain(error)}") from None
 
 
-def decode_mask(data: bytes, lookup: Int16[np.ndarray, "65536"], *, max_pixels: int) -> Mask:
+def decode_mask(
+    data: bytes, lookup: Int16[np.ndarray, "65536"], *, max_pixels: int, is_known: bool = False
+) -> Mask:
     """Decode one mask, a PNG, to class ids, `IGNORE_INDEX` where void.
 
     Args:
         lookup: mask value -> class id, `IGNORE_INDEX`, or a negative number where the value
             is unknown; see `madbal_ray.data.mask_lookup`.
+        is_known: these bytes passed before, so their checksums are not looked at again.
 
     Raises:
         BadImageError: no PNG, unreadable, damaged, more than one channel, or values that the
             class map does not know.
     """
     try:
-        values = _mask_values(data, max_pixels)
+        values = _mask_values(data, max_pixels, is_known=is_known)
     except BadImageError:
         raise
     except Exception as error:  # as above
@@ -85,7 +88,7 @@ def decode_mask(data: bytes, lookup: Int16[np.ndarray, "65536"], *, max_pixels: 
     return classes.astype(np.uint8)
 
 
-def _mask_values(data: bytes, max_pixels: int) -> np.ndarray:
+def _mask_values(data: bytes, max_pixels: int, *, is_known: bool) -> np.ndarray:
     """Return the stored values of a mask."""
     if not data:
         raise BadImageError("the file is empty")
@@ -95,7 +98,8 @@ def _mask_values(data: bytes, max_pixels: int) -> np.ndarray:
     image = _open(data, max_pixels)
     if image.mode not in ("L", "P", "1", "I", "I;16", "I;16B", "I;16L"):
         raise BadImageError(f"a mask needs one value a pixel, got mode {image.mode}")
-    check_png_stream(data, header)
+    if not is_known:
+        check_png_stream(data, header)
     values = np.asarray(image)
     if header.color_type == 0 and header.bit_depth in (2, 4):  # Pillow stretches these to 0..255
         return values // (255 // (2**header.bit_depth - 1))

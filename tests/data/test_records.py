@@ -8,7 +8,7 @@ from madbal_ray.data.dataset import Dataset
 from madbal_ray.data.records import ImageRecord, PackedRecords
 from madbal_ray.errors import DataError
 from madbal_ray.pool.index import index_rows
-from madbal_ray.state.stage_dir import digest, digest_each
+from madbal_ray.state.marker import digest, digest_each
 from madbal_ray.state.storage import Folder
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from madbal_ray.engine.threads import shared_threads
-from madbal_ray.pool.reader import map_ahead
+from madbal_ray.state.ahead import map_ahead
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,9 @@ import pytest
 from madbal_ray.errors import IntegrityError, LabelError
 from madbal_ray.runs.verify import compare, verify_run
 from madbal_ray.state import tables
+from madbal_ray.state.marker import Marker
 from madbal_ray.state.run_dir import RunDir
-from madbal_ray.state.stage_dir import MARKER_NAME, Marker
+from madbal_ray.state.stage_dir import MARKER_NAME
 
 
 class Copy:

@@ -10,17 +10,9 @@ from madbal_ray.config.schema import Config
 from madbal_ray.errors import ConfigError, IntegrityError
 from madbal_ray.state import stage_dir as stage_dir_module
 from madbal_ray.state import tables
+from madbal_ray.state.marker import FileRecord, Marker, canonical_json
 from madbal_ray.state.run_dir import RunDir
-from madbal_ray.state.stage_dir import (
-    MARKER_NAME,
-    FileRecord,
-    Marker,
-    StageDir,
-    canonical_json,
-    digests,
-    table_path,
-    total_of,
-)
+from madbal_ray.state.stage_dir import MARKER_NAME, StageDir, digests, table_path, total_of
 from madbal_ray.state.stages import STAGES
 from madbal_ray.state.storage import Folder
 

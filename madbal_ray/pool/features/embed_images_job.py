@@ -14,8 +14,9 @@ from madbal_ray.config.training import ModelConfig
 from madbal_ray.models.backbones import frozen_backbone
 from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.features.stored_taps import TABLE, feature_row
-from madbal_ray.pool.reader import ImageShardJob, cut_batches, map_ahead, read_images
+from madbal_ray.pool.reader import ImageShardJob, cut_batches, read_images
 from madbal_ray.state import tables
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.vision.boundary import boundary_map
 from madbal_ray.vision.normalize import normalize_images

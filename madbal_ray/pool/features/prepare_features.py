@@ -16,7 +16,8 @@ from madbal_ray.pool.features.embed_images_job import EmbedImages
 from madbal_ray.pool.features.stored_taps import damaged_shards
 from madbal_ray.pool.features.tap_statistics_job import TapStatistics, sampled_shards
 from madbal_ray.pool.reader import ImageReader
-from madbal_ray.state.stage_dir import MARKER_NAME, StageDir, digest, digests
+from madbal_ray.state.marker import digest
+from madbal_ray.state.stage_dir import MARKER_NAME, StageDir, digests
 from madbal_ray.state.storage import Folder
 
 GIBIBYTE = 2**30

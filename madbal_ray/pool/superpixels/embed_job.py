@@ -9,14 +9,10 @@ import torch
 
 from madbal_ray.config.pool import FeaturesConfig
 from madbal_ray.models.weights import PublishedWeights
-from madbal_ray.pool.reader import (
-    ImageShardJob,
-    map_ahead,
-    read_images,
-    read_label_maps,
-)
+from madbal_ray.pool.reader import ImageShardJob, read_images, read_label_maps
 from madbal_ray.pool.superpixels.embed_superpixels import EmbedSuperpixels
 from madbal_ray.state import tables
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
 
 

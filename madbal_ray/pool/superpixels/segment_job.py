@@ -8,14 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from madbal_ray.config.pool import SuperpixelsConfig
-from madbal_ray.pool.reader import (
-    ImageShardJob,
-    PoolImage,
-    map_ahead,
-    read_images,
-)
+from madbal_ray.pool.reader import ImageShardJob, PoolImage, read_images
 from madbal_ray.pool.superpixels.segment_images import SegmentImages
 from madbal_ray.state import tables
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
 
 
