@@ -19,7 +19,8 @@ LATELY_SECONDS = 600.0
 
 def dashboard(store: AnswerStore) -> dict[str, Any]:
     """Return progress, speed, agreement and class shares, as JSON values."""
-    progress, states, answers = store.progress(), store.states(), store.answers()
+    states, answers = store.states(), store.answers()
+    progress = store.progress(states)
     pixels = [opinions(state.votes) for state in states.values()]
     clicks = [answer for answer in answers if answer.status != "undone"]
     timed = [(one, one.milliseconds) for one in clicks if one.milliseconds is not None]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from madbal_ray.errors import ConfigError
-from madbal_ray.labels.answer_rows import MOST_NAME
+from madbal_ray.labels.answer_rows import name_problem
 from madbal_ray.labels.answer_store import AnswerStore
 
 TOKEN_BYTES = 16
@@ -32,10 +32,9 @@ class SignIn:
 
     def __init__(self, store: AnswerStore, annotators: Sequence[str]) -> None:
         for name in annotators:
-            if not 0 < len(name) <= MOST_NAME or not name.isprintable():
-                raise ConfigError(
-                    f"annotator {name!r}; expected 1 to {MOST_NAME} printable characters"
-                )
+            problem = name_problem(name)
+            if problem is not None:
+                raise ConfigError(problem)
         self._store = store
         self.tokens = {name: secrets.token_urlsafe(TOKEN_BYTES) for name in annotators}
         self._by_token = {_digest(token): name for name, token in self.tokens.items()}

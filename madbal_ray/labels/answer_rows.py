@@ -10,8 +10,19 @@ from typing import Literal
 
 from madbal_ray.labels.settle import Settled, Vote
 
+IDENTITY = ("round", "image_id", "y", "x", "unit")
+"""Columns of a query that, with the run, say which one it is."""
+
 MOST_NAME = 200
 """Characters of an annotator's name."""
+
+
+def name_problem(annotator: str) -> str | None:
+    """Return what is wrong with an annotator's name, None where nothing is."""
+    if 0 < len(annotator) <= MOST_NAME and annotator.isprintable():
+        return None
+    return f"annotator {annotator[:40]!r}; expected 1 to {MOST_NAME} printable characters"
+
 
 Purpose = Literal["training", "evaluation"]
 """What an answer is for: points of `evaluation.points` are never trained on."""

@@ -25,16 +25,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from madbal_ray.errors import LabelError, RunDirError
 from madbal_ray.labels.answer_rows import (
-    MOST_NAME,
     AnswerProgress,
     NewAnswer,
     QueryState,
     StoredAnswer,
     StoredQuery,
     count_progress,
+    name_problem,
 )
 from madbal_ray.labels.settle import Vote, settle
 from madbal_ray.state.local_disk import check_local_disk
@@ -154,14 +155,15 @@ class AnswerStore:
         """Write as one: everything inside is on the disk when this ends, or nothing is."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise RunDirError(f"{self.path} cannot be written: {error}") from None
-        try:
             yield self._connection
-        except BaseException:
-            self._connection.execute("ROLLBACK")
+            self._connection.execute("COMMIT")
+        except sqlite3.IntegrityError:  # a rule of the tables: the caller's mistake
             raise
-        self._connection.execute("COMMIT")
+        except sqlite3.Error as error:  # of a full disk, a damaged file, a lock that stays
+            raise RunDirError(f"{self.path} cannot be written: {error}") from error
+        finally:
+            if self._connection.in_transaction:  # SQLite may have rolled back by itself
+                self._connection.execute("ROLLBACK")
 
     @property
     def run_id(self) -> str:
@@ -174,10 +176,15 @@ class AnswerStore:
         return tuple(json.loads(self._meta()["class_names"]))
 
     def _meta(self) -> dict[str, str]:
+        return dict(self._rows("SELECT key, value FROM meta"))
+
+    def _rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         try:
-            return dict(self._connection.execute("SELECT key, value FROM meta"))
+            return self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            raise RunDirError(f"{self.path} is no store of answers: {error}") from None
+            raise RunDirError(
+                f"{self.path} is no store of answers, or is damaged: {error}"
+            ) from None
 
     def _check(self, wanted: Mapping[str, str]) -> None:
         found = self._meta()
@@ -274,17 +281,15 @@ class AnswerStore:
         for name in (answer.class_name, answer.prediction):
             if name is not None and name not in classes:
                 return f"class {name!r} is none of the run's: {', '.join(sorted(classes))}"
-        if not 0 < len(answer.annotator) <= MOST_NAME or not answer.annotator.isprintable():
-            return f"annotator {answer.annotator!r}; expected 1 to {MOST_NAME} printable characters"
         if answer.milliseconds is not None and answer.milliseconds < 0:
             return f"{answer.milliseconds} milliseconds; expected none or more"
-        return None
+        return name_problem(answer.annotator)
 
     def queries(self, round_index: int | None = None) -> list[StoredQuery]:
         """Return the queries of a round (None: of all), by image_id and rank."""
         names = [column.name for column in fields(StoredQuery)]
         where, values = _of_round(round_index)
-        rows = self._connection.execute(
+        rows = self._rows(
             f"SELECT {', '.join(names)} FROM queries{where} ORDER BY round, image_id, rank", values
         )
         return [StoredQuery(**dict(zip(names, row, strict=True))) for row in rows]
@@ -293,24 +298,29 @@ class AnswerStore:
         """Return everything that was said (to one query), in the order in which it was stored."""
         names = [column.name for column in fields(StoredAnswer)]
         where, values = ("", ()) if query_id is None else (" WHERE query_id = ?", (query_id,))
-        rows = self._connection.execute(
+        rows = self._rows(
             f"SELECT {', '.join(names)} FROM answers{where} ORDER BY sequence", values
         )
         return [StoredAnswer(**dict(zip(names, row, strict=True))) for row in rows]
 
-    def progress(self) -> AnswerProgress:
-        """Return how many queries are answered and wait, by round and by annotator."""
-        round_of = dict(self._connection.execute("SELECT query_id, round FROM queries"))
-        seconds = self._connection.execute(
+    def progress(self, states: Mapping[str, QueryState] | None = None) -> AnswerProgress:
+        """Return how many queries are answered and wait, by round and by annotator.
+
+        Args:
+            states: of all queries, where they were read already.
+        """
+        states = self.states() if states is None else states
+        round_of = dict(self._rows("SELECT query_id, round FROM queries"))
+        seconds = self._rows(
             "SELECT annotator, COALESCE(SUM(milliseconds), 0) / 1000.0 FROM answers "
             "GROUP BY annotator ORDER BY annotator"
         )
-        return count_progress(self.states(), round_of, dict(seconds))
+        return count_progress(states, round_of, dict(seconds))
 
     def states(self, round_index: int | None = None) -> dict[str, QueryState]:
         """Return where every query of a round (None: of all) stands, by query_id."""
         where, values = _of_round(round_index)
-        rows = self._connection.execute(
+        rows = self._rows(
             "SELECT query_id, annotator, status, class_name, revision, milliseconds FROM queries "
             f"LEFT JOIN answers USING (query_id){where} ORDER BY query_id, revision",
             values,

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from madbal_ray.errors import DataError
+from madbal_ray.labels.exchange import cut, finite, read_text
 from madbal_ray.labels.request_format import Refusal, Reply, RequestBook, RequestFormat
+from madbal_ray.report.spreadsheet import plain_cell, safe_cell
 from madbal_ray.state.storage import Folder
 
 COLUMNS = ("query_id", "image_id", "x", "y", "status", "class")
 OPTIONAL = ("annotator", "seconds")
 """Columns that are read where there are any; others are left alone."""
 
-FORMULA = tuple("=+-@\t\r\n'")
-"""What a spreadsheet may take for a formula when a cell begins with it, and the mark against it."""
+NUMBERS = ("x", "y", "seconds")
 
 MOST_CHARACTERS = 10_000
 """Of a cell; more is no answer."""
@@ -33,34 +33,58 @@ def write(book: RequestBook, out: Path) -> None:
         status = "" if settled is None else settled.status
         class_name = "" if settled is None else settled.class_name or ""
         place = (f"{query.image_x + 0.5:.1f}", f"{query.image_y + 0.5:.1f}")
-        writer.writerow([query.query_id, _safe(query.image_id), *place, status, _safe(class_name)])
+        writer.writerow(
+            [query.query_id, safe_cell(query.image_id), *place, status, safe_cell(class_name)]
+        )
     Folder(out.absolute().parent).write(out.name, text.getvalue().encode())
 
 
 def read(path: Path, book: RequestBook) -> Iterator[Reply | Refusal]:
-    """Yield what every row says; rows are counted as a spreadsheet does, the header is row 1.
+    """Yield what every row says; rows are counted as a spreadsheet does, the header is row 1."""
+    for where, row in read_cells(path, COLUMNS):
+        yield row if isinstance(row, Refusal) else _reply(where, row)
 
-    Commas, semicolons and tabs are taken as separators, whichever the header has.
+
+def read_cells(
+    path: Path, columns: Sequence[str]
+) -> Iterator[tuple[str, Mapping[str, str] | Refusal]]:
+    """Yield where a row is, and its cells by column name, or why it is none.
+
+    Commas, semicolons and tabs are taken as separators, whichever the header has; with others than
+    a comma, a comma in a number of `NUMBERS` is a point.
+
+    Args:
+        columns: that there must be.
+
+    Raises:
+        DataError: unreadable, no UTF-8, or a column is missing or there twice.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8; save it as CSV UTF-8") from None
+    text = read_text(path)
     header = text.partition("\n")[0]
     separator = max(",;\t", key=header.count)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     names = [name.strip().lower() for name in next(_tolerant(rows), [])]
-    missing = [name for name in COLUMNS if names.count(name) != 1]
+    missing = [name for name in columns if names.count(name) != 1]
     if missing:
         raise DataError(
-            f"{path}: the first row must name {', '.join(COLUMNS)} once each; not so: "
+            f"{path}: the first row must name {', '.join(columns)} once each; not so: "
             f"{', '.join(missing)}"
         )
     for number, cells in enumerate(_tolerant(rows), 2):
-        if any(cell.strip() for cell in cells):
-            yield _reply(f"row {number}", names, cells, separator)
+        if not any(cell.strip() for cell in cells):
+            continue
+        where = f"row {number}"
+        if len(cells) != len(names):
+            got = f"{len(cells)} cells: {cut(separator.join(cells))}"
+            yield where, Refusal(where, got, f"{len(names)}")
+        elif any(len(cell) > MOST_CHARACTERS for cell in cells):
+            got = f"at most {MOST_CHARACTERS} characters"
+            yield where, Refusal(where, "a cell without end", got)
+        else:
+            row = dict(zip(names, (plain_cell(cell.strip()) for cell in cells), strict=True))
+            for name in NUMBERS if separator != "," else ():
+                row |= {name: row[name].replace(",", ".")} if name in row else {}
+            yield where, row
 
 
 def _tolerant(rows: Iterator[list[str]]) -> Iterator[list[str]]:
@@ -74,20 +98,11 @@ def _tolerant(rows: Iterator[list[str]]) -> Iterator[list[str]]:
             yield [f"({error})"]
 
 
-def _reply(where: str, names: list[str], cells: list[str], separator: str) -> Reply | Refusal:
-    if len(cells) != len(names):
-        return Refusal(
-            where, f"{len(cells)} cells: {_short(separator.join(cells))}", f"{len(names)}"
-        )
-    if any(len(cell) > MOST_CHARACTERS for cell in cells):
-        return Refusal(where, "a cell without end", f"at most {MOST_CHARACTERS} characters")
-    row = dict(zip(names, (plain_cell(cell.strip()) for cell in cells), strict=True))
-    numbers: dict[str, float | None] = {}
-    for name in ("x", "y", "seconds"):
-        value = row.get(name, "")
-        numbers[name] = _number(value if separator == "," else value.replace(",", "."))
-        if numbers[name] is None and (value or name != "seconds"):
-            return Refusal(where, f"{name} {_short(value)!r}", "a number")
+def _reply(where: str, row: Mapping[str, str]) -> Reply | Refusal:
+    numbers = {name: finite(row.get(name, "")) for name in NUMBERS}
+    for name, value in numbers.items():
+        if value is None and (row.get(name) or name != "seconds"):
+            return Refusal(where, f"{name} {cut(row.get(name, ''))!r}", "a number")
     return Reply(
         where=where,
         query_id=row["query_id"],
@@ -99,32 +114,6 @@ def _reply(where: str, names: list[str], cells: list[str], separator: str) -> Re
         annotator=row.get("annotator") or None,
         seconds=numbers["seconds"],
     )
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _safe(text: str) -> str:
-    """Mark a cell that a spreadsheet would run as a formula.
-
-    >>> _safe("=1+1"), plain_cell("'=1+1")
-    ("'=1+1", '=1+1')
-    """
-    return f"'{text}" if text.startswith(FORMULA) else text
-
-
-def plain_cell(text: str) -> str:
-    """Return a cell without the mark against formulas."""
-    return text.removeprefix("'")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 CSV = RequestFormat(name="csv", write=write, read=read)

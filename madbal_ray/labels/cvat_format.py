@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import lzma
-import math
 import re
 import zipfile
 import zlib
@@ -20,7 +19,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 from madbal_ray.errors import DataError
 from madbal_ray.labels.answer_rows import StoredQuery
-from madbal_ray.labels.exchange import Words, by_image, image_said, shown, words_for
+from madbal_ray.labels.exchange import Words, by_image, finite, image_said, shown, words_for
 from madbal_ray.labels.request_format import Refusal, Reply, RequestBook, RequestFormat
 from madbal_ray.state.storage import Folder
 
@@ -154,11 +153,10 @@ def _reply(
 
 
 def _place(text: str) -> tuple[float, float] | None:
-    try:
-        x, y = map(float, text.split(","))
-    except ValueError:
+    found = [finite(part) for part in text.split(",")]
+    if len(found) != 2 or found[0] is None or found[1] is None:
         return None
-    return (x, y) if math.isfinite(x) and math.isfinite(y) else None
+    return found[0], found[1]
 
 
 def _document(path: Path) -> bytes:

@@ -87,18 +87,29 @@ def image_said(query: StoredQuery | None, name: str) -> str:
     return name
 
 
+def read_text(path: Path) -> str:
+    """Return a file of text from outside.
+
+    Raises:
+        DataError: unreadable or no UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from None
+
+
 def read_json(path: Path) -> Any:
     """Return a document of JSON from outside.
 
     Raises:
         DataError: unreadable, no UTF-8, no JSON, or nested without end.
     """
+    text = read_text(path)
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8") from None
+        return json.loads(text)
     except RecursionError:
         raise DataError(f"{path}: no JSON of answers: nested too deeply") from None
     except ValueError as error:
@@ -115,7 +126,20 @@ def number(value: object) -> float | None:
         return None
 
 
+def finite(text: str) -> float | None:
+    """Return the finite number that text stands for, None where it stands for none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
 def shown(value: object) -> str:
     """Return a foreign value for a message, cut where it is long."""
-    text = repr(value)
+    return cut(repr(value))
+
+
+def cut(text: str) -> str:
+    """Return foreign text for a message, cut where it is long."""
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from madbal_ray.errors import ConfigError
-from madbal_ray.labels.answer_rows import MOST_NAME, NewAnswer, StoredQuery
+from madbal_ray.labels.answer_rows import MOST_NAME, NewAnswer, StoredQuery, name_problem
 from madbal_ray.labels.answer_store import AnswerStore
 from madbal_ray.labels.request_format import Refusal, Reply
 from madbal_ray.labels.settle import Vote
@@ -54,10 +54,9 @@ def import_replies(
     Raises:
         ConfigError: the annotator's name cannot be used.
     """
-    if not _is_name(annotator):
-        raise ConfigError(
-            f"annotator {annotator!r}; expected 1 to {MOST_NAME} printable characters"
-        )
+    problem = name_problem(annotator)
+    if problem is not None:
+        raise ConfigError(problem)
     queries = {query.query_id: query for query in store.queries()}
     votes = {name: state.votes for name, state in store.states().items()}
     classes = store.class_names
@@ -130,7 +129,7 @@ def _problem(
             f"a point at x {reply.x:g}, y {reply.y:g}",
             f"x {query.image_x + 0.5}, y {query.image_y + 0.5}: it was moved",
         )
-    if not _is_name(annotator):
+    if name_problem(annotator) is not None:
         return Refusal(
             where, f"annotator {annotator[:40]!r}", f"1 to {MOST_NAME} printable characters"
         )
@@ -153,10 +152,6 @@ def _problem(
 
 def _is_at(query: StoredQuery, x: float, y: float) -> bool:
     return (math.floor(x), math.floor(y)) == (query.image_x, query.image_y)
-
-
-def _is_name(text: str) -> bool:
-    return 0 < len(text) <= MOST_NAME and text.isprintable()
 
 
 def _said(vote: Vote) -> str:

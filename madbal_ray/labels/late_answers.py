@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pandas as pd
 import pyarrow as pa
 
+from madbal_ray.labels.answer_rows import IDENTITY
 from madbal_ray.labels.ledger import WAITING, latest_revisions
 from madbal_ray.state import tables
 
-QUERY = ["round", "image_id", "y", "x", "unit"]
-"""Columns that say which query a row of `labels` or `answers` is about."""
+QUERY = list(IDENTITY)
 
 
 def late_rows(earlier: Sequence[pa.Table], late: pa.Table, *, oracle_name: str) -> pa.Table:

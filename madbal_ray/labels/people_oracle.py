@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,13 +17,12 @@ import pyarrow as pa
 
 from madbal_ray.config.asking import NoiseConfig
 from madbal_ray.config.schema import Config
-from madbal_ray.errors import AnswersPending, ConfigError
-from madbal_ray.labels.answer_rows import QueryState
+from madbal_ray.errors import AnswersPending, ConfigError, LabelError
+from madbal_ray.labels.answer_rows import IDENTITY, QueryState
 from madbal_ray.labels.answer_store import AnswerStore, store_place
-from madbal_ray.labels.late_answers import QUERY
 from madbal_ray.labels.ledger import WAITING, latest_revisions
 from madbal_ray.labels.oracle import Answers, Enquiry, Oracle, Questions
-from madbal_ray.labels.requests import RequestPixels, query_id, stored_queries
+from madbal_ray.labels.requests import query_id, request_pixels, stored_queries
 from madbal_ray.seams import STRATEGIES
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir, digests
@@ -74,13 +74,9 @@ class PeopleOracle(Oracle):
     def answer(self, questions: Questions) -> Answers:
         """Return what was said about one image when the round went on."""
         (stage,) = self.reads
-        rows = stage.read_table("answers", [questions.image.shard_id]).to_pylist()
-        said = {
-            (row["y"], row["x"]): row
-            for row in rows
-            if (row["round"], row["image_id"]) == (questions.round_index, questions.image.image_id)
-        }
-        found = [said[place] for place in zip(questions.y, questions.x, strict=True)]
+        said, image = _said(stage, questions.image.shard_id), questions.image.image_id
+        places = zip(questions.y, questions.x, strict=True)
+        found = [said[questions.round_index, image, int(y), int(x)] for y, x in places]
         return Answers(
             class_id=np.array([row["class_id"] or 0 for row in found], np.int64),
             status=[row["status"] for row in found],
@@ -153,18 +149,20 @@ class PeopleOracle(Oracle):
     def _request(self, enquiry: Enquiry) -> StageDir:
         """Return the queries on the original images, finished."""
         assert enquiry.run_dir is not None
-        run_id = enquiry.run_dir.identity()
-        requests = StageDir.plan(
+        return request_pixels(
+            enquiry.runner,
             enquiry.folder,
-            "requests",
-            {"run_id": run_id},
-            digests(enquiry.pool.images, enquiry.queries),
+            enquiry.pool,
+            enquiry.queries,
+            run_id=enquiry.run_dir.identity(),
         )
-        job = RequestPixels(
-            output=requests, pool=enquiry.pool, queries=enquiry.queries, run_id=run_id
-        )
-        enquiry.runner.map(job, enquiry.queries.shards_with("queries"), total=None)
-        return requests
+
+
+@lru_cache(maxsize=1)  # a shard's images are asked about one after another
+def _said(stage: StageDir, shard_id: int) -> dict[tuple[int, str, int, int], dict[str, Any]]:
+    """Return a shard's answers by round, image and place."""
+    rows = stage.read_table("answers", [shard_id]).to_pylist()
+    return {(row["round"], row["image_id"], row["y"], row["x"]): row for row in rows}
 
 
 def _frozen(enquiry: Enquiry) -> StageDir:
@@ -192,7 +190,13 @@ def _rows(
         assert enquiry.run_dir is not None
         run_id = enquiry.run_dir.identity()
         for label in latest_revisions(pa.concat_tables(known)).to_pylist():
-            name = query_id(run_id, **{column: label[column] for column in QUERY})
+            name = query_id(run_id, **{column: label[column] for column in IDENTITY})
+            if name not in states:
+                raise LabelError(
+                    f"the store of answers does not hold what round {label['round']} asked (query "
+                    f"{name} of {label['image_id']}): it was moved between rounds; bring the old "
+                    "file to the place that oracle.store names"
+                )
             row = _row(label | {"query_id": name}, states[name], classes)
             if (row["status"], row["class_id"]) != (label["status"], label["class_id"]):
                 rows.append(row)
@@ -203,7 +207,7 @@ def _row(query: Mapping[str, Any], state: QueryState, classes: Mapping[str, int]
     settled = state.settled
     class_name = None if settled is None else settled.class_name
     return {
-        **{name: query[name] for name in (*QUERY, "query_id")},
+        **{name: query[name] for name in (*IDENTITY, "query_id")},
         "class_id": None if class_name is None else classes[class_name],
         "status": WAITING if settled is None else settled.status,
         "annotator": None if settled is None else ", ".join(settled.annotators),

@@ -10,16 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from madbal_ray.engine.contract import LightShardJob
-from madbal_ray.labels.answer_rows import Purpose, StoredQuery
+from madbal_ray.engine.stages import JobRunner
+from madbal_ray.labels.answer_rows import IDENTITY, Purpose, StoredQuery
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.pool.reader import split_by_image
 from madbal_ray.state import tables
 from madbal_ray.state.marker import canonical_json
-from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.stage_dir import StageDir, digests
+from madbal_ray.state.storage import Folder
 from madbal_ray.vision.grids import nearest_pixel
-
-IDENTITY = ("round", "image_id", "y", "x", "unit")
-"""Columns of a query that, with the run, say which one it is."""
 
 
 def query_id(run_id: str, *, round: int, image_id: str, y: int, x: int, unit: str) -> str:
@@ -89,6 +88,20 @@ class RequestPixels(LightShardJob):
         """Count images and requests."""
         requests = shard_tables["pixel_requests"]
         return {"images": len(requests["image_id"].unique()), "asked": requests.num_rows}
+
+
+def request_pixels(
+    runner: JobRunner, folder: Folder, pool: Pool, queries: StageDir, *, run_id: str
+) -> StageDir:
+    """Complete stage `requests`: a round's queries on the original images; return it.
+
+    Args:
+        folder: of the round.
+    """
+    output = StageDir.plan(folder, "requests", {"run_id": run_id}, digests(pool.images, queries))
+    job = RequestPixels(output=output, pool=pool, queries=queries, run_id=run_id)
+    runner.map(job, queries.shards_with("queries"), total=None)
+    return output
 
 
 STORED = (

@@ -11,7 +11,7 @@ from madbal_ray.engine.contract import Engine
 from madbal_ray.engine.progress import Progress
 from madbal_ray.engine.stages import StageRunner
 from madbal_ray.errors import ConfigError
-from madbal_ray.labels.requests import RequestPixels
+from madbal_ray.labels.requests import request_pixels
 from madbal_ray.loop.history import History
 from madbal_ray.loop.round import Round
 from madbal_ray.models.weights import PublishedWeights
@@ -19,7 +19,6 @@ from madbal_ray.pool.prepare import prepare_pool
 from madbal_ray.runs.known_labels import write_known_labels
 from madbal_ray.runs.trained_model import TrainedModel
 from madbal_ray.state.run_dir import RunDir
-from madbal_ray.state.stage_dir import StageDir, digests
 from madbal_ray.strategies.strategy import resolve
 from madbal_ray.tracking.trackers import Trackers
 
@@ -43,9 +42,9 @@ def scoring_config(model: TrainedModel, pool: str, *, overrides: tuple[str, ...]
         },
         "pool": {"dir": None},
         "model": {"weights": "none"},
-        "oracle": {"skip_void": False},
+        "oracle": {"skip_void": False, "share": 1.0, "store": None},
         "budget": {"scope": "image", "max_per_image": None, "total_pixels": None},
-        "evaluation": {"splits": []},
+        "evaluation": {"splits": [], "points": None, "points_split": None},
         "tracking": {"mlflow": None, "wandb": None},
         "num_rounds": 1,
     }
@@ -131,11 +130,4 @@ def _score(
     if not asks:
         scoring.score(history)
         return
-    queries = scoring.ask(history)
-    run_id = out.identity()
-    requests = StageDir.plan(folder, "requests", {"run_id": run_id}, digests(pool.images, queries))
-    at_round.map(
-        RequestPixels(output=requests, pool=pool, queries=queries, run_id=run_id),
-        pool.shard_ids,
-        total=pool.num_images,
-    )
+    request_pixels(at_round, folder, pool, scoring.ask(history), run_id=out.identity())

@@ -6,8 +6,22 @@ from typing import Any
 
 import pandas as pd
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""A cell that begins so is a formula to spreadsheets; an apostrophe in front makes it text."""
+STARTS = tuple("=+-@\t\r\n'")
+"""What a spreadsheet may take for a formula when a cell begins with it, and the mark against it."""
+
+
+def safe_cell(text: str) -> str:
+    """Mark a cell that a spreadsheet would run as a formula: an apostrophe makes it text.
+
+    >>> safe_cell("=1+1"), plain_cell("'=1+1")
+    ("'=1+1", '=1+1')
+    """
+    return f"'{text}" if text.startswith(STARTS) else text
+
+
+def plain_cell(text: str) -> str:
+    """Return a cell without the mark against formulas."""
+    return text.removeprefix("'")
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:
@@ -24,5 +38,4 @@ def csv_bytes(table: pd.DataFrame) -> bytes:
 
 
 def _as_text(value: Any) -> Any:
-    is_formula = isinstance(value, str) and value.startswith(FORMULA_STARTS)
-    return f"'{value}" if is_formula else value
+    return safe_cell(value) if isinstance(value, str) else value

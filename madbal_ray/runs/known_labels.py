@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import csv
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from madbal_ray.errors import ConfigError, DataError
 from madbal_ray.labels.answer_store import AnswerStore, store_place
-from madbal_ray.labels.csv_format import plain_cell
+from madbal_ray.labels.csv_format import read_cells
+from madbal_ray.labels.exchange import finite
 from madbal_ray.labels.ledger import WAITING
+from madbal_ray.labels.request_format import Refusal
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.runs.run import Run, open_run
 from madbal_ray.state import tables
@@ -89,24 +91,15 @@ def _places(source: str) -> Iterator[Place]:
         yield from _of_run(open_run(source))
         return
     path = Path(source)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            rows = csv.DictReader(handle)
-            names = list(rows.fieldnames or ())
-            if any(names.count(name) != 1 for name in COLUMNS):
-                raise DataError(f"{path}: the first row must name {', '.join(COLUMNS)} once each")
-            for number, row in enumerate(rows, 2):
-                try:
-                    y, x = int(float(row["y"]) // 1), int(float(row["x"]) // 1)
-                except (TypeError, ValueError, OverflowError):
-                    raise DataError(
-                        f"{path}, row {number}: x {row['x']!r}, y {row['y']!r}; expected numbers"
-                    ) from None
-                yield plain_cell(row["image_id"]), y, x
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{source}: neither a folder of a run nor a readable CSV file ({error})"
-        ) from None
+    if not path.is_file():
+        raise DataError(f"{source}: neither a folder of a run nor a CSV file")
+    for where, row in read_cells(path, COLUMNS):
+        if isinstance(row, Refusal):
+            raise DataError(f"{path}, {row}")
+        y, x = finite(row["y"]), finite(row["x"])
+        if y is None or x is None:
+            raise DataError(f"{path}, {where}: x {row['x']!r}, y {row['y']!r}; expected numbers")
+        yield row["image_id"], math.floor(y), math.floor(x)
 
 
 def _of_run(run: Run) -> Iterator[Place]:
@@ -114,10 +107,16 @@ def _of_run(run: Run) -> Iterator[Place]:
     for index in range(run.config.num_rounds):
         stage = run.run_dir.find("labels", index)
         if stage is not None:
-            table = stage.read_table("labels", columns=["image_id", "image_y", "image_x"])
-            yield from zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
+            columns = ["image_id", "image_y", "image_x"]
+            table = stage.read_table("labels", columns=columns)
+            yield from zip(*(table[name].to_pylist() for name in columns), strict=True)
+        stage = run.run_dir.find("requests", index)
+        if stage is not None:
+            columns = ["image_id", "image_y", "image_x"]
+            table = stage.read_table("pixel_requests", columns=columns)
+            yield from zip(*(table[name].to_pylist() for name in columns), strict=True)
     place = store_place(run.config.oracle.store, run.run_dir)
-    if Folder(".").exists(place):
+    if Folder(".").exists(place):  # points of evaluation among them
         with AnswerStore.open(place) as store:
             for query in store.queries():
                 yield query.image_id, query.image_y, query.image_x

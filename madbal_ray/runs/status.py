@@ -153,13 +153,13 @@ def read_status(run_dir: RunDir) -> Status:
 
 def _people(config: Config, run_dir: RunDir) -> list[str]:
     """Return how many queries are answered and wait, by round and by annotator."""
-    if not ORACLES[config.oracle.kind].asks_people:
-        return []
     place = store_place(config.oracle.store, run_dir)
-    if not Folder(".").exists(place):
-        return ["people   nobody was asked yet"]
+    if not Folder(".").exists(place):  # `madbal score` makes one when its pixels are handed out
+        asks = ORACLES[config.oracle.kind].asks_people
+        return ["people   nobody was asked yet"] if asks else []
     with AnswerStore.open(place) as store:
-        progress, states, answers = store.progress(), store.states(), store.answers()
+        states, answers = store.states(), store.answers()
+        progress = store.progress(states)
     speed = median_seconds(
         (answer.annotator, answer.milliseconds)
         for answer in answers

@@ -158,8 +158,7 @@ class StageDir:
     def _ahead(self, read: Callable[[Any], pa.Table], items: Sequence[Any]) -> Iterator[pa.Table]:
         if self.folder.is_local or len(items) < 2:
             return map(read, items)
-        threads = min(IN_FLIGHT, len(items))
-        return map_ahead(read, items, threads=threads, ahead=threads)
+        return map_ahead(read, items, threads=IN_FLIGHT, ahead=IN_FLIGHT)
 
     def _decode(self, name: str, record: FileRecord, columns: Sequence[str] | None) -> pa.Table:
         try:
@@ -171,11 +170,10 @@ class StageDir:
                     source = pa.BufferReader(self.folder.read(record.path))
                 try:
                     return tables.decode(name, source, columns=columns)
-                except IntegrityError:
-                    raise
                 except (pa.ArrowException, OSError) as error:
                     # Arrow tells of a damaged page by an OSError too, but without a number.
-                    if isinstance(error, OSError) and (error.errno or is_streamed):
+                    is_of_disk = isinstance(error, OSError) and (error.errno or is_streamed)
+                    if is_of_disk or isinstance(error, IntegrityError):
                         raise
                     where = f"{self.folder}/{record.path}"
                     raise IntegrityError(f"{where} is damaged ({one_line(error)})") from None
@@ -216,10 +214,8 @@ class StageDir:
                 return f"{self.folder}/{record.path} is missing"
             sha256 = hashlib.sha256(self.folder.read(record.path)).hexdigest()
             if sha256 != record.sha256:
-                return (
-                    f"{self.folder}/{record.path}: sha256 {sha256[:12]}..., the marker says "
-                    f"{record.sha256[:12]}..."
-                )
+                promised = f"the marker says {record.sha256[:12]}..."
+                return f"{self.folder}/{record.path}: sha256 {sha256[:12]}..., {promised}"
         return None
 
 
