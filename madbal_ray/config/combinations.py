@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from madbal_ray.config.training import AugmentConfig, FrozenHeadConfig
+from madbal_ray.config.training import AugmentConfig, FrozenHeadConfig, PhaseConfig
 from madbal_ray.seams import ORACLES, STRATEGIES
 
 if TYPE_CHECKING:
@@ -57,6 +57,16 @@ def _frozen(config: Config) -> Iterator[str]:
                 f"train.{name}.steps counts batches of points, which only head hypercolumn on a "
                 "frozen backbone (model.train_backbone: false) learns from; set epochs instead"
             )
+        if phase.batch_points != PhaseConfig().batch_points and not config.model.learns_from_points:
+            yield (
+                f"train.{name}.batch_points has no effect but with head hypercolumn on a frozen "
+                "backbone (model.train_backbone: false); set batch_size instead"
+            )
+    if train.frozen_head.backbone_rate_factor != FrozenHeadConfig().backbone_rate_factor:
+        yield (
+            "train.frozen_head.backbone_rate_factor has no effect: the backbone does not learn "
+            "then; leave it out"
+        )
     if train.init != "frozen_head" and train.frozen_head != FrozenHeadConfig():
         yield (
             f"train.frozen_head has no effect on train.init = {train.init}: leave it out, or set "

@@ -10,7 +10,7 @@ from madbal_ray.studies.suite_config import load_suite
 from tests.fuzz.mutations import mutate
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-MAX_MESSAGE = 200_000
+MAX_MESSAGE = 4_000
 
 SCALARS = (
     *(

@@ -163,6 +163,11 @@ def test_a_finished_run_is_verified_reported_and_exported(frozen_run, tmp_path):
         ({"train": {"crop": [32, 32]}}, r"train\.crop has no effect"),
         ({"train": {"precision": "bf16"}}, "must be the same"),
         ({"model": {"train_backbone": True}}, r"train\.phase1\.steps counts batches of points"),
+        ({"model": {"train_backbone": True}}, r"train\.phase2\.batch_points has no effect"),
+        (
+            {"train": {"frozen_head": {"backbone_rate_factor": 0.1}}},
+            r"train\.frozen_head\.backbone_rate_factor has no effect",
+        ),
     ],
 )
 def test_what_does_not_go_with_a_frozen_backbone_is_refused(changes, message):

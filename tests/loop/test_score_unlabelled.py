@@ -233,7 +233,7 @@ class TestBadInput:
 
 
 def test_what_was_asked_elsewhere_is_not_asked_again(scored, tiny_run, pools, tmp_path):
-    """A result of score, a CSV of two pixels, and both: nothing of them among the new queries."""
+    """A result of score, a CSV of two pixels: nothing of them among the new queries."""
     checkpoint = tiny_run.run_dir.folder.uri
     first = scored.table("pixel_requests", 0).to_pandas()
     pixels = ["image_id", "image_y", "image_x"]

@@ -11,7 +11,7 @@ from madbal_ray import api
 from madbal_ray.cli import main
 from tests.conftest import tiny_config
 
-HOSTILE = r"=$\frac{$ [_red]"
+HOSTILE = "=1+cmd $x_{$ [_red]"
 MARKUP = "[/red] x"
 
 
@@ -19,7 +19,7 @@ MARKUP = "[/red] x"
 def hostile_run(tmp_path_factory):
     """A finished run whose name is a formula, mathematics and markup."""
     folder = tmp_path_factory.mktemp("hostile")
-    config = tiny_config(num_rounds=1) | {"name": "=1+cmd $x_{$ [_red]"}
+    config = tiny_config(num_rounds=1) | {"name": HOSTILE}
     return madbal_ray.run(config, run_dir=folder / "run", engine="local")
 
 
