@@ -123,6 +123,7 @@ STRATEGIES = Registry(
         "class_aware_random": "strategies.pixels:CLASS_AWARE_RANDOM",
         "entropy": "strategies.pixels:ENTROPY",
         "margin": "strategies.pixels:MARGIN",
+        "power_margin": "strategies.pixels:POWER_MARGIN",
         "least_confidence": "strategies.pixels:LEAST_CONFIDENCE",
         "bald": "strategies.pixels:BALD",
         "self_consistency": "strategies.pixels:SELF_CONSISTENCY",

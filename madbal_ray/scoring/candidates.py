@@ -83,6 +83,41 @@ def class_balanced_candidates(
     return _take(score, prediction, positions)
 
 
+def power_candidates(
+    *,
+    score: Float32[Tensor, "H W"],
+    prediction: Integer[Tensor, "H W"],
+    is_asked: Bool[Tensor, "H W"],
+    count: int,
+    power: float,
+    radius: int,
+    generator: np.random.Generator,
+) -> Candidates:
+    """Draw `count` unasked pixels one after another, with chances proportional to score^power.
+
+    After each, the square of `radius` around it is left out, until nothing else is left. Pixels
+    of score 0 come last. The draw is that of the highest ``power * log(score) + Gumbel noise``.
+
+    Source: Kirsch et al. 2023 (power acquisition); the square: RIPU (Xie et al. 2022).
+    """
+    height, width = score.shape
+    unasked = ~is_asked.cpu().numpy()
+    values = np.maximum(score.cpu().numpy().astype(np.float64), np.finfo(np.float64).tiny)
+    keys = power * np.log(values) + generator.gumbel(size=(height, width))
+    is_free = unasked.copy()
+    chosen: list[int] = []
+    for _ in range(min(count, int(unasked.sum()))):
+        if not is_free.any():
+            is_free = unasked.copy()
+        position = int(np.argmax(np.where(is_free, keys, -np.inf)))
+        y, x = divmod(position, width)
+        chosen.append(position)
+        unasked[y, x] = False
+        is_free[max(y - radius, 0) : y + radius + 1, max(x - radius, 0) : x + radius + 1] = False
+    positions = torch.tensor(chosen, dtype=torch.int64, device=score.device)
+    return _take(score, prediction, positions)
+
+
 def _ranked(score: Tensor, is_asked: Tensor) -> Tensor:
     """Return the positions of unasked pixels by falling score, ties by position."""
     unasked = torch.nonzero(~is_asked.reshape(-1)).squeeze(1)

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from madbal_ray.config.asking import StrategyConfig
+from madbal_ray.config.section import Section
 
 Rows = Literal["superpixels", "candidates", "images"]
-CandidateRule = Literal["top", "random_of_top", "class_balanced"]
+CandidateRule = Literal["top", "random_of_top", "class_balanced", "power"]
+
+
+class PowerOptions(Section):
+    """Options of a draw with chances that grow with the score."""
+
+    power: Annotated[float, Field(ge=0)] = Field(
+        default=4.0, description="beta: chances are score^beta; 0: all pixels alike"
+    )
+    exclusion_radius: Annotated[int, Field(ge=0)] = Field(
+        default=8,
+        description="pixels of the working grid; no two queries of a round lie in one square of "
+        "this half side, unless an image has no other pixel",
+    )
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ from madbal_ray.pool.features.stored_taps import NetworkInput
 from madbal_ray.scoring.candidates import (
     Candidates,
     class_balanced_candidates,
+    power_candidates,
     random_of_top_candidates,
     top_candidates,
 )
 from madbal_ray.scoring.pixel_scores import PixelScores
-from madbal_ray.scoring.plan import ScoringPlan
+from madbal_ray.scoring.plan import PowerOptions, ScoringPlan
 from madbal_ray.scoring.reduce import random_top_pixels, reduce_scores
 from madbal_ray.scoring.registry import ScoreOptions, Views
 from madbal_ray.seams import SCORES
@@ -210,6 +211,14 @@ class ScoreImages:
         stream = self._stream("candidates", image_id)
         if plan.candidate_rule == "class_balanced":
             return class_balanced_candidates(**maps, generator=stream)
+        if plan.candidate_rule == "power":
+            options = PowerOptions.model_validate(plan.options.options)
+            return power_candidates(
+                **maps,
+                power=options.power,
+                radius=options.exclusion_radius,
+                generator=stream,
+            )
         share = plan.options.top_share
         assert share is not None
         return random_of_top_candidates(**maps, top_share=share, generator=stream)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from madbal_ray.config.asking import StrategyConfig
 from madbal_ray.config.schema import Config
-from madbal_ray.scoring.plan import CandidateRule
+from madbal_ray.scoring.plan import CandidateRule, PowerOptions
 from madbal_ray.selection.asking import Asking
 from madbal_ray.selection.candidates_job import QueryCandidates
 from madbal_ray.state.stage_dir import StageDir, digests
@@ -66,6 +66,17 @@ class ClassAware(Candidates):
         return "class_balanced"
 
 
+class PowerDraw(Candidates):
+    """Pixels at random, the uncertain ones with higher chances, apart from each other."""
+
+    read_options: ClassVar = ()
+    options_model: ClassVar = PowerOptions
+
+    def candidate_rule(self, options: StrategyConfig) -> CandidateRule:
+        """Return ``power``."""
+        return "power"
+
+
 NO_BREAKDOWN = MadbalCandidates(
     name="no_breakdown", source=ABLATION, supports="full", pixel_score="madbal"
 )
@@ -82,4 +93,7 @@ LEAST_CONFIDENCE = Candidates(
 BALD = DropoutCandidates(name="bald", source="Gal et al. 2017", pixel_score="bald")
 SELF_CONSISTENCY = Candidates(
     name="self_consistency", source="EquAL (2020)", pixel_score="self_consistency"
+)
+POWER_MARGIN = PowerDraw(
+    name="power_margin", source="Kirsch et al. 2023, on margins", pixel_score="margin"
 )

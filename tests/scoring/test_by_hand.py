@@ -8,6 +8,7 @@ import torch
 
 from madbal_ray.scoring.candidates import (
     class_balanced_candidates,
+    power_candidates,
     random_of_top_candidates,
     top_candidates,
 )
@@ -232,3 +233,45 @@ class TestCandidates:
 
         found = class_balanced_candidates(**IMAGE, count=5, generator=Backwards())
         assert found.position.tolist() == [5, 3, 4, 1, 0]
+
+    @pytest.mark.parametrize(
+        ("power", "radius", "noise_at_5", "expected"),
+        [
+            (1.0, 0, 0.0, [1, 3, 4, 5, 0]),
+            # ln 5 - ln 2 = 0.916: more noise puts pixel 5 first, a higher power takes it back
+            (2.0, 0, 1.9, [5, 1, 3, 4, 0]),
+            (2.5, 0, 1.9, [1, 3, 5, 4, 0]),
+            (0.0, 0, 1.9, [5, 0, 1, 3, 4]),
+            # around 1 lies all, so it starts anew; around 3 lie 0 and 4
+            (1.0, 1, 0.0, [1, 3, 5, 4, 0]),
+        ],
+    )
+    def test_the_highest_power_times_log_score_plus_noise(
+        self, power, radius, noise_at_5, expected
+    ):
+        class Noise(FixedGenerator):
+            def gumbel(self, size):
+                assert size == (2, 3)
+                return np.array([[0.0, 0.0, 9.0], [0.0, 0.0, noise_at_5]])
+
+        found = power_candidates(**IMAGE, count=9, power=power, radius=radius, generator=Noise())
+        assert found.position.tolist() == expected
+        assert found.score.tolist() == [SCORE.flatten()[place] for place in expected]
+        one = power_candidates(**IMAGE, count=1, power=power, radius=radius, generator=Noise())
+        assert one.position.tolist() == expected[:1]
+
+    def test_chances_are_proportional_to_the_power_of_the_score(self):
+        """1, 2 and 0 squared: the second pixel comes first in 4 of 5 draws, the third never."""
+        generator = np.random.default_rng(7)
+        image = {
+            "score": torch.tensor([[1.0, 2.0, 0.0]]),
+            "prediction": torch.zeros(1, 3, dtype=torch.int64),
+            "is_asked": torch.zeros(1, 3, dtype=torch.bool),
+        }
+        drawn = [
+            power_candidates(**image, count=3, power=2.0, radius=0, generator=generator).position
+            for _ in range(2000)
+        ]
+        assert {int(places[2]) for places in drawn} == {2}
+        share = np.mean([int(places[0]) == 1 for places in drawn])
+        assert share == pytest.approx(0.8, abs=0.03)
