@@ -104,6 +104,24 @@ def test_delta_is_read_off_the_image_on_the_working_grid(tmp_path):
     assert points.is_boundary.tolist() == expected
 
 
+def test_delta_is_that_of_the_points_row(tmp_path):
+    """Rows 2 to 5 of 8 lie at the boundary, which runs across above row 4."""
+    rows = [1, 2, 5, 6]
+    picture = np.zeros((8, 6, 3), np.uint8)
+    picture[4:] = 255
+    points = LabeledPoints(
+        images=[pool_image("a", grid=(8, 6), work=(8, 6))],
+        start=np.array([0, 4]),
+        y=np.array(rows, np.int16),
+        x=np.full(4, 3, np.int16),
+        class_id=np.zeros(4, np.uint8),
+    )
+    reader = FromArrays(inputs={"a": picture}, works={"a": picture})
+    pool = write_pool(tmp_path, {0: points.images}, reader=reader)
+    record_points(ByHand(colours_are_logits), points, pool, Worker(), use_bf16=False)
+    assert points.is_boundary.tolist() == [False, True, True, False]
+
+
 def test_two_workers_give_what_one_gives_in_the_same_order(tmp_path):
     _, alone, tau = record(tmp_path, Worker())
     second = Worker(rank=1, world_size=2)
