@@ -109,6 +109,15 @@ def test_a_shard_is_adopted_when_all_its_tables_are_there(tmp_path):
     assert job.ran == [2, 1]
 
 
+def test_a_shard_of_which_one_table_is_another_stages_runs_again(tmp_path):
+    job = job_of(tmp_path, Both)
+    job.output.write_table(TABLE, 0, rows_of(TABLE, 0))
+    foreign = tables.encode(OTHER, rows_of(OTHER, 0), key="another key")
+    job.output.write_file(table_path(OTHER, 0), foreign)
+    complete(job)
+    assert job.ran == [2, 1, 0]
+
+
 def manifest(job, shard_id, *, images):
     job.output.append_manifest(
         {
