@@ -94,7 +94,15 @@ class ResourcesConfig(Section):
         description="a training checkpoint at most this often",
     )
     worker_retries: NonNegative = Field(
-        default=3, json_schema_extra=RUNTIME, description="times a lost training worker is replaced"
+        default=10,
+        json_schema_extra=RUNTIME,
+        description="times a round's lost training workers, or a search's lost trial, are replaced",
+    )
+    node_wait_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=1800.0,
+        json_schema_extra=RUNTIME,
+        description="how long a cluster's GPUs and training workers are waited for, such as those "
+        "of a spot node that was taken away",
     )
 
 

@@ -198,6 +198,12 @@ class TrainConfig(Section):
         default=False, description="torch.compile; pays where steps are many (docs/performance.md)"
     )
     num_workers: Positive = Field(default=1, description="training workers (world size)")
+    min_workers: Positive | None = Field(
+        default=None,
+        json_schema_extra=ADDED,
+        description="elastic: train with as few while nodes are missing; the weights then depend "
+        "on which were there. null: wait for all",
+    )
     threads_per_worker: Positive = Field(
         default=2, description="torch threads of a training worker"
     )
@@ -219,6 +225,11 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _divisible(self) -> TrainConfig:
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(
+                f"train.min_workers = {self.min_workers} is more than train.num_workers = "
+                f"{self.num_workers}: it is how few will do while nodes are missing"
+            )
         for name in ("phase1", "phase2", "frozen_head"):
             for option in ("batch_size", "batch_points"):
                 size = getattr(getattr(self, name), option)

@@ -9,6 +9,7 @@ import ray
 
 from madbal_ray.config.running import ResourcesConfig
 from madbal_ray.config.schema import Config
+from madbal_ray.distributed.capacity import await_gpus, is_joined
 from madbal_ray.distributed.gpu_group import call_on_gpus
 from madbal_ray.distributed.heavy_actor import HeavyActor
 from madbal_ray.distributed.job_actors import JobActors
@@ -21,7 +22,6 @@ from madbal_ray.distributed.session import (
 )
 from madbal_ray.distributed.train_in_actor import Mailboxes, train_in_actor
 from madbal_ray.engine.contract import CallJob, GpuJob, Listener, ShardJob, TrainingJob
-from madbal_ray.errors import ResourceError
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.storage import Folder
 
@@ -71,6 +71,7 @@ class RayEngine:
         plugins: Sequence[str] = (),
     ) -> None:
         self._is_ours = connect(address)
+        self.patience = resources.node_wait_seconds if is_joined(address) else 0.0
         self.metrics = RunMetrics(run)
         self.resources = resources
         self.scratch = scratch
@@ -98,8 +99,8 @@ class RayEngine:
         """Return the actors that hold networks, each with a GPU where there are any."""
         if self._heavy is None:
             workers = self.resources.scoring_workers
-            cpus, gpus = cluster_resources()
-            self._check_gpus(workers, gpus, "resources.scoring_workers")
+            self._await_gpus(workers, "resources.scoring_workers")
+            cpus, _ = cluster_resources()
             share = max(SMALLEST_CPUS, min(float(self.threads), cpus / workers))
             self._heavy = JobActors(
                 workers,
@@ -143,8 +144,9 @@ class RayEngine:
         from madbal_ray.distributed.train import train_with_ray  # Ray Train takes seconds to import
 
         self._release()
-        cpus, gpus = cluster_resources()
-        self._check_gpus(job.num_workers, gpus, "train.num_workers")
+        is_elastic = job.min_workers < job.num_workers
+        self._await_gpus(job.min_workers, f"train.{'min' if is_elastic else 'num'}_workers")
+        cpus, _ = cluster_resources()
         train_with_ray(
             job,
             listener,
@@ -155,6 +157,7 @@ class RayEngine:
             use_gpu=self.device == "cuda",
             num_cpus=min(float(self.training_threads), cpus / job.num_workers),
             retries=self.resources.worker_retries,
+            wait_seconds=self.resources.node_wait_seconds,
         )
 
     def close(self) -> None:
@@ -165,9 +168,6 @@ class RayEngine:
         if self._is_ours:
             ray.shutdown()
 
-    def _check_gpus(self, workers: int, gpus: float, option: str) -> None:
-        if self.device == "cuda" and workers > gpus:
-            raise ResourceError(
-                f"{option} = {workers} needs {workers} GPUs, the Ray cluster has {gpus:g}; lower "
-                "it, or add GPU nodes"
-            )
+    def _await_gpus(self, workers: int, option: str) -> None:
+        if self.device == "cuda":
+            await_gpus(workers, option=option, seconds=self.patience)

@@ -5,62 +5,37 @@ Ray Train starts its workers anew for each `fit`, which costs the imports of tor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 import ray.train
-import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from madbal_ray import errors
 from madbal_ray.distributed.metrics import RunMetrics, note_gpu_memory
 from madbal_ray.distributed.train_in_actor import STAGE, forwarded
 from madbal_ray.engine.contract import Listener, TrainingJob
+from madbal_ray.engine.workers import GroupWorker
 from madbal_ray.seams import load_plugins
 
-CONTROLLER_RETRIES = 1
+START_RETRIES = 2
+"""Times a round's workers may fail to start, or to find their nodes in time, and try again."""
+
+START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+SHORTEST_START = 60.0
+"""Seconds that Ray Train waits where nothing is set: less than a spot node takes to come back."""
 
 
-class RayWorker:
-    """The context of one Ray Train worker."""
+class RayWorker(GroupWorker):
+    """The context of one Ray Train worker, which has joined the group before it is made."""
 
     def __init__(self, mailbox: Any, run: str) -> None:
-        context = ray.train.get_context()
-        self.rank = context.get_world_rank()
-        self.world_size = context.get_world_size()
-        self.device = get_device()
-        self.mailbox = mailbox
-        self.run = run
-
-    def all_reduce(self, tensor: Tensor) -> Tensor:
-        """Return the sum of a tensor over all workers."""
-        if self.world_size > 1:
-            dist.all_reduce(tensor)
-        return tensor
-
-    def all_gather(self, value: Any) -> list[Any]:
-        """Return every worker's value, in rank order."""
-        if self.world_size == 1:
-            return [value]
-        gathered: list[Any] = [None] * self.world_size
-        dist.all_gather_object(gathered, value)
-        return gathered
-
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """Return the module under DistributedDataParallel."""
-        if self.world_size == 1:
-            return module
-        devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=devices)
-
-    def barrier(self) -> None:
-        """Wait for all workers."""
-        if self.world_size > 1:
-            dist.barrier()
+        super().__init__(get_device())
+        self.mailbox, self.run = mailbox, run
 
     def report(self, progress: dict[str, Any]) -> None:
         """Drop a finished epoch into the driver's mailbox; rank 0 only."""
@@ -70,19 +45,23 @@ class RayWorker:
 
 
 def train_worker(settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Run the job in one worker.
+    """Run the job in one worker; return our own error, packed, where there was one.
 
-    A lone worker returns our own errors, which a retry would only repeat. One of several
-    must raise, since the others wait for it.
+    A retry would only repeat most of our errors, so the workers that are started for it return
+    what the mailbox holds. One of several must raise, since the others wait for it. What a disk
+    or a store refuses may be a lost node's doing, and is tried again.
     """
     load_plugins(settings["plugins"])
-    worker = RayWorker(settings["mailbox"], settings["run"])
+    mailbox = settings["mailbox"]
+    failure: Any = ray.get(mailbox.failure.remote())
+    if failure is not None:
+        return failure
     try:
-        settings["job"].run(worker)
+        settings["job"].run(RayWorker(mailbox, settings["run"]))
     except errors.MadbalError as error:
-        if worker.world_size > 1:
-            raise
-        return errors.pack(error)
+        if not isinstance(error, errors.RunDirError):
+            ray.get(mailbox.fail.remote(errors.pack(error)))
+        raise
     return None
 
 
@@ -97,13 +76,20 @@ def train_with_ray(
     use_gpu: bool,
     num_cpus: float,
     retries: int,
+    wait_seconds: float,
 ) -> None:
     """Fit one round; lost workers are replaced and go on from the job's checkpoint.
 
+    Args:
+        retries: times that workers may be lost or fail; preemption that Ray was told of in
+            time is not counted.
+        wait_seconds: for their nodes, at each start.
+
     Raises:
         MadbalError: the job's own, as on the local engine.
-        StageError: workers kept failing.
+        StageError: workers kept failing, or did not start in time.
     """
+    is_elastic = job.min_workers < job.num_workers
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
@@ -113,7 +99,7 @@ def train_with_ray(
             "plugins": tuple(plugins),
         },
         scaling_config=ScalingConfig(
-            num_workers=job.num_workers,
+            num_workers=(job.min_workers, job.num_workers) if is_elastic else job.num_workers,
             use_gpu=use_gpu,
             resources_per_worker={"CPU": num_cpus} | ({"GPU": 1} if use_gpu else {}),
         ),
@@ -121,14 +107,54 @@ def train_with_ray(
             name=job.name,
             storage_path=storage_path,
             failure_config=FailureConfig(
-                max_failures=retries, controller_failure_limit=CONTROLLER_RETRIES
+                max_failures=retries,
+                controller_failure_limit=START_RETRIES,
+                max_preemption_failures=-1,
             ),
         ),
     )
+    ray.get(mailbox.fail.remote(None))
+    failure: Any
     try:
-        with metrics.clock(STAGE) as tick, forwarded(mailbox, listener, tick):
+        with (
+            _start_timeout(wait_seconds),
+            metrics.clock(STAGE) as tick,
+            forwarded(mailbox, listener, tick),
+        ):
             failure = trainer.fit().return_value
     except ray.train.TrainingFailedError as error:
-        raise errors.StageError(f"training of {job.name} failed on Ray: {error}") from error
+        failure = ray.get(mailbox.failure.remote())
+        if failure is None:
+            raise errors.StageError(
+                f"training of {job.name} failed on Ray: {_reason(error, wait_seconds)}; look at "
+                "the nodes, then start the same command again"
+            ) from error
     if failure is not None:
         raise errors.unpack(failure)
+
+
+def _reason(error: ray.train.TrainingFailedError, wait_seconds: float) -> str:
+    """Return in one line why Ray gave up."""
+    if isinstance(error, ray.train.ControllerError):
+        waited = max(wait_seconds, SHORTEST_START)
+        return (
+            f"its workers did not start, though each try waited {waited:g} s for their nodes "
+            f"(resources.node_wait_seconds): {errors.one_line(error.controller_failure)}"
+        )
+    if isinstance(error, ray.train.WorkerGroupError) and error.worker_failures:
+        rank, failure = min(error.worker_failures.items())
+        return f"worker {rank}: {errors.one_line(failure)}"
+    return errors.one_line(error)
+
+
+@contextmanager
+def _start_timeout(seconds: float) -> Iterator[None]:
+    """Have Ray Train wait so long for its workers' nodes, unless the user has said how long."""
+    if START_TIMEOUT in os.environ:
+        yield
+        return
+    os.environ[START_TIMEOUT] = str(max(seconds, SHORTEST_START))
+    try:
+        yield
+    finally:
+        del os.environ[START_TIMEOUT]

@@ -20,10 +20,11 @@ STAGE = "train"
 
 
 class Mailbox:
-    """Carries progress from rank 0 to the driver, on any number of nodes."""
+    """Carries progress and errors from workers to the driver and on, on any number of nodes."""
 
     def __init__(self) -> None:
         self.waiting: list[dict[str, Any]] = []
+        self.kept: dict[str, Any] | None = None
 
     def put(self, progress: dict[str, Any]) -> None:
         """Add one message."""
@@ -33,6 +34,14 @@ class Mailbox:
         """Return and forget all messages."""
         taken, self.waiting = self.waiting, []
         return taken
+
+    def fail(self, failure: dict[str, Any] | None) -> None:
+        """Keep the first of our own errors, packed, that a retry would repeat; None: forget it."""
+        self.kept = failure if failure is None else self.kept or failure
+
+    def failure(self) -> dict[str, Any] | None:
+        """Return what was kept."""
+        return self.kept
 
 
 class Mailboxes:

@@ -179,6 +179,11 @@ class TrainingJob(Protocol):
         """Return the training world size."""
         ...
 
+    @property
+    def min_workers(self) -> int:
+        """Return the world size that will do while nodes are missing."""
+        ...
+
     def run(self, context: Any) -> None:
         """Train, evaluate, and (rank 0) write and commit the results."""
         ...

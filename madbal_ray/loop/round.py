@@ -26,6 +26,7 @@ from madbal_ray.state.stage_dir import StageDir, digests, total_of
 from madbal_ray.state.storage import Folder
 from madbal_ray.strategies.chance import INITIAL_POOL
 from madbal_ray.strategies.strategy import Strategy, resolve
+from madbal_ray.training.batches import SHARING
 from madbal_ray.training.job import TrainRound
 from madbal_ray.training.point_features_job import GatherPoints
 
@@ -238,6 +239,8 @@ class Round:
             "classes": list(pool.class_names),
             "train": train,
         }
+        if config.train.num_workers > 1:
+            first["sharing"] = SHARING
         head = None
         if config.train.init == "frozen_head":
             alone = {name: value for name, value in train.items() if name != "phase1"}

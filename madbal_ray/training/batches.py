@@ -6,7 +6,7 @@ import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from madbal_ray.vision.grids import move_points
 
 PLAIN_VIEW = "augmented"
 """The view that every objective has; its stream of augmentations is the image's own."""
+
+SHARING = 2
+"""Revision of how several workers share batches; those of a lone one do not depend on it."""
 
 
 @dataclass(kw_only=True)
@@ -93,8 +96,14 @@ class Batches(abc.ABC):
     """Cuts epochs into batches; the same epoch gives the same batches on every engine.
 
     The items of a batch are images, or points where a head learns from them.
+
+    Attributes:
+        keeps_items: each of several workers has items of its own, a run of neighbours, the same
+            in every epoch: what it decoded once it finds again, and a node's workers read the
+            same shards. Else a batch is the one that a lone worker sees, cut.
     """
 
+    keeps_items: ClassVar[bool] = True
     seed: int
     round_index: int
 
@@ -143,14 +152,22 @@ class Batches(abc.ABC):
     def cut(
         self, phase: str, epoch: int, batch_size: int, *, rank: int, world_size: int
     ) -> np.ndarray:
-        """Return the items of this worker's batches, [batches, batch_size / world_size].
+        """Return the items of this worker's batches, [batches, its share of batch_size].
 
-        Every item comes once in an epoch; the last batch is filled up from its start.
+        Every item comes once in an epoch, in an order of the epoch's own; a last batch is filled
+        up from its start. Shares differ by one at most.
         """
         generator = rng.stream(self.seed, "shuffle", self.round_index, phase, epoch)
-        batches = self.num_batches(batch_size)
-        filled = np.resize(generator.permutation(self.num_items), batches * batch_size)
-        return filled.reshape(batches, world_size, batch_size // world_size)[:, rank]
+        order, batches = generator.permutation(self.num_items), self.num_batches(batch_size)
+        first, end = (batch_size * n // world_size for n in (rank, rank + 1))
+        if not self.keeps_items:
+            return np.resize(order, (batches, batch_size))[:, first:end]
+        # A worker's share of the items is its share of a batch.
+        lowest, limit = (-(-n * self.num_items // batch_size) for n in (first, end))
+        mine = order[(lowest <= order) & (order < limit)]
+        if not len(mine):  # fewer items than workers
+            mine = order
+        return np.resize(mine, (batches, end - first))
 
 
 @dataclass(kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from madbal_ray.engine.workers import TrainContext
 from madbal_ray.state.stage_dir import StageDir
 
 CHECKPOINT_NAME = "_checkpoint.pt"
@@ -66,13 +67,23 @@ class Checkpoint:
         data = sink.getvalue()
         self.stage.write_file(CHECKPOINT_NAME, hashlib.sha256(data).digest() + data)
 
-    def restore(self, device: torch.device) -> int:
-        """Load the last state; return the number of finished epochs.
+    def restore(self, context: TrainContext) -> int:
+        """Load the last state that rank 0 finds; return the number of finished epochs.
 
         A damaged file costs the epochs since the phase began, which give the same result again.
         """
-        if not self.stage.folder.exists(CHECKPOINT_NAME):
+        state = context.decide(self._read)
+        if state is None:
             return 0
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, value in state["best"].items():
+            setattr(self.best, name, value)
+        return state["epoch"]
+
+    def _read(self) -> dict[str, Any] | None:
+        if not self.stage.folder.exists(CHECKPOINT_NAME):
+            return None
         stored = self.stage.folder.read(CHECKPOINT_NAME)
         promised, data = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
         if hashlib.sha256(data).digest() != promised:
@@ -81,13 +92,8 @@ class Checkpoint:
                 self.stage.folder,
                 CHECKPOINT_NAME,
             )
-            return 0
-        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for name, value in state["best"].items():
-            setattr(self.best, name, value)
-        return state["epoch"]
+            return None
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
     @staticmethod
     def delete(stage: StageDir) -> None:

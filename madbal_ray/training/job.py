@@ -2,9 +2,10 @@
 
 With `train.init: frozen_head` the main head is trained before phase I, on the frozen backbone.
 
-Every training worker calls `TrainRound.run` with its own context; rank 0 writes. The
-engines differ only in the context: the local engine's has one worker, Ray Train's talks
-to the others.
+Every training worker calls `TrainRound.run` with its own context. Rank 0 alone writes, and looks
+at what is there: what is done, the checkpoint to go on from, the weights of a finished phase reach
+the others through the context. The engines differ only in that: the local engine's has one worker,
+Ray Train's talks to the others.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from madbal_ray.config.training import Supports
 from madbal_ray.engine.workers import TrainContext
 from madbal_ray.evaluation.evaluate import EvaluateSplits
 from madbal_ray.labels.labeled_points import LabeledPoints, read_labeled_points
+from madbal_ray.models.batch_norm import share_batch_norm
 from madbal_ray.models.network import SegmentationNetwork, build_network
 from madbal_ray.models.trained import FROZEN_HEAD, PHASE1, PhaseSpec, TrainedPhases
 from madbal_ray.models.weights import PublishedWeights
@@ -80,27 +82,33 @@ class TrainRound:
         """Return the training world size."""
         return self.config.train.num_workers
 
+    @property
+    def min_workers(self) -> int:
+        """Return the world size that will do while nodes are missing."""
+        return self.config.train.min_workers or self.num_workers
+
     def run(self, context: TrainContext) -> None:
         """Train, evaluate and commit what is not committed yet."""
         torch.set_num_threads(self.config.train.threads_per_worker)
         devices = [context.device] if context.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            network = self._initial_network().to(context.device)
+            network = self._initial_network(context).to(context.device)
+            share_batch_norm(network, workers=context.world_size, device=context.device)
             maker = self._batches(read_labeled_points(self.pool, self.labels), network)
             if self.config.train.compile:
                 network.compile()
-            if self.head is not None and not self.phases.phase1.is_done:
-                if not self.head.is_done:
+            if self.head is not None and not _is_done(self.phases.phase1, context):
+                if not _is_done(self.head, context):
                     self._train(FROZEN_HEAD, self.head, network, maker, context)
-                _load(network, self.head, FROZEN_HEAD.weights)
+                _load(network, self.head, FROZEN_HEAD.weights, context)
             for phase, stage in self.phases:
-                if not stage.is_done:
+                if not _is_done(stage, context):
                     self._train(phase, stage, network, maker, context)
-                _load(network, stage, phase.weights)
-                if phase is PHASE1 and not self.evaluation.output.is_done:
+                _load(network, stage, phase.weights, context)
+                if phase is PHASE1 and not _is_done(self.evaluation.output, context):
                     self._evaluate(network, maker, context)
 
-    def _initial_network(self) -> SegmentationNetwork:
+    def _initial_network(self, context: TrainContext) -> SegmentationNetwork:
         network = build_network(
             self.config.model,
             self.pool.num_classes,
@@ -115,7 +123,7 @@ class TrainRound:
                 *([torch.tensor(row[name]) for row in rows] for name in ("mean", "deviation"))
             )
         for phase, stage in self.previous or ():
-            _load(network, stage, phase.weights)
+            _load(network, stage, phase.weights, context)
         return network
 
     def _batches(self, points: LabeledPoints, network: SegmentationNetwork) -> Batches:
@@ -236,15 +244,15 @@ class TrainRound:
         stage = self.phases.phase1
         last_epoch = num_epochs(maker, self.config.train.phase1)
         measured = [("last", last_epoch, PHASE1.weights)]
-        best_epoch = stage.marker().summary["best_epoch"]
+        best_epoch = context.decide(lambda: stage.marker().summary["best_epoch"])
         if best_epoch:
             measured.append(("best", best_epoch, BEST_WEIGHTS))
         for selection, epoch, name in measured:
-            _load(network, stage, name)
+            _load(network, stage, name, context)
             self.evaluation.measure(network, context, selection, epoch)
         if context.rank == 0:
             self.evaluation.commit()
-        _load(network, stage, PHASE1.weights)
+        _load(network, stage, PHASE1.weights, context)
 
 
 def _save(state: dict[str, Tensor], stage: StageDir, name: str) -> FileRecord:
@@ -252,6 +260,11 @@ def _save(state: dict[str, Tensor], stage: StageDir, name: str) -> FileRecord:
     return stage.write_file(name, save_safetensors(contiguous))
 
 
-def _load(network: nn.Module, stage: StageDir, name: str) -> None:
-    state: dict[str, Any] = load_safetensors(stage.folder.read(name))
+def _load(network: nn.Module, stage: StageDir, name: str, context: TrainContext) -> None:
+    """Load weights as rank 0 reads them, so that all workers go on with the same network."""
+    state: dict[str, Any] = context.decide(lambda: load_safetensors(stage.folder.read(name)))
     network.load_state_dict(state, strict=False)
+
+
+def _is_done(stage: StageDir, context: TrainContext) -> bool:
+    return context.decide(lambda: stage.is_done)

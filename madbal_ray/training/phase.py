@@ -16,6 +16,7 @@ from madbal_ray.config.schema import Config
 from madbal_ray.config.training import PhaseConfig
 from madbal_ray.engine.workers import TrainContext
 from madbal_ray.errors import ConfigError, NumericalError
+from madbal_ray.models.batch_norm import check_own_batch_norm
 from madbal_ray.models.network import SegmentationNetwork
 from madbal_ray.models.trained import PHASE2, PhaseSpec
 from madbal_ray.seams import OBJECTIVES
@@ -66,14 +67,17 @@ class PhaseTrainer:
 
         Raises:
             NumericalError: the loss is not finite; round, phase and epoch are named.
+            ConfigError: batch norm would see one image of several workers' batch.
         """
         config = self.settings
         network.set_phase(self.phase.name)
+        if self.context.world_size > 1 and self.context.device.type == "cpu":
+            self._check_batch_norm(network)
         optimizer = build_optimizer(network, config)
         objective = self._objective()
         best = BestEpoch()
         checkpoint = Checkpoint(self.stage, network, optimizer, best)
-        first_epoch = checkpoint.restore(self.context.device)
+        first_epoch = checkpoint.restore(self.context)
         module = self.context.wrap(network)
         last_saved = time.monotonic()
         epochs = num_epochs(self.maker, config)
@@ -97,6 +101,14 @@ class PhaseTrainer:
                 checkpoint.save(epoch + 1)
                 last_saved = time.monotonic()
         return best
+
+    def _check_batch_norm(self, network: SegmentationNetwork) -> None:
+        check_own_batch_norm(
+            network,
+            option=f"train.{self.phase.name}.batch_size",
+            batch_size=self.maker.batch_size(self.settings),
+            workers=self.context.world_size,
+        )
 
     def step_seconds(self, network: SegmentationNetwork) -> float:
         """Return the seconds of a step, loading included, after one to warm up; trains it."""

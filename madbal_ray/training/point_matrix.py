@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -150,6 +151,7 @@ class PointBatch(TrainBatch):
 class PointBatchMaker(Batches):
     """Batches of points."""
 
+    keeps_items: ClassVar[bool] = False
     matrix: PointMatrix
 
     @property
@@ -211,15 +213,25 @@ def record_matrix(
     num_classes: int,
     use_bf16: bool,
 ) -> ClassLossThresholds:
-    """Fill in `matrix.is_target`; return tau of every class. Every worker sees all points.
+    """Fill in `matrix.is_target` as rank 0 measures it; return tau of every class.
 
     Source: MADBAL Eq. 1; method 2. As `madbal_ray.training.target_pass.record_points`.
     """
     network.set_phase("eval")
-    matrix, device = maker.matrix, context.device
-    losses = []
-    for start in range(0, len(matrix.class_id), CHUNK):
-        batch = maker.batch_of(np.arange(start, min(start + CHUNK, len(matrix.class_id))))
+    matrix = maker.matrix
+    loss = context.decide(lambda: _losses(network, maker, context.device, use_bf16=use_bf16))
+    thresholds = class_loss_thresholds(loss=loss, class_id=matrix.class_id, num_classes=num_classes)
+    matrix.is_target = loss_targets(loss=loss, class_id=matrix.class_id, thresholds=thresholds)
+    return thresholds
+
+
+def _losses(
+    network: SegmentationNetwork, maker: PointBatchMaker, device: torch.device, *, use_bf16: bool
+) -> np.ndarray:
+    """Return the cross-entropy of every point, float32 [P]."""
+    num_points, losses = maker.num_points, []
+    for start in range(0, num_points, CHUNK):
+        batch = maker.batch_of(np.arange(start, min(start + CHUNK, num_points)))
         with torch.inference_mode():
             with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
                 logits = network(batch.inputs(device), supports=False).logits
@@ -233,7 +245,4 @@ def record_matrix(
                 width=1,
             )
         losses.append(loss.cpu().numpy())
-    loss = np.concatenate(losses)
-    thresholds = class_loss_thresholds(loss=loss, class_id=matrix.class_id, num_classes=num_classes)
-    matrix.is_target = loss_targets(loss=loss, class_id=matrix.class_id, thresholds=thresholds)
-    return thresholds
+    return np.concatenate(losses)

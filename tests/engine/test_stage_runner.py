@@ -69,7 +69,7 @@ class Training:
     outputs: list
     runs: int = 0
     name = "training"
-    num_workers = 1
+    num_workers = min_workers = 1
 
     def run(self, context):
         self.runs += 1

@@ -20,6 +20,7 @@ from madbal_ray.state.lock import LEASE_NAME, _read_lease
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
 from madbal_ray.training.checkpoint import CHECKPOINT_NAME, BestEpoch, Checkpoint
+from tests.hand_made import Worker
 
 DAMAGE = [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{}", b"[" * 5000, b"NaN"]
 
@@ -106,7 +107,7 @@ def test_a_damaged_checkpoint_begins_the_phase_again(tmp_path, damage):
     fresh = nn.Linear(1, 1)
     weight = fresh.weight.item()
     optimizer = torch.optim.SGD(fresh.parameters(), lr=0.5)
-    assert Checkpoint(stage, fresh, optimizer, BestEpoch()).restore(torch.device("cpu")) == 0
+    assert Checkpoint(stage, fresh, optimizer, BestEpoch()).restore(Worker()) == 0
     assert fresh.weight.item() == weight
 
 

@@ -104,8 +104,39 @@ def test_the_last_batch_is_filled_from_the_start_of_the_order(drawn):
 def test_workers_share_a_batch_without_overlap(drawn):
     order = expected_order(8, 0, "phase1", 0)
     first, second = (members(many(8), 4, rank=rank, world_size=2) for rank in (0, 1))
-    assert first == [order[0:2], order[4:6]]
-    assert second == [order[2:4], order[6:8]]
+    low, high = ([i for i in order if i // 4 == half] for half in (0, 1))
+    assert first == [low[0:2], low[2:4]]
+    assert second == [high[0:2], high[2:4]]
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "world_size"), [(8, 4, 2), (5, 4, 2), (7, 10, 3), (23, 7, 3), (9, 8, 8)]
+)
+def test_a_worker_keeps_its_images_and_every_image_comes_in_every_epoch(
+    count, batch_size, world_size, drawn
+):
+    maker, ranks = many(count), range(world_size)
+    epochs = [
+        [members(maker, batch_size, rank=r, world_size=world_size, epoch=e) for r in ranks]
+        for e in (0, 1, 2)
+    ]
+    for parts in epochs:
+        assert sorted(set(chain(*chain(*parts)))) == list(range(count))
+        assert [sum(map(len, step)) for step in zip(*parts, strict=True)] == [
+            batch_size
+        ] * maker.num_batches(batch_size)
+        whole = [set(chain(*part[:-1])) for part in parts]  # all but the batch that is filled up
+        assert sum(map(len, whole)) == sum(len(batch) for part in parts for batch in part[:-1])
+    own = [{frozenset(chain(*parts[rank])) for parts in epochs} for rank in ranks]
+    assert all(len(images) == 1 for images in own)
+    assert epochs[0] != epochs[1]
+    runs = [sorted(next(iter(images))) for images in own]
+    assert [i for run in runs for i in run] == list(range(count))  # neighbours, not strewn
+
+
+def test_more_workers_than_images_share_them(drawn):
+    parts = [members(many(1), 2, rank=rank, world_size=2) for rank in (0, 1)]
+    assert parts == [[[0]], [[0]]]
 
 
 def stream_of(round_index, phase, epoch, name, *view):

@@ -7,8 +7,7 @@ from torch import nn
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
 from madbal_ray.training.checkpoint import CHECKPOINT_NAME, BestEpoch, Checkpoint
-
-CPU = torch.device("cpu")
+from tests.hand_made import Worker
 
 
 def parts(tmp_path, start):
@@ -38,7 +37,7 @@ def test_restore_gives_back_epoch_network_optimizer_and_best_epoch(tmp_path):
 
     network, optimizer, checkpoint, _ = parts(tmp_path, 9.0)
     best = checkpoint.best
-    assert checkpoint.restore(CPU) == 4
+    assert checkpoint.restore(Worker()) == 4
     assert network.weight.item() == 0.75
     assert (best.epoch, best.miou) == (3, 0.25)
     assert {name: value.item() for name, value in best.state.items()} == {
@@ -53,7 +52,7 @@ def test_restore_gives_back_epoch_network_optimizer_and_best_epoch(tmp_path):
 
 def test_without_a_checkpoint_training_starts_at_epoch_0(tmp_path):
     network, _, checkpoint, _ = parts(tmp_path, 2.0)
-    assert checkpoint.restore(CPU) == 0
+    assert checkpoint.restore(Worker()) == 0
     assert network.weight.item() == 2.0
     assert checkpoint.best == BestEpoch(0, -1.0, {})
 

@@ -109,11 +109,11 @@ def built(monkeypatch):
 
 def test_training_starts_from_both_phases_of_the_round_before(tmp_path, built):
     job = job_of(tmp_path, previous=trained(tmp_path, 5.0, 6.0))
-    assert job._initial_network().values == (5.0, 6.0)
+    assert job._initial_network(Worker()).values == (5.0, 6.0)
 
 
 def test_training_starts_afresh_without_a_previous_round(tmp_path, built):
-    assert job_of(tmp_path)._initial_network().values == (1.0, 2.0)
+    assert job_of(tmp_path)._initial_network(Worker()).values == (1.0, 2.0)
     assert built == [rng.derive_seed(0, "network", ROUND)]
 
 
@@ -258,7 +258,7 @@ def test_both_phases_are_trained_in_turn_and_the_evaluation_lies_between(
     )
     monkeypatch.setattr(job_module, "read_labeled_points", lambda pool, labels: points_of(1))
 
-    def load_weights(network, stage, name):
+    def load_weights(network, stage, name, context):
         with torch.no_grad():
             network.get_parameter(
                 "backbone.w" if name == PHASE1.weights else "loss_module.w"
