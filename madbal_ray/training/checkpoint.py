@@ -71,9 +71,10 @@ class Checkpoint:
 
         A damaged file costs the epochs since the phase began, which give the same result again.
         """
-        if not self.stage.folder.exists(CHECKPOINT_NAME):
+        try:  # and not asked for first: another writer may remove it in between
+            stored = self.stage.folder.read(CHECKPOINT_NAME)
+        except FileNotFoundError:
             return 0
-        stored = self.stage.folder.read(CHECKPOINT_NAME)
         promised, data = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
         if hashlib.sha256(data).digest() != promised:
             _log.warning(

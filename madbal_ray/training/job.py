@@ -253,5 +253,5 @@ def _save(state: dict[str, Tensor], stage: StageDir, name: str) -> FileRecord:
 
 
 def _load(network: nn.Module, stage: StageDir, name: str) -> None:
-    state: dict[str, Any] = load_safetensors(stage.folder.read(name))
+    state: dict[str, Any] = load_safetensors(stage.read_file(name))
     network.load_state_dict(state, strict=False)
