@@ -1,7 +1,7 @@
 """What a notebook or the command line calls: each function hands over to the room that works.
 
 Functions that launch work take the fields of `Launch` as keywords: ``engine`` (``ray`` or
-``local``), ``overrides``, ``address``, ``progress``, ``take_over``, ``stop_after``.
+``local``), ``overrides``, ``address``, ``progress``, ``take_over``, ``stop_after``, ``key_file``.
 
 Longer than others, and one thing: the list of what may be called.
 """
@@ -31,14 +31,15 @@ from madbal_ray.loop.launch import (
 )
 from madbal_ray.loop.plan import plan_lines
 from madbal_ray.loop.score_unlabelled import score_unlabelled, scoring_config
+from madbal_ray.loop.verify import verify_run
 from madbal_ray.report.results import Results
 from madbal_ray.runs import requests
 from madbal_ray.runs import status as run_status
 from madbal_ray.runs.run import Run, open_run
 from madbal_ray.runs.status import Status, Step
 from madbal_ray.runs.trained_model import export_model, import_model, of_run
-from madbal_ray.runs.verify import verify_run
 from madbal_ray.state.run_dir import RunDir
+from madbal_ray.state.signature import read_key
 from madbal_ray.state.storage import Folder
 from madbal_ray.studies import tuning
 from madbal_ray.studies.cross_validation import Objective
@@ -81,6 +82,7 @@ class Launching(TypedDict, total=False):
     progress: Progress | None
     take_over: bool
     stop_after: tuple[str, int | None] | None
+    key_file: str | None
 
 
 def run(config: Source, *, run_dir: Place | None = None, **launching: Unpack[Launching]) -> Run:
@@ -209,13 +211,20 @@ def status(run_dir: Place) -> Status:
     return run_status.read_status(RunDir(run_dir))
 
 
-def verify(run_dir: Place) -> Iterator[str]:
-    """Recompute what a run promises; yield one line for each part that holds.
+def verify(run_dir: Place, *, deep: bool = False, key_file: Place | None = None) -> Iterator[str]:
+    """Recompute what a run promises; yield one line for each part that holds, the result last.
+
+    Args:
+        deep: also run the networks again, over some shards and the evaluation splits.
+        key_file: file of the key that the run was signed with; None: the signature, if there is
+            one, is not looked at.
 
     Raises:
+        ConfigError: the key cannot be read.
         IntegrityError, LabelError: the first mismatch.
     """
-    return verify_run(RunDir(run_dir))
+    key = None if key_file is None else read_key(key_file)
+    return verify_run(RunDir(run_dir), deep=deep, key=key)
 
 
 def export(run_dir: Place, file: Place, *, round_index: int | None = None) -> int:

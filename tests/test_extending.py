@@ -90,7 +90,7 @@ def test_a_score_and_a_strategy(folder, plugin, options):
     process = run(folder, plugins=[plugin], strategy={"name": plugin, **options})
     assert process.returncode == 0, process.stderr
     verified = list(api.verify(folder / "run"))
-    assert verified[-1] == "round 1: selection replayed from the stored scores"
+    assert "round 1: selection replayed from the stored scores" in verified
     assert madbal(folder, "report", folder / "run").returncode == 0
 
 

@@ -17,6 +17,7 @@ from madbal_ray.errors import ConfigError
 @click.option("--run-dir", help="Folder of the run.  [default: runs/<config name>]")
 @engine_options
 @click.option("--stop-after", metavar="STAGE[:ROUND]", help="Stop when this stage is committed.")
+@click.option("--key-file", metavar="FILE", help="Sign every round with this key.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, do nothing.")
 def command(
     config: Path,
@@ -26,6 +27,7 @@ def command(
     address: str | None,
     stop_after: str | None,
     take_over: bool,
+    key_file: str | None,
     dry_run: bool,
 ) -> None:
     """Run the experiment in CONFIG (YAML, or a run's config.json).
@@ -47,7 +49,7 @@ def command(
         for line in api.plan(resolved, run_dir=folder):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         return
-    if api.is_finished(resolved, run_dir=folder):
+    if key_file is None and api.is_finished(resolved, run_dir=folder):
         console.print(f"{folder} is finished: {resolved.num_rounds} rounds", soft_wrap=True)
     else:
         try:
@@ -60,6 +62,7 @@ def command(
                     progress=progress,
                     stop_after=stop,
                     take_over=take_over,
+                    key_file=key_file,
                 )
         except StopRequested as stopped:
             console.print(str(stopped))

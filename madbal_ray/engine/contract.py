@@ -66,6 +66,11 @@ class LightShardJob:
     is_light = True
     counts_images = True
 
+    @property
+    def reads_images(self) -> bool:
+        """Tell whether it opens files of the data set, so that it needs them to be there."""
+        return False
+
     def setup(self) -> None:
         """Load nothing."""
 

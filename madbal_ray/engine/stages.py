@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ from madbal_ray.engine.progress import Progress
 from madbal_ray.engine.shards import complete_stage, peak_memory
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.storage import Folder
 from madbal_ray.tracking.trackers import Trackers
 
 EPOCH_EVENT_SECONDS = 5.0
@@ -23,6 +24,12 @@ class JobRunner(Protocol):
     """Completes the stages of a round."""
 
     progress: Progress
+
+    def plan(
+        self, parent: Folder, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], /
+    ) -> StageDir:
+        """Name the folder of a stage (`StageDir.plan`)."""
+        ...
 
     def map(self, job: ShardJob, shard_ids: Sequence[int], *, total: int | None) -> None:
         """Complete a shard-wise stage."""
@@ -51,6 +58,8 @@ class StageRunner:
     Attributes:
         round_index: the round that stages belong to; None: pool preparation.
     """
+
+    plan = staticmethod(StageDir.plan)
 
     def __init__(
         self,

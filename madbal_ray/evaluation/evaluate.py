@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from madbal_ray.arrays import Mask
@@ -25,6 +26,9 @@ from madbal_ray.pool.reader import PoolImage, cut_batches, read_images
 from madbal_ray.state import tables
 from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
+
+IDENTITY = ("round", "split", "selection", "epoch", "num_images")
+"""Columns of both `confusion` and `metrics`."""
 
 
 @dataclass(kw_only=True)
@@ -98,13 +102,28 @@ class EvaluateSplits:
         ]
         self._rows["metrics"].append(identity | self._metrics(counts))
 
+    def measured(self) -> dict[str, pa.Table]:
+        """Return what was measured."""
+        return {name: tables.from_rows(name, rows) for name, rows in self._rows.items()}
+
     def commit(self) -> None:
         """Write what was measured."""
-        files = [
-            self.output.write_table(name, 0, tables.from_rows(name, rows))
-            for name, rows in self._rows.items()
-        ]
+        files = [self.output.write_table(name, 0, rows) for name, rows in self.measured().items()]
         self.output.commit(files, {})
+
+    def summed_up(self, confusion: pa.Table) -> pa.Table:
+        """Return table `metrics` as finished confusion matrices give it."""
+        rows: dict[tuple, list[list[int]]] = {}
+        for row in confusion.to_pylist():
+            identity = tuple((name, row[name]) for name in IDENTITY)
+            rows.setdefault(identity, []).append(row["counts"])
+        return tables.from_rows(
+            "metrics",
+            [
+                dict(identity) | self._metrics(np.array(counts, np.int64))
+                for identity, counts in rows.items()
+            ],
+        )
 
     def _confusion(
         self, network: SegmentationNetwork, context: TrainContext, split: str

@@ -44,6 +44,11 @@ class AnswerQueries(LightShardJob):
     round_index: int
     table_names = ("labels",)
 
+    @property
+    def reads_images(self) -> bool:
+        """Tell whether the oracle reads masks."""
+        return self.oracle.needs_masks
+
     def run(self, shard_id: int) -> dict[str, pa.Table]:
         """Return the answers, after asserting that none was asked before.
 

@@ -168,7 +168,7 @@ def _said(stage: StageDir, shard_id: int) -> dict[tuple[int, str, int, int], dic
 def _frozen(enquiry: Enquiry) -> StageDir:
     """Return the stage that answers are written down in."""
     earlier = {f"labels_{i:03d}": one.digest() for i, one in enumerate(enquiry.earlier)}
-    return StageDir.plan(
+    return enquiry.runner.plan(
         enquiry.folder,
         "answers",
         {"purpose": enquiry.purpose},

@@ -98,7 +98,7 @@ def request_pixels(
     Args:
         folder: of the round.
     """
-    output = StageDir.plan(folder, "requests", {"run_id": run_id}, digests(pool.images, queries))
+    output = runner.plan(folder, "requests", {"run_id": run_id}, digests(pool.images, queries))
     job = RequestPixels(output=output, pool=pool, queries=queries, run_id=run_id)
     runner.map(job, queries.shards_with("queries"), total=None)
     return output

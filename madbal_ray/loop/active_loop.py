@@ -27,6 +27,7 @@ from madbal_ray.pool.prepare import prepare_pool
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.seams import ORACLES
 from madbal_ray.state.run_dir import RunDir
+from madbal_ray.state.signature import sign
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.tracking.trackers import Trackers
 from madbal_ray.training.job import FEW_LABELS
@@ -39,8 +40,13 @@ def run_loop(
     progress: Progress,
     *,
     stop_after: tuple[str, int | None] | None = None,
+    key: bytes | None = None,
 ) -> None:
-    """Do everything of a run that is not done yet, from the pool to the last round's metrics."""
+    """Do everything of a run that is not done yet, from the pool to the last round's metrics.
+
+    Args:
+        key: that every finished round is signed with.
+    """
     started = time.perf_counter()
     run_dir.append_event(
         "run_started",
@@ -52,7 +58,8 @@ def run_loop(
     runner = StageRunner(run_dir, engine, progress, trackers, stop_after)
     is_finished = False
     try:
-        _run_rounds(config, run_dir, runner, engine.device, _Told(config, run_dir, trackers))
+        told = _Told(config, run_dir, trackers)
+        _run_rounds(config, run_dir, runner, engine.device, told, key)
         is_finished = True
     finally:
         trackers.close(is_finished=is_finished)
@@ -60,7 +67,12 @@ def run_loop(
 
 
 def _run_rounds(
-    config: Config, run_dir: RunDir, runner: StageRunner, device: str, told: _Told
+    config: Config,
+    run_dir: RunDir,
+    runner: StageRunner,
+    device: str,
+    told: _Told,
+    key: bytes | None,
 ) -> None:
     run_dir.clear_stopped()
     check_backbone(config.model)
@@ -101,6 +113,8 @@ def _run_rounds(
             current = replace(current, pool=pool)
         history, measured = current.train(history)
 
+        if key is not None:
+            sign(run_dir, key, index + 1)
         metrics = (*metrics, *told.of_round(index, pool, history.network, measured))
         reason = reason_to_stop(config.stop, metrics)
         if reason is not None:

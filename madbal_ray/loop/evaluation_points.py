@@ -19,7 +19,7 @@ from madbal_ray.pool.reader import PoolImage
 from madbal_ray.seams import ORACLES
 from madbal_ray.state import tables
 from madbal_ray.state.run_dir import RunDir
-from madbal_ray.state.stage_dir import StageDir, digests
+from madbal_ray.state.stage_dir import digests
 from madbal_ray.state.storage import Folder
 
 ROUND = -1
@@ -47,8 +47,12 @@ class EvaluationPoints:
         Raises:
             PoolError: the split has fewer pixels.
         """
+        self._oracle(pool).post(self._enquiry(pool))
+        return self.drawn(pool)
+
+    def drawn(self, pool: Pool) -> Pool:
+        """Draw the points; return the pool, which keeps off them."""
         enquiry = self._enquiry(pool)
-        self._oracle(pool).post(enquiry)
         assert pool.points_split is not None
         is_pool = pool.points_split[0] == self.config.data.pool_split
         return replace(pool, held_points=enquiry.queries if is_pool else None)
@@ -62,7 +66,7 @@ class EvaluationPoints:
         config, enquiry = self.config, self._enquiry(pool)
         oracle = self._oracle(pool)
         oracle.prepare(enquiry)
-        output = StageDir.plan(
+        output = self.runner.plan(
             self.folder,
             "evaluation_labels",
             config.oracle.result_settings() | {"seed": config.seed},
@@ -88,7 +92,7 @@ class EvaluationPoints:
         split, shard_ids = pool.points_split
         count = self.config.evaluation.points
         assert count is not None
-        queries = StageDir.plan(
+        queries = self.runner.plan(
             self.folder,
             "evaluation_points",
             {"seed": self.config.seed, "points": count, "split": split},

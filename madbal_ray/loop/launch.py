@@ -16,6 +16,8 @@ from madbal_ray.engine.progress import LogProgress, Progress
 from madbal_ray.errors import ConfigError, ResourceError
 from madbal_ray.loop.active_loop import run_loop
 from madbal_ray.state.run_dir import RunDir
+from madbal_ray.state.signature import check_signature, read_key
+from madbal_ray.state.stage_dir import forget_hashed
 from madbal_ray.tracking.trackers import check_tracking
 
 EngineName = Literal["ray", "local"]
@@ -33,6 +35,7 @@ class Launch:
         progress: view of the work; None: lines through `logging`.
         take_over: end the lease of another process on an object store.
         stop_after: (stage, round) after which to stop; round None for pool stages.
+        key_file: file of a key that rounds are signed with (`madbal_ray.state.signature`).
     """
 
     engine: EngineName = "ray"
@@ -41,6 +44,7 @@ class Launch:
     progress: Progress | None = None
     take_over: bool = False
     stop_after: tuple[str, int | None] | None = None
+    key_file: str | None = None
 
     def __post_init__(self) -> None:
         if self.engine not in ("ray", "local"):
@@ -53,10 +57,14 @@ def run_whole(config: Config, run_dir: RunDir, make_engine: MakeEngine, launch: 
     Raises:
         ConfigError: the configuration differs from the run's.
         LockedError: another process holds the run folder.
+        IntegrityError: it is not what was signed.
     """
+    key = None if launch.key_file is None else read_key(launch.key_file)
 
     def work(engine: Engine, view: Progress) -> None:
-        run_loop(config, run_dir, engine, view, stop_after=launch.stop_after)
+        if key is not None:
+            check_signature(run_dir, key)
+        run_loop(config, run_dir, engine, view, stop_after=launch.stop_after, key=key)
 
     with_engine(config, run_dir, make_engine, launch, work)
 
@@ -81,6 +89,7 @@ def with_engine(
     check_tracking(config.tracking)
     with run_dir.lock(take_over=launch.take_over):
         run_dir.store_config(config)
+        forget_hashed()
         engine = make_engine(config, run_dir)
         started = time.time()
         try:

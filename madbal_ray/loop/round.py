@@ -27,6 +27,7 @@ from madbal_ray.state.storage import Folder
 from madbal_ray.strategies.chance import INITIAL_POOL
 from madbal_ray.strategies.strategy import Strategy, resolve
 from madbal_ray.training.batches import SHARING
+from madbal_ray.training.checkpoint import Checkpoint
 from madbal_ray.training.job import TrainRound
 from madbal_ray.training.point_features_job import GatherPoints
 
@@ -84,7 +85,7 @@ class Round:
             "seed": config.seed,
         }
         used = (pool.images, pool.superpixels, clusters, *history.network.stages)
-        output = StageDir.plan(
+        output = self.runner.plan(
             self.folder, "score", settings, digests(*used) | label_digests(self._asked(history))
         )
         job = ScoreShards(
@@ -128,7 +129,7 @@ class Round:
                 runner=self.runner,
             )
         )
-        output = StageDir.plan(
+        output = self.runner.plan(
             self.folder,
             "labels",
             config.oracle.result_settings() | {"seed": config.seed, "round": self.index},
@@ -168,7 +169,7 @@ class Round:
             inputs[f"previous_{stage.stage}"] = stage.digest()
         head, phases = self._plan_phases(inputs, only_phase1=only_phase1)
         measured = EvaluateSplits(
-            output=StageDir.plan(
+            output=self.runner.plan(
                 self.folder, "metrics", self._measured(), inputs | {"phase1": phases.phase1.key}
             ),
             pool=pool,
@@ -191,8 +192,14 @@ class Round:
             evaluation=measured,
         )
         heads = [head] if head is not None else []
+        fresh = [stage for stage in (*heads, *phases.stages) if not self._is_known(stage)]
         self.runner.train(job, [*heads, phases.phase1, measured.output, *phases.stages[1:]])
+        for stage in fresh:  # whoever was killed between a commit and this left it
+            Checkpoint.delete(stage)
         return replace(history, network=phases), measured.output
+
+    def _is_known(self, stage: StageDir) -> bool:
+        return self.run_dir is None or self.run_dir.check(stage, self.index) is not None
 
     def _gather(self, history: History) -> History:
         """Complete `point_features` of the labels that have none yet: of this round, as a rule."""
@@ -201,7 +208,7 @@ class Round:
         for index in range(len(history.points), len(history.labels)):
             labels = history.labels[: index + 1]
             most = config.train.points_per_image
-            output = StageDir.plan(
+            output = self.runner.plan(
                 self.folder,
                 "point_features",
                 {"points_per_image": most, "seed": config.seed, "round": index},
@@ -244,15 +251,15 @@ class Round:
         head = None
         if config.train.init == "frozen_head":
             alone = {name: value for name, value in train.items() if name != "phase1"}
-            head = StageDir.plan(folder, "frozen_head", first | {"train": alone}, inputs)
+            head = self.runner.plan(folder, "frozen_head", first | {"train": alone}, inputs)
         if config.train.keep_epoch == "best":
             self._check_select_split()
             first["evaluation"] = self._measured()
         of_head = {"frozen_head": head.key} if head is not None else {}
-        phase1 = StageDir.plan(folder, "phase1", first, {**inputs, **of_head})
+        phase1 = self.runner.plan(folder, "phase1", first, {**inputs, **of_head})
         phase2 = None
         if self.strategy.has_phase2 and not only_phase1:
-            phase2 = StageDir.plan(
+            phase2 = self.runner.plan(
                 self.own_folder / "train", "phase2", second, {**inputs, "phase1": phase1.key}
             )
         return head, TrainedPhases(phase1, phase2)

@@ -23,7 +23,7 @@ class RoundStages:
 
     def plan(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> StageDir:
         """Return the folder of a stage."""
-        return StageDir.plan(self.folder, name, settings, inputs)
+        return self.runner.plan(self.folder, name, settings, inputs)
 
     def map(self, job: ShardJob, shard_ids: Sequence[int] | None = None) -> None:
         """Complete a stage over all shards of the pool, or those given."""

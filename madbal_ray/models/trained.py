@@ -83,7 +83,7 @@ def load_network(
     state = {}
     for phase, stage in phases:
         try:
-            state |= load_safetensors(stage.folder.read(phase.weights))
+            state |= load_safetensors(stage.read_file(phase.weights))
         except SafetensorError as error:
             raise IntegrityError(
                 f"{stage.folder}/{phase.weights} is damaged ({error}); restore it"

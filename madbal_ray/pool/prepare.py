@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from madbal_ray.config.schema import Config
 from madbal_ray.data.dataset import Dataset
 from madbal_ray.data.registry import data_root, open_dataset
-from madbal_ray.engine.stages import StageRunner
+from madbal_ray.engine.stages import JobRunner, StageRunner
 from madbal_ray.errors import DataError, PoolError
 from madbal_ray.models.weights import PublishedWeights, publish_weights
 from madbal_ray.pool.clusters.assign_job import AssignPool
@@ -61,8 +62,32 @@ def prepare_pool(
     )
     index = _index(config, folder, dataset, reader.root)
     runner.point(index)
-    shards: dict[str, list[int]] = index.marker().summary["shards_of_split"]
     images = _inspect(config, folder, runner, reader, index)
+    return prepare_inspected(
+        config, folder, runner, reader, index, images, device, weights=weights,
+        needs_masks=needs_masks,
+    )  # fmt: skip
+
+
+def prepare_inspected(
+    config: Config,
+    folder: Folder,
+    runner: JobRunner,
+    reader: ImageReader,
+    index: StageDir,
+    images: StageDir,
+    device: str,
+    *,
+    weights: PublishedWeights | None = None,
+    needs_masks: bool = True,
+    publish: Callable[..., PublishedWeights] = publish_weights,
+) -> Pool:
+    """Do what follows the inspection: features, superpixels, clusters.
+
+    Args:
+        publish: of the extractor's weights (`publish_weights`).
+    """
+    shards: dict[str, list[int]] = index.marker().summary["shards_of_split"]
     pool_shards = shards[config.data.pool_split]
     totals = totals_of(images, pool_shards)
     _check_pool(config, totals, needs_masks=needs_masks)
@@ -76,12 +101,12 @@ def prepare_pool(
             config, folder, runner, reader, images, weights, pool_shards, measured, device
         )
     superpixels, clusters = _cluster(
-        config, folder, runner, reader, images, pool_shards, totals["images"], device
+        config, folder, runner, reader, images, pool_shards, totals["images"], device, publish
     )
     return Pool(
         reader=reader,
         threads=config.resources.decode_threads,
-        class_names=dataset.class_names,
+        class_names=tuple(index.marker().summary["class_names"]),
         images=images,
         superpixels=superpixels,
         clusters=clusters,
@@ -184,16 +209,17 @@ def _check_pool(config: Config, totals: dict[str, int], *, needs_masks: bool) ->
 def _cluster(
     config: Config,
     folder: Folder,
-    runner: StageRunner,
+    runner: JobRunner,
     reader: ImageReader,
     images: StageDir,
     shard_ids: list[int],
     num_images: int,
     device: str,
+    publish: Callable[..., PublishedWeights],
 ) -> tuple[StageDir, StageDir]:
     """Return the stages of superpixels and of their clusters."""
     threads = config.resources.decode_threads
-    superpixels = StageDir.plan(
+    superpixels = runner.plan(
         folder, "superpixels", config.superpixels.result_settings(), digests(images)
     )
     if not superpixels.is_done:  # then no centroids lie there: say early that they cannot be made
@@ -211,10 +237,10 @@ def _cluster(
     )
     weights = PublishedWeights("none", None)
     if config.features.extractor != "color":
-        weights = publish_weights(
+        weights = publish(
             config.features.weights, config.features.extractor, folder, option="features.weights"
         )
-    features = StageDir.plan(
+    features = runner.plan(
         folder,
         "superpixel_features",
         config.features.result_settings() | {"weights": weights.identity},
@@ -234,11 +260,11 @@ def _cluster(
         shard_ids,
         total=num_images,
     )
-    centroids = StageDir.plan(
+    centroids = runner.plan(
         folder, "centroids", config.clustering.result_settings(), digests(features)
     )
     _fit_kmeans(config, runner, centroids, features, shard_ids, device)
-    clusters = StageDir.plan(folder, "superpixel_clusters", {}, digests(features, centroids))
+    clusters = runner.plan(folder, "superpixel_clusters", {}, digests(features, centroids))
     runner.map(
         AssignPool(output=clusters, features=features, centroids=centroids),
         shard_ids,
@@ -249,7 +275,7 @@ def _cluster(
 
 def _fit_kmeans(
     config: Config,
-    runner: StageRunner,
+    runner: JobRunner,
     centroids: StageDir,
     features: StageDir,
     shard_ids: list[int],

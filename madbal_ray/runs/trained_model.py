@@ -57,7 +57,7 @@ def export_model(run: Run, round_index: int | None = None) -> bytes:
     model = of_run(run, round_index)
     tensors = {}
     for phase, stage in model.phases:
-        state = load_safetensors(stage.folder.read(phase.weights))
+        state = load_safetensors(stage.read_file(phase.weights))
         tensors |= {f"{phase.name}/{key}": value for key, value in state.items()}
     metadata = {
         "format": FORMAT,

@@ -87,6 +87,11 @@ class DrawPixelChances(LightShardJob):
     seed: int
     table_names = (TABLE,)
 
+    @property
+    def reads_images(self) -> bool:
+        """Tell whether masks say where nothing is asked."""
+        return self.skip_void
+
     def run(self, shard_id: int) -> dict[str, pa.Table]:
         """Return one row per superpixel of a shard."""
         images = asked_images(self.pool, shard_id, self.only)

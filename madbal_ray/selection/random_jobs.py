@@ -42,6 +42,11 @@ class DrawRandomPixels(QueryJob):
     skip_void: bool
     seed: int
 
+    @property
+    def reads_images(self) -> bool:
+        """Tell whether masks say where nothing is asked."""
+        return self.skip_void
+
     def run(self, shard_id: int) -> dict[str, pa.Table]:
         """Return the random queries of one shard."""
         images = asked_images(self.pool, shard_id, self.only)

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -38,6 +39,11 @@ CONFIG_NAME = "config.json"
 EVENTS_NAME = "events.jsonl"
 STOPPED_NAME = "stopped.json"
 TRACKING_NAME = "tracking.json"
+MENDED = ("backbone_features",)
+"""Stages that are computed anew where files are lost, by another machine perhaps."""
+POINTER = re.compile(
+    r"pool/(?P<pool>\w+)\.json|rounds/(?P<round>\d{3,})/(?P<stage>\w+)/_CURRENT\.json"
+)
 
 
 class RunDir:
@@ -128,13 +134,19 @@ class RunDir:
 
         Raises:
             ConfigError: the run already uses another one; its data or weights have changed.
+            IntegrityError: it is the same one, with another marker.
         """
         uri = stage_dir.folder.uri
         if self.folder.is_local and stage_dir.folder.is_local:
             uri = os.path.relpath(uri, self.folder.uri)
         pointer = {"folder": uri, "key": stage_dir.key, "digest": stage_dir.digest()}
-        if self.check(stage_dir, round_index) != pointer:
-            name = self._pointer_name(stage_dir.stage, round_index)
+        known = self.check(stage_dir, round_index)
+        name = self._pointer_name(stage_dir.stage, round_index)
+        if known is not None and known["digest"] != pointer["digest"]:
+            if stage_dir.stage not in MENDED:
+                raise _another_marker(stage_dir, f"{self.folder}/{name}")
+            known = None
+        if known != pointer:
             self.folder.write(name, json.dumps(pointer).encode())
 
     def check(self, stage_dir: StageDir, round_index: int | None) -> dict[str, str] | None:
@@ -170,10 +182,16 @@ class RunDir:
             uri = os.path.normpath(os.path.join(self.folder.uri, uri))
         stage_dir = StageDir(Folder(uri), stage, pointer["key"])
         if stage_dir.digest() != pointer["digest"]:
-            raise IntegrityError(
-                f"{uri}: its marker is not the one that {self.folder}/{name} points to"
-            )
+            raise _another_marker(stage_dir, f"{self.folder}/{name}")
         return stage_dir
+
+    def pointers(self) -> Iterator[tuple[str, int | None]]:
+        """Yield (stage, round) of everything that this run points to; round None: of the pool."""
+        for path, _ in self.folder.walk():
+            found = POINTER.fullmatch(path)
+            if found is not None:
+                of_pool, number = found["pool"], found["round"]
+                yield of_pool or found["stage"], None if of_pool else int(number)
 
     def _pointer(self, name: str) -> dict[str, str]:
         """Read a pointer; IntegrityError where it is damaged."""
@@ -239,3 +257,10 @@ class RunDir:
     def holder(self) -> Mapping[str, Any] | None:
         """Return the owner of the process that holds the lock, None when it is free."""
         return lock.holder(self.folder)
+
+
+def _another_marker(stage_dir: StageDir, pointer: str) -> IntegrityError:
+    return IntegrityError(
+        f"{stage_dir.folder}: its marker is not the one that {pointer} points to: it was changed, "
+        "or made anew; restore it from a copy, or start another run"
+    )

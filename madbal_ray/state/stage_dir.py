@@ -6,6 +6,8 @@ whole and may be written twice; ``_DONE.json`` comes last and names every file w
 sha256. Readers enter through the marker and never list the folder. ``_manifest.jsonl``
 is a hint about finished shards: a torn last line is ignored, and a file that it does not
 name is adopted when its footer carries the key.
+
+Longer than others: all that keeps a stage's files what they were when they were written.
 """
 
 from __future__ import annotations
@@ -33,6 +35,14 @@ WHOLE_BYTES = 2**23
 """Tables up to this size are read from an object store as a whole."""
 
 KEPT_FILES = 1_000_000
+
+_hashed: set[int] = set()
+"""Files whose contents this process has compared with their markers since its start."""
+
+
+def forget_hashed() -> None:
+    """Let every file be hashed once more: a start begins."""
+    _hashed.clear()
 
 
 @dataclass(frozen=True)
@@ -160,14 +170,61 @@ class StageDir:
             return map(read, items)
         return map_ahead(read, items, threads=IN_FLIGHT, ahead=IN_FLIGHT)
 
+    def read_file(self, path: str) -> bytes:
+        """Return a finished stage's file, which holds what its marker promises.
+
+        Raises:
+            IntegrityError: it does not, or the marker does not name it.
+        """
+        record = self.marker().paths.get(path)
+        if record is None:
+            raise IntegrityError(f"{self.folder}/{MARKER_NAME} names no file {path}")
+        try:
+            data = self.folder.read(path)
+        except FileNotFoundError:
+            raise IntegrityError(f"{self.folder}/{path} is missing") from None
+        self._check(record, lambda: hashlib.sha256(data))
+        return data
+
+    def check_once(self, path: str) -> None:
+        """Hash a finished stage's file on a disk, unless this process has since its start.
+
+        Raises:
+            IntegrityError: it holds something else than its marker promises.
+        """
+        record = self.marker().paths.get(path)
+        if record is not None and self.folder.is_local:
+            self._check(record, lambda: self._hash(path))
+
+    def _hash(self, path: str) -> Any:
+        with self.folder.open(path) as handle:
+            return hashlib.file_digest(handle, "sha256")
+
+    def _check(self, record: FileRecord, hashed: Callable[[], Any]) -> None:
+        place = hash((self.folder.uri, record.path, record.sha256))
+        if place in _hashed:
+            return
+        if hashed().hexdigest() != record.sha256:
+            raise IntegrityError(
+                f"{self.folder}/{record.path} holds something else than was written "
+                f"({MARKER_NAME} beside it has the sha256): restore it from a copy, or start "
+                "another run"
+            )
+        _hashed.add(place)
+
     def _decode(self, name: str, record: FileRecord, columns: Sequence[str] | None) -> pa.Table:
         try:
             with self.folder.told("read", record.path):
                 is_streamed = not self.folder.is_local and record.bytes > WHOLE_BYTES
-                if self.folder.is_local or is_streamed:
+                if is_streamed:
+                    source = self.folder.open(record.path)
+                elif self.folder.is_local:
+                    self._check(record, lambda: self._hash(record.path))
                     source = self.folder.open(record.path)
                 else:  # whole: not footer first, columns then
-                    source = pa.BufferReader(self.folder.read(record.path))
+                    data = self.folder.read(record.path)
+                    self._check(record, lambda: hashlib.sha256(data))
+                    source = pa.BufferReader(data)
                 try:
                     return tables.decode(name, source, columns=columns)
                 except (pa.ArrowException, OSError) as error:

@@ -352,15 +352,21 @@ def concat(name: str, parts: Iterable[pa.Table]) -> pa.Table:
     return pa.concat_tables(given) if given else empty(name)
 
 
+def in_order(name: str, table: pa.Table) -> pa.Table:
+    """Return a table as it is stored: its schema's columns, sorted by its key."""
+    wanted = schema(name)
+    table = table.select(wanted.names).cast(wanted)
+    if SORT_KEYS[name] and table.num_rows > 1:
+        table = table.sort_by([(column, "ascending") for column in SORT_KEYS[name]])
+    return table
+
+
 def encode(name: str, table: pa.Table, *, key: str) -> bytes:
     """Return the Parquet bytes of a table, sorted by its key.
 
     The same rows and `key` give the same bytes, whoever writes them.
     """
-    wanted = schema(name)
-    table = table.select(wanted.names).cast(wanted)
-    if SORT_KEYS[name] and table.num_rows > 1:
-        table = table.sort_by([(column, "ascending") for column in SORT_KEYS[name]])
+    table = in_order(name, table)
     metadata = {
         "madbal.table": name,
         "madbal.schema_version": str(SCHEMA_VERSION),

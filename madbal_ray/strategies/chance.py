@@ -15,8 +15,6 @@ from madbal_ray.selection.whole_pool.offers import OfferPixels
 from madbal_ray.state.stage_dir import StageDir, digests
 from madbal_ray.strategies.strategy import Strategy
 
-NEEDS_MASKS = "it looks at the masks (oracle.skip_void)"
-
 
 @dataclass(frozen=True, kw_only=True)
 class RandomPixels(Strategy):
@@ -31,10 +29,6 @@ class RandomPixels(Strategy):
             return draw_pixels(asking, budget.pixels_per_image)
         total = budget.total(asking.pool.num_images)
         return draw_from_pool(asking, budget.most_per_image, total, by_cluster=False)
-
-    def replay(self, asking: Asking) -> str | None:
-        """Draw again, unless the draw looked at the masks."""
-        return NEEDS_MASKS if asking.config.oracle.skip_void else super().replay(asking)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +46,6 @@ class InitialPool(Strategy):
             return draw_pixels(asking, count, only)
         total = count * (budget.initial_images or asking.pool.num_images)
         return draw_from_pool(asking, count, total, by_cluster=True, only=only)
-
-    def replay(self, asking: Asking) -> str | None:
-        """Draw again, unless the draw looked at the masks."""
-        return NEEDS_MASKS if asking.config.oracle.skip_void else super().replay(asking)
 
 
 def choose_images(asking: Asking) -> StageDir:

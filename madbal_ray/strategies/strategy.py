@@ -121,19 +121,6 @@ class Strategy(abc.ABC):
         `madbal verify`, so the same inputs must give the same rows.
         """
 
-    def replay(self, asking: Asking) -> str | None:
-        """Compute the selection again; return why that cannot be done, None where it was.
-
-        Args:
-            asking: its `stages` compare what is computed with what is stored.
-
-        Raises:
-            IntegrityError: the first difference.
-        """
-        self.group(asking)
-        self.run(asking)
-        return None
-
 
 def resolve(config: StrategyConfig) -> Strategy:
     """Return the strategy that a configuration names.

@@ -43,6 +43,8 @@ class Fold:
 class InPlace:
     """Completes stages in this process, without a run to point to."""
 
+    plan = staticmethod(StageDir.plan)
+
     def __init__(self, device: str) -> None:
         self.engine = LocalEngine(device)
         self.progress: Progress = LogProgress()

@@ -82,9 +82,10 @@ class Checkpoint:
         return state["epoch"]
 
     def _read(self) -> dict[str, Any] | None:
-        if not self.stage.folder.exists(CHECKPOINT_NAME):
+        try:  # and not asked for first: another writer may remove it in between
+            stored = self.stage.folder.read(CHECKPOINT_NAME)
+        except FileNotFoundError:
             return None
-        stored = self.stage.folder.read(CHECKPOINT_NAME)
         promised, data = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
         if hashlib.sha256(data).digest() != promised:
             _log.warning(

@@ -262,7 +262,7 @@ def _save(state: dict[str, Tensor], stage: StageDir, name: str) -> FileRecord:
 
 def _load(network: nn.Module, stage: StageDir, name: str, context: TrainContext) -> None:
     """Load weights as rank 0 reads them, so that all workers go on with the same network."""
-    state: dict[str, Any] = context.decide(lambda: load_safetensors(stage.folder.read(name)))
+    state: dict[str, Any] = context.decide(lambda: load_safetensors(stage.read_file(name)))
     network.load_state_dict(state, strict=False)
 
 

@@ -6,7 +6,7 @@ import pytest
 import madbal_ray
 from madbal_ray import api
 from madbal_ray.errors import ConfigError
-from madbal_ray.runs.verify import verify_run
+from madbal_ray.loop.verify import verify_run
 from madbal_ray.seams import STRATEGIES
 from tests.conftest import tiny_config
 

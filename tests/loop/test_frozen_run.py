@@ -150,9 +150,11 @@ def test_on_ray_the_same_bytes(frozen_run, ray_session, tmp_path):
 
 
 def test_a_finished_run_is_verified_reported_and_exported(frozen_run, tmp_path):
-    assert (
-        list(api.verify(str(frozen_run.run_dir)))[-1]
-        == "round 1: selection replayed from the stored scores"
+    lines = list(api.verify(str(frozen_run.run_dir)))
+    assert "round 1: selection replayed from the stored scores" in lines
+    assert lines[-1] == (
+        "verified: 2 of 2 rounds; taken as stored: index, images, backbone_features, superpixels, "
+        "superpixel_features, centroids, point_features, phase1, phase2, score"
     )
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 import madbal_ray
-from madbal_ray.runs.verify import verify_run
+from madbal_ray.loop.verify import verify_run
 from madbal_ray.state.run_dir import RunDir
 from tests.conftest import tiny_config
 

@@ -46,7 +46,7 @@ def test_it_opens_reports_and_verifies(older_run, tmp_path):
     assert run.table("labels")["class_map"].null_count == run.table("labels").num_rows == 60
     lines = list(api.verify(older_run))
     assert lines[0] == "files: 54 match their markers"
-    assert lines[-1] == "round 1: selection replayed from the stored scores"
+    assert "round 1: selection replayed from the stored scores" in lines
     _, written = api.report([older_run], out=tmp_path / "report", warn=lambda line: None)
     assert written[0].exists()
     assert api.status(older_run).is_finished

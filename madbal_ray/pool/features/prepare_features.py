@@ -9,7 +9,7 @@ import torch
 from madbal_ray.config.pool import PoolConfig
 from madbal_ray.config.schema import Config
 from madbal_ray.config.training import ModelConfig
-from madbal_ray.engine.stages import StageRunner
+from madbal_ray.engine.stages import JobRunner
 from madbal_ray.models.backbones import Backbone, frozen_backbone
 from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.features.embed_images_job import EmbedImages
@@ -27,7 +27,7 @@ FLOAT16_BYTES = 2
 def prepare_features(
     config: Config,
     folder: Folder,
-    runner: StageRunner,
+    runner: JobRunner,
     reader: ImageReader,
     images: StageDir,
     weights: PublishedWeights,
@@ -63,7 +63,7 @@ def prepare_features(
     sampled = sampled_shards(pool_shards)
     inputs = digests(images)
     kept = {"keeps": keeps, "shards": digest(wanted if keeps else sampled)}
-    features = StageDir.plan(folder, "backbone_features", settings | kept, inputs)
+    features = runner.plan(folder, "backbone_features", settings | kept, inputs)
     _mend(features, runner)
     runner.map(
         EmbedImages(
@@ -82,7 +82,7 @@ def prepare_features(
         wanted if keeps else sampled,
         total=sizes.num_rows if keeps else None,
     )
-    statistics = StageDir.plan(folder, "tap_statistics", settings, inputs)
+    statistics = runner.plan(folder, "tap_statistics", settings, inputs)
     runner.call(TapStatistics(output=statistics, features=features, shard_ids=sampled))
     return features if keeps else None, statistics
 
@@ -105,7 +105,7 @@ def keeps_features(config: PoolConfig, size: float) -> bool:
     return config.features_cache == "always"
 
 
-def _mend(features: StageDir, runner: StageRunner) -> None:
+def _mend(features: StageDir, runner: JobRunner) -> None:
     """Open a finished stage again whose files were removed or cut; the rest of it is kept."""
     if not features.is_done:
         return

@@ -94,6 +94,7 @@ class _Shard:
     """One open file; a row is a row group."""
 
     def __init__(self, stage: StageDir, shard_id: int) -> None:
+        stage.check_once(table_path(TABLE, shard_id))
         # Not a memory map: a file that is cut while it is mapped ends the process (SIGBUS).
         self.file = pq.ParquetFile(stage.folder.open(table_path(TABLE, shard_id)))
         names = self.file.read(columns=["image_id"])["image_id"].to_pylist()
