@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from pydantic import ValidationError
 from starlette.applications import Starlette
@@ -33,6 +34,9 @@ ENTER = (
     '<meta http-equiv="refresh" content="0;url=/"><p><a href="/">Open the page</a></p></html>'
 )
 """A page and no redirect: a strict cookie does not follow one that began at another site."""
+
+ANNOTATOR_HEADER = "x-annotator"
+"""Whom a page speaks for, percent-encoded: the cookie says who signed in last in the browser."""
 
 CLOSED = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>madbal annotate</title>'
@@ -72,6 +76,13 @@ def create_app(desk: Desk) -> Starlette:
             annotator = desk.annotator(request.cookies.get(cookie))
             if annotator is None:
                 raise HTTPException(401, "open the link that `madbal annotate` printed for you")
+            claimed = unquote(request.headers.get(ANNOTATOR_HEADER, ""))
+            if claimed != annotator and (claimed or request.method == "POST"):
+                raise HTTPException(
+                    401,
+                    f"this browser is signed in as {annotator!r}, the page speaks for {claimed!r}: "
+                    "open that annotator's link again, or use a browser profile for each",
+                )
             return await endpoint(request, annotator)
 
         return checked

@@ -9,9 +9,9 @@ from typing import Any
 from madbal_ray.labels.agreement import (
     every_kappa,
     krippendorffs_alpha,
-    median_seconds,
     opinions,
 )
+from madbal_ray.labels.answer_rows import seconds_per_click
 from madbal_ray.labels.answer_store import AnswerStore
 
 LATELY_SECONDS = 600.0
@@ -22,17 +22,15 @@ def dashboard(store: AnswerStore) -> dict[str, Any]:
     states, answers = store.states(), store.answers()
     progress = store.progress(states)
     pixels = [opinions(state.votes) for state in states.values()]
-    clicks = [answer for answer in answers if answer.status != "undone"]
-    timed = [(one, one.milliseconds) for one in clicks if one.milliseconds is not None]
     since = time.time() - LATELY_SECONDS
-    recent = [answer.time for answer in clicks if answer.time >= since]
+    recent = [one.time for one in answers if one.status != "undone" and one.time >= since]
     minutes = max((time.time() - min(recent)) / 60, 1.0) if recent else 1.0
     settled = Counter(
         state.settled.class_name
         for state in states.values()
         if state.settled is not None and state.settled.class_name is not None
     )
-    speed = median_seconds((one.annotator, spent) for one, spent in timed)
+    speed = seconds_per_click(answers, "annotator")
     return {
         "rounds": [
             {"round": index, "asked": one.asked, "answered": one.answered, "disputed": one.disputed}
@@ -48,9 +46,7 @@ def dashboard(store: AnswerStore) -> dict[str, Any]:
             for name, one in progress.annotators.items()
         ],
         "answers_per_minute": len(recent) / minutes,
-        "class_seconds": median_seconds(
-            (one.class_name, spent) for one, spent in timed if one.class_name is not None
-        ),
+        "class_seconds": seconds_per_click(answers, "class_name"),
         "class_shares": {
             name: settled[name] / settled.total() for name in store.class_names if settled.total()
         },

@@ -24,7 +24,7 @@ class Desk:
     """What the server's endpoints do; any number of threads.
 
     Args:
-        store: for this object alone; `close` closes it.
+        store: for this object alone.
         colors: [classes] RGB, 0..255.
         image_sizes: image_id -> (height, width).
         title: of the run.
@@ -56,11 +56,6 @@ class Desk:
         self._counting = threading.Lock()
         self.run_id = store.run_id
         self.tokens = self._sign_in.tokens
-
-    def close(self) -> None:
-        """Close the store."""
-        with self._lock:
-            self._store.close()
 
     def exchange(self, token: str) -> str | None:
         """Return a session for a token, or None."""
@@ -109,7 +104,8 @@ class Desk:
                 annotator=annotator,
                 status=one.status,
                 class_name=one.class_name,
-                milliseconds=one.milliseconds,
+                milliseconds=one.known_milliseconds,
+                prediction=one.prediction,
                 source="page",
                 uuid=str(one.uuid),
             )

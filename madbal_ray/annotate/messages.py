@@ -33,14 +33,23 @@ class AnswerMessage(_Message):
 
     Attributes:
         uuid: drawn by the page when the key was pressed.
-        milliseconds: that the query was visible, time away left out.
+        milliseconds: that the query was visible, time away left out; more than a day is no time
+            that anybody looked, and is stored as unknown.
+        prediction: class that the annotator was shown.
     """
 
     uuid: Annotated[UUID, Field(strict=False)]
     query_id: QueryId
     status: Literal["labelled", "void", "skipped", "unsure", "undone"]
     class_name: Annotated[str, Field(max_length=1000)] | None = None
-    milliseconds: Annotated[int, Field(ge=0, le=DAY_MILLISECONDS)] | None = None
+    prediction: Annotated[str, Field(max_length=1000)] | None = None
+    milliseconds: Annotated[int, Field(ge=0)] | None = None
+
+    @property
+    def known_milliseconds(self) -> int | None:
+        """Return the time that counts."""
+        spent = self.milliseconds
+        return spent if spent is not None and spent <= DAY_MILLISECONDS else None
 
 
 class AnswersMessage(_Message):

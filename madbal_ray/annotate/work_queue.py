@@ -1,11 +1,12 @@
 """Who answers what next: leases of some queries of one image, for two minutes at a time.
 
-A lease lives in memory and is renewed by whatever its annotator does; who was given which query is
-also a row of table `leases` in the store's file, so that a server that was killed gives the same
-queries to the same people again. One server a store (`madbal_ray.annotate.serve` sees to that).
+A lease lives in memory and is renewed by answers and by `WorkQueue.renew`, not by asking for more;
+who was given which query is also a row of table `leases` in the store's file, so that a server that
+was killed gives the same queries to the same people again. One server a store
+(`madbal_ray.annotate.serve` sees to that).
 
 What other programs write into the store meanwhile (a new round, imported answers) is taken up at
-the next lease.
+the next lease or answer.
 """
 
 from __future__ import annotations
@@ -132,12 +133,10 @@ class WorkQueue:
             At most `MOST` queries by rank; none: there is nothing to do for this annotator.
         """
         self._catch_up()
-        self.renew(annotator)
         now = self._clock()
-        held = self._held.get(annotator, {})
         lost = [
             item
-            for query_id, item in held.items()
+            for query_id, item in self._still_held(annotator, now).items()
             if query_id not in have and item.is_open(annotator, now)
         ]
         given = _of_one_image(lost) or self._choose(annotator, have, now)
@@ -154,12 +153,16 @@ class WorkQueue:
     def renew(self, annotator: str) -> None:
         """Let the annotator keep what it holds for another `TTL_SECONDS`."""
         now = self._clock()
-        held = self._held.get(annotator, {})
+        for item in self._still_held(annotator, now).values():
+            item.leases[annotator] = now + TTL_SECONDS
+
+    def _still_held(self, annotator: str, now: float) -> dict[str, _Item]:
+        """Forget what has expired; return the rest of what the annotator holds."""
+        held = self._held.setdefault(annotator, {})
         for query_id, item in list(held.items()):
-            if item.leases[annotator] <= now or annotator in item.votes:
+            if item.leases[annotator] <= now:
                 del held[query_id], item.leases[annotator]
-            else:
-                item.leases[annotator] = now + TTL_SECONDS
+        return held
 
     def record(self, annotator: str, answers: Sequence[NewAnswer]) -> list[int]:
         """Store answers, all or none; return the revision of each.
@@ -167,6 +170,7 @@ class WorkQueue:
         Raises:
             LabelError: as `AnswerStore.append`, or the annotator was never given a query.
         """
+        self._catch_up()
         for answer in answers:
             if answer.annotator != annotator or self.query(answer.query_id, annotator) is None:
                 raise LabelError(f"query {answer.query_id!r} was not given to {annotator!r}")
@@ -218,17 +222,18 @@ class WorkQueue:
 
     def _catch_up(self) -> None:
         """Take up what other connections wrote."""
-        with self.store.transaction() as connection:
-            (version,) = connection.execute("PRAGMA data_version").fetchone()
-            (count,) = connection.execute("SELECT COUNT(*) FROM queries").fetchone()
-        if version == self._seen_version:
+        version = self.store.data_version()
+        if version != self._seen_version:
+            self._take_queries()
+            self._take_answers()
+            self._seen_version = version
+
+    def _take_queries(self) -> None:
+        if self.store.num_queries() == len(self._items):
             return
-        if count != len(self._items):
-            for query in self.store.queries():
-                if query.query_id not in self._items:
-                    self._add(query)
-        self._take_answers()
-        self._seen_version = version
+        for query in self.store.queries():
+            if query.query_id not in self._items:
+                self._add(query)
 
     def _add(self, query: StoredQuery) -> None:
         item = _Item(query, is_asked_twice(query.query_id, self.overlap))
@@ -243,8 +248,9 @@ class WorkQueue:
                 "WHERE sequence > ? ORDER BY sequence",
                 (self._seen_answer,),
             ).fetchall()
+        if any(query_id not in self._items for _, query_id, *_ in rows):
+            self._take_queries()  # posted and answered since the last look
         for sequence, query_id, annotator, status, class_name in rows:
-            self._seen_answer = sequence
             item = self._items[query_id]
             if status == "undone":
                 item.votes.pop(annotator, None)
@@ -255,6 +261,7 @@ class WorkQueue:
                 item.leases.pop(annotator, None)
                 self._held.get(annotator, {}).pop(query_id, None)
             self._file(item)
+            self._seen_answer = sequence
 
     def _file(self, item: _Item) -> None:
         """Note what its votes come to, and whether anybody is still to be asked."""

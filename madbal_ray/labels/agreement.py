@@ -1,11 +1,10 @@
-"""How far people agree on the same pixels, and how long a click takes them. Pure."""
+"""How far people agree on the same pixels. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from statistics import median
 
 from madbal_ray.labels.settle import OPINIONS, Vote
 
@@ -76,15 +75,3 @@ def every_kappa(pixels: Sequence[Opinions]) -> dict[tuple[str, str], tuple[int, 
     names = sorted({name for said in pixels for name in said})
     found = {pair: cohens_kappa(pixels, *pair) for pair in combinations(names, 2)}
     return {pair: value for pair, value in found.items() if value[0]}
-
-
-def median_seconds(clicks: Iterable[tuple[str, int]]) -> dict[str, float]:
-    """Return key -> median seconds of its clicks.
-
-    Args:
-        clicks: (key, milliseconds) of each; the key is an annotator or a class.
-    """
-    grouped: dict[str, list[int]] = {}
-    for key, milliseconds in clicks:
-        grouped.setdefault(key, []).append(milliseconds)
-    return {key: median(values) / 1000 for key, values in sorted(grouped.items())}

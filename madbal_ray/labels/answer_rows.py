@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Literal
 
 from madbal_ray.labels.settle import Settled, Vote
@@ -180,3 +181,18 @@ def count_progress(
 
 def _spoken(state: QueryState) -> list[str]:
     return [vote.annotator for vote in state.votes if vote.status != "undone"]
+
+
+def seconds_per_click(
+    answers: Iterable[NewAnswer], by: Literal["annotator", "class_name"]
+) -> dict[str, float]:
+    """Return the median seconds of an annotator's clicks, or of those that gave a class, by name.
+
+    Answers that were taken back later count, the click that took them back does not.
+    """
+    grouped: dict[str, list[int]] = {}
+    for answer in answers:
+        key = getattr(answer, by)
+        if answer.status != "undone" and answer.milliseconds is not None and key is not None:
+            grouped.setdefault(key, []).append(answer.milliseconds)
+    return {key: median(values) / 1000 for key, values in sorted(grouped.items())}

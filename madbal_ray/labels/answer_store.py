@@ -285,6 +285,14 @@ class AnswerStore:
             return f"{answer.milliseconds} milliseconds; expected none or more"
         return name_problem(answer.annotator)
 
+    def data_version(self) -> int:
+        """Return a number that changes when another connection has written."""
+        return self._rows("PRAGMA data_version")[0][0]
+
+    def num_queries(self) -> int:
+        """Return how many queries were posted."""
+        return self._rows("SELECT COUNT(*) FROM queries")[0][0]
+
     def queries(self, round_index: int | None = None) -> list[StoredQuery]:
         """Return the queries of a round (None: of all), by image_id and rank."""
         names = [column.name for column in fields(StoredQuery)]

@@ -14,9 +14,9 @@ from madbal_ray.labels.agreement import (
     Opinions,
     every_kappa,
     krippendorffs_alpha,
-    median_seconds,
     opinions,
 )
+from madbal_ray.labels.answer_rows import seconds_per_click
 from madbal_ray.labels.answer_store import AnswerStore, store_place
 from madbal_ray.seams import ORACLES
 from madbal_ray.state.run_dir import RunDir
@@ -160,11 +160,7 @@ def _people(config: Config, run_dir: RunDir) -> list[str]:
     with AnswerStore.open(place) as store:
         states, answers = store.states(), store.answers()
         progress = store.progress(states)
-    speed = median_seconds(
-        (answer.annotator, answer.milliseconds)
-        for answer in answers
-        if answer.milliseconds is not None and answer.status != "undone"
-    )
+    speed = seconds_per_click(answers, "annotator")
     lines = []
     for round_index, counts in progress.rounds.items():
         name = f"round {round_index}" if round_index >= 0 else "evaluation points"

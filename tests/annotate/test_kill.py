@@ -15,9 +15,9 @@ from tests.annotate.light_server import LightServer
 class Typist(threading.Thread):
     """Leases and answers as the page does: sends an answer until it is confirmed."""
 
-    def __init__(self, link, stop):
+    def __init__(self, name, link, stop):
         super().__init__(daemon=True)
-        self.home = link.partition("/?")[0]
+        self.name, self.home = name, link.partition("/?")[0]
         self.client = httpx2.Client(base_url=self.home, timeout=5, trust_env=False)
         assert self.client.get(link).status_code == 200
         self.stop = stop
@@ -25,11 +25,10 @@ class Typist(threading.Thread):
         self.trouble = None
 
     def post(self, path, message):
+        headers = {"Origin": self.home, "X-Madbal": "1", "X-Annotator": self.name}
         while True:
             try:
-                reply = self.client.post(
-                    path, json=message, headers={"Origin": self.home, "X-Madbal": "1"}
-                )
+                reply = self.client.post(path, json=message, headers=headers)
             except httpx2.TransportError:
                 time.sleep(0.01)
                 continue
@@ -53,7 +52,7 @@ def drill(folder, kills):
     drawn = random.Random(5)
     server = LightServer(path)
     stop = threading.Event()
-    typists = [Typist(server.links[name], stop) for name in ("ada", "bob")]
+    typists = [Typist(name, server.links[name], stop) for name in ("ada", "bob")]
     for typist in typists:
         typist.start()
     before = 0

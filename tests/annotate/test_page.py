@@ -23,9 +23,15 @@ def served(tmp_path):
     server.kill()
 
 
-def opened(browser, link, viewport=DESKTOP):
-    """Return a page that shows its first query, and what the console complained of."""
+def opened(browser, link, viewport=DESKTOP, *, has_clock=False):
+    """Return a page that shows its first query, and what the console complained of.
+
+    Args:
+        has_clock: the page's time is `page.clock`'s.
+    """
     page = browser.new_context(viewport=viewport).new_page()
+    if has_clock:
+        page.clock.install()
     complaints = []
     page.on(
         "console",
@@ -56,6 +62,12 @@ def press(page, key):
 
 def wait_sent(page):
     page.wait_for_function("() => document.getElementById('unsent').textContent === ''")
+
+
+def wait_said(page, text):
+    page.wait_for_function(
+        "text => document.getElementById('message').textContent.includes(text)", arg=text
+    )
 
 
 def latest(path):
@@ -117,7 +129,7 @@ def test_an_annotator_works_by_keys(browser, served):
             answers = store.answers()
         assert {answer.annotator for answer in answers} == {"ada"}
         assert len(answers) == 16 + 3  # taken back, said anew, and another in place of the skip
-        page.click("summary")
+        page.click("#numbers summary")
         page.wait_for_selector("table caption")
         assert "Krippendorff's α –" in page.text_content("#table")
     finally:
@@ -172,4 +184,124 @@ def test_a_key_is_changed_and_kept(browser, served):
     query_id = press(page, "x")
     wait_sent(page)
     assert latest(path) == {query_id: ("labelled", "road")}
+    page.context.close()
+
+
+def test_two_links_in_one_browser_are_told_apart(browser, served):
+    """The later sign-in does not put its name under what the first page answers."""
+    server, path = served
+    page, _ = opened(browser, server.links["ada"])
+    mine = press(page, "s")
+    wait_sent(page)
+    other = page.context.new_page()
+    other.goto(server.links["bob"])
+    other.wait_for_selector("canvas[data-query^=q]")
+    assert other.text_content("#who") == "bob"
+    page.bring_to_front()
+    late = press(page, "r")
+    wait_said(page, "signed in as 'bob', the page speaks for 'ada'")
+    assert latest(path) == {mine: ("labelled", "sky")}
+    other.goto(server.links["ada"])  # opened again: what waited in the outbox is sent
+    page.wait_for_function(
+        "() => document.getElementById('unsent').textContent === ''", timeout=60_000
+    )
+    with AnswerStore.open(str(path)) as store:
+        said = [(one.query_id, one.annotator, one.class_name) for one in store.answers()]
+    assert sorted(said) == sorted([(mine, "ada", "sky"), (late, "ada", "road")])
+    page.context.close()
+
+
+def test_what_the_server_refuses_is_kept_and_told(browser, served):
+    """One of two answers is refused: the other is taken, this one is shown with the reason."""
+    server, path = served
+    page, _ = opened(browser, server.links["ada"])
+    page.context.route("**/api/answers", lambda route: route.abort())
+    bad, good = press(page, "s"), press(page, "r")
+    forget_lease(path, bad)
+    server.kill()
+    page.context.unroute("**/api/answers")
+    again = LightServer(path, port=server.port)
+    try:
+        page.wait_for_selector("#refused:not([hidden])")
+        assert page.text_content("#refused summary") == "1 answer was refused"
+        assert page.text_content("#refused li").endswith(
+            f"sky: query '{bad}' was not given to 'ada'"
+        )
+        assert latest(path) == {good: ("labelled", "road")}
+        assert "1 answered by you" in page.text_content("#count")
+        page.reload()  # it is still there, and can be sent again once the cause is gone
+        page.wait_for_selector("#refused:not([hidden])")
+        press_until(page, bad)
+        page.click("#refused summary")
+        page.click("#refused button >> nth=0")
+        page.wait_for_selector("#refused", state="hidden")
+        wait_sent(page)
+        assert latest(path)[bad] == ("labelled", "sky")
+    finally:
+        again.kill()
+    page.context.close()
+
+
+def forget_lease(path, query_id):
+    with AnswerStore.open(str(path)) as store, store.transaction() as connection:
+        connection.execute("DELETE FROM leases WHERE query_id = ?", (query_id,))
+
+
+def press_until(page, query_id):
+    """Skip until the server has given a query again."""
+    for _ in range(16):
+        if shown(page) == query_id:
+            return
+        press(page, ".")
+    raise AssertionError(f"{query_id} is not given again")
+
+
+def test_a_page_with_nobody_before_it_keeps_nothing(browser, served):
+    """When more is asked for, when a lease is renewed, what happens after a long absence."""
+    server, path = served
+    page, complaints = opened(browser, server.links["ada"], has_clock=True)
+    asked = []
+    page.on(
+        "request",
+        lambda request: (
+            request.method == "POST"
+            and asked.append((request.url.rpartition("/")[2], request.post_data_json))
+        ),
+    )
+
+    def after(milliseconds, move=True):
+        asked.clear()
+        page.clock.run_for(milliseconds)
+        if move:
+            page.mouse.move(*divmod(milliseconds // 100, 30))
+            page.clock.run_for(10)
+        return list(asked)
+
+    mine = shown(page)
+    assert after(15_000) == []
+    assert after(31_000) == [("renew", {})]
+    assert after(1_000) == []
+    assert after(110_000, move=False) == []
+    assert after(11_000) == [("lease", {"have": []})]  # what it held may be others' by now
+    assert shown(page) == mine
+    for _ in range(14):
+        press(page, "s")
+    page.evaluate(  # both before the next picture: the second one is for nothing that was seen
+        """() => ['s', 's'].forEach((key) =>
+          document.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true })))"""
+    )
+    page.wait_for_function(
+        "() => document.getElementById('count').textContent.startsWith('15 answered by you, 1 ')"
+    )
+    assert len(latest(path)) == 15
+    asked.clear()
+    for _ in range(3):
+        with page.expect_response("**/api/lease"):
+            page.clock.run_for(4_100)
+    assert [name for name, _ in asked] == ["lease"] * len(asked)
+    assert 3 <= len(asked) <= 5  # every four seconds
+    page.evaluate("Object.defineProperty(document, 'hidden', { get: () => true })")
+    after(4_500, move=False)
+    assert after(20_000, move=False) == []
+    assert complaints == []
     page.context.close()

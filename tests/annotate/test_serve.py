@@ -30,7 +30,7 @@ def test_what_is_typed_on_the_page_carries_the_run_on(waiting, monkeypatch):
         link = re.fullmatch(r"ada: (http://127\.0\.0\.1:\d+)(/\?token=\S+)", said_lines[0])
         client = TestClient(server.config.app, base_url=link[1])
         assert client.get(link[2]).status_code == 200
-        headers = {"Origin": link[1], "X-Madbal": "1"}
+        headers = {"Origin": link[1], "X-Madbal": "1", "X-Annotator": "ada"}
         with AnswerStore.open(str(run_dir / "answers.sqlite")) as store:
             queries = {query.query_id: query for query in store.queries()}
         while given := client.post("/api/lease", json={}, headers=headers).json()["queries"]:

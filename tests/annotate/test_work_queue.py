@@ -82,6 +82,19 @@ def test_a_lease_ends_after_two_minutes_without_a_sign_of_life(store, clock):
         say(queue, "bob", "q0i0n19")
 
 
+def test_asking_for_more_renews_nothing(store, clock):
+    """A page that polls with nobody before it must not keep queries from others."""
+    queue = WorkQueue(store, overlap=0, clock=clock)
+    mine = ids(queue.lease("ada"))
+    clock.now += 100
+    assert ids(queue.lease("ada", have=mine)) == [f"q0i0n{rank}" for rank in range(12, 20)]
+    clock.now += 21
+    queue.renew("ada")  # keeps the second lease alone
+    assert ids(queue.lease("bob"))[:12] == [f"q0i1n{rank}" for rank in range(12)]
+    assert ids(queue.lease("eve")) == [f"q0i2n{rank}" for rank in range(12)]
+    assert ids(queue.lease("dan")) == mine
+
+
 def test_everything_is_answered_once_by_five_people(store, clock):
     queue = WorkQueue(store, overlap=0, clock=clock)
     drawn = random.Random(3)
@@ -162,6 +175,21 @@ def test_what_others_write_is_taken_up(store, clock, tmp_path):
         other.post(made_queries(1, 3, round=-1))
     assert "q-1i0n0" in {q.query_id for q in _all(queue, "ada")}
     assert queue.waiting == 43
+
+
+def test_what_is_posted_and_answered_elsewhere_comes_before_an_answer_here(store, clock, tmp_path):
+    from madbal_ray.labels.answer_store import AnswerStore
+
+    queue = WorkQueue(store, overlap=0, clock=clock)
+    mine = ids(queue.lease("ada"))
+    with AnswerStore.open(str(tmp_path / "answers.sqlite")) as other:
+        other.post(made_queries(1, 2, round=1))
+        other.append([NewAnswer(query_id="q1i0n0", annotator="csv", status="void", source="csv")])
+    assert say(queue, "ada", mine[0]) == 1
+    assert queue.waiting == 60
+    assert queue.lease("bob")[0].query_id == "q0i1n0"
+    (left,) = [q.query_id for q in _all(queue, "eve") if q.round == 1]
+    assert left == "q1i0n1"
 
 
 def _all(queue, name):

@@ -10,7 +10,6 @@ from madbal_ray.labels.agreement import (
     cohens_kappa,
     every_kappa,
     krippendorffs_alpha,
-    median_seconds,
     opinions,
 )
 from madbal_ray.labels.settle import Vote
@@ -64,8 +63,3 @@ def test_alpha_of_krippendorffs_example():
     assert krippendorffs_alpha(units) == pytest.approx(0.743, abs=5e-4)
     assert krippendorffs_alpha([{"a": "x"}]) is None
     assert krippendorffs_alpha([{"a": "x", "b": "x"}]) is None
-
-
-def test_medians_by_key():
-    clicks = [("b", 1000), ("a", 500), ("b", 3000), ("b", 60_000)]
-    assert median_seconds(clicks) == {"a": 0.5, "b": 3.0}

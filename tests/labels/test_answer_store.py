@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from madbal_ray.errors import LabelError, RunDirError
-from madbal_ray.labels.answer_rows import NewAnswer, StoredQuery
+from madbal_ray.labels.answer_rows import NewAnswer, StoredQuery, seconds_per_click
 from madbal_ray.labels.answer_store import AnswerStore
 from madbal_ray.labels.settle import Settled, Vote, settle
 from madbal_ray.state.local_disk import check_local_disk, filesystem_of
@@ -271,3 +271,26 @@ def test_writers_side_by_side_give_every_answer_a_revision_of_its_own(store):
     for thread in threads:
         thread.join()
     assert sorted(row.revision for row in store.answers()) == list(range(1, 76))
+
+
+def test_seconds_per_click_by_annotator_and_by_class():
+    answers = [
+        NewAnswer(
+            query_id="q",
+            annotator=who,
+            status=status,
+            class_name=word,
+            milliseconds=spent,
+            source="",
+        )
+        for who, status, word, spent in (
+            ("b", "labelled", "sky", 1000),
+            ("a", "void", None, 500),
+            ("b", "labelled", "road", 3000),
+            ("b", "labelled", "sky", 60_000),
+            ("b", "undone", None, 0),
+            ("c", "skipped", None, None),
+        )
+    ]
+    assert seconds_per_click(answers, "annotator") == {"a": 0.5, "b": 3.0}
+    assert seconds_per_click(answers, "class_name") == {"road": 3.0, "sky": 30.5}

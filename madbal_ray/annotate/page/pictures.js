@@ -1,5 +1,7 @@
 // Crops and whole images, fetched and decoded before they are shown.
 
+import { picture } from "./server.js";
+
 const KEPT = 24;
 
 export class Pictures {
@@ -22,9 +24,7 @@ export class Pictures {
     let found = this.kept.get(key);
     this.kept.delete(key);
     if (!found) {
-      const image = new Image();
-      image.src = address;
-      found = image.decode().then(() => image);
+      found = picture(address);
       found.catch(() => this.kept.delete(key));  // tried again when it is asked for again
     }
     this.kept.set(key, found);

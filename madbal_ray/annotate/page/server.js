@@ -1,6 +1,9 @@
-// Requests to the server that served this page.
+// Requests to the server that served this page, all in the name of one annotator.
 
-/** The server said no; `status` is its HTTP status. Anything else that is thrown: it was not reached. */
+/** The server was not reached, or its reply was cut off. */
+export class Unreached extends Error {}
+
+/** The server said no; `status` is its HTTP status. */
 export class Refused extends Error {
   constructor(status, text) {
     super(text);
@@ -8,8 +11,17 @@ export class Refused extends Error {
   }
 }
 
-async function read(response) {
-  if (response.ok) return response.json();
+let speaker = {};
+/** From now on say whom this page speaks for: the browser's cookie may become another annotator's. */
+export function speakFor(annotator) {
+  speaker = { "X-Annotator": encodeURIComponent(annotator) };
+}
+
+const orUnreached = (promise) => promise.catch((error) => { throw new Unreached(String(error)); });
+
+async function asked(path, options = {}) {
+  const response = await orUnreached(fetch(path, { ...options, headers: { ...speaker, ...options.headers } }));
+  if (response.ok) return response;
   let text = `HTTP ${response.status}`;
   try {
     text = (await response.json()).error;
@@ -17,10 +29,13 @@ async function read(response) {
   throw new Refused(response.status, text);
 }
 
-export const get = async (path) => read(await fetch(path));
+export const get = async (path) => orUnreached((await asked(path)).json());
 
-export const post = async (path, message) => read(await fetch(path, {
+export const post = async (path, message) => orUnreached((await asked(path, {
   method: "POST",
   headers: { "Content-Type": "application/json", "X-Madbal": "1" },
   body: JSON.stringify(message),
-}));
+})).json());
+
+/** Return a picture, decoded. */
+export const picture = async (path) => createImageBitmap(await (await asked(path)).blob());

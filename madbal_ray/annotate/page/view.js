@@ -47,8 +47,8 @@ function drawCrop(pen, query, image, { left, side, half, ratio }) {
     image,
     left + (firstX - query.x + half) * pixel,
     (firstY - query.y + half) * pixel,
-    image.naturalWidth * pixel,
-    image.naturalHeight * pixel,
+    image.width * pixel,
+    image.height * pixel,
   );
   pen.restore();
   pen.strokeStyle = "#000";
