@@ -5,10 +5,10 @@ READY := .venv/.ready
 
 # Runs, resumes and comparisons of whole loops; `test-parts` has all the rest.
 LOOPS := tests/loop tests/resume tests/smoke tests/parity tests/runs tests/studies tests/contracts tests/golden tests/cli
-QUICK := not kill and not slow and not slurm and not drill
+QUICK := not kill and not slow and not slurm and not drill and not labelstudio and not readers
 
 .PHONY: setup demo demo-annotate test test-ray test-loops test-parts check lint mutants drill bench bench-gpu
-.PHONY: test-gpu test-kill test-slurm test-annotate clean
+.PHONY: test-gpu test-kill test-slurm test-annotate test-labelstudio clean
 
 setup: $(READY)
 
@@ -59,6 +59,17 @@ test-slurm: setup  ## cluster/slurm.sh on a real SLURM on loopback (as root: apt
 
 test-annotate: setup  ## kill the labelling server 100 times while answers stream in
 	$(BIN)/pytest tests/annotate -m drill -s
+
+test-labelstudio: setup .labelstudio/bin/label-studio .readers/bin/python  ## other tools take our files: a real server, readers of CVAT and COCO
+	$(BIN)/pytest tests/runs -m "labelstudio or readers" -rs -s
+
+.labelstudio/bin/label-studio:
+	$(PYTHON) -m venv .labelstudio
+	.labelstudio/bin/pip install --quiet --disable-pip-version-check 'label-studio>=1.20'
+
+.readers/bin/python:
+	$(PYTHON) -m venv .readers
+	.readers/bin/pip install --quiet --disable-pip-version-check 'datumaro>=1.10' 'pycocotools>=2.0.8'
 
 test-gpu: setup  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu -rs

@@ -258,7 +258,7 @@ def export_requests(
         How many pixels were written.
 
     Raises:
-        ConfigError: there is no such format.
+        ConfigError: there is no such format, or it cannot say who answered.
         RunDirError: nobody was asked.
     """
     return requests.export_requests(open_run(run_dir), form, Path(out), with_answered=with_answered)

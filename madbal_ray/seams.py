@@ -162,6 +162,8 @@ REQUEST_FORMATS = Registry(
     {
         "csv": "labels.csv_format:CSV",
         "cvat": "labels.cvat_format:CVAT",
+        "fiftyone": "labels.fiftyone_format:FIFTYONE",
+        "coco": "labels.coco_format:COCO",
         "label-studio": "labels.label_studio_format:LABEL_STUDIO",
         "label-studio-keypoints": "labels.label_studio_format:LABEL_STUDIO_KEYPOINTS",
     },

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
-
 import click
 
+from madbal_ray.cli.options import account_name
 from madbal_ray.errors import ResourceError
 
 
@@ -38,7 +37,7 @@ def command(run: str, annotators: tuple[str, ...], port: int | None, overlap: fl
         ) from None
     serve(
         run,
-        annotators=annotators or (getpass.getuser(),),
+        annotators=annotators or (account_name(),),
         port=PORT if port is None else port,
         overlap=OVERLAP if overlap is None else overlap,
         say=click.echo,

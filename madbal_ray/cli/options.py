@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Callable
 from typing import Any
 
 import click
+
+from madbal_ray.errors import ConfigError
 
 ENGINES = ("ray", "local")
 
@@ -34,3 +37,18 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def account_name() -> str:
+    """Return who runs the command: who answers where nobody is named.
+
+    Raises:
+        ConfigError: the account has no name, as in containers without an entry in passwd.
+    """
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # OSError since Python 3.13
+        raise ConfigError(
+            "this account has no name (none of LOGNAME, USER, LNAME, USERNAME is set, and the "
+            "system knows none); say who answers with --annotator NAME"
+        ) from None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from pathlib import Path
 
 import click
+
+from madbal_ray.cli.options import account_name
 
 
 @click.group("requests")
@@ -33,14 +34,15 @@ def export(run: str, form: str, out: Path, with_answered: bool) -> None:
 @click.option("--format", "form", default="csv", show_default=True, help="Of the file.")
 @click.option("--annotator", help="Who answered, where the file does not say.  [default: you]")
 def import_(run: str, file: Path, form: str, annotator: str | None) -> None:
-    """Take the answers of FILE for RUN; the same file again changes nothing.
+    """Take the answers of FILE for RUN; what an annotator said already is not added again.
 
-    An answer that does not fit its pixel is refused with its row, the rest is taken; exit code 1
+    Of two files that differ the later one counts, also where it is the older file once more. An
+    answer that does not fit its pixel is refused with its row, the rest is taken; exit code 1
     tells that some were refused.
     """
     from madbal_ray import api
 
-    who = getpass.getuser() if annotator is None else annotator
+    who = account_name() if annotator is None else annotator
     report = api.import_requests(run, file, form=form, annotator=who)
     for line in report.lines():
         click.echo(line)

@@ -1,4 +1,7 @@
-"""Queries as CSV: ``query_id, image_id, x, y, status, class``, for spreadsheets and scripts."""
+"""Queries as CSV: ``query_id, image_id, x, y, status, class``, for spreadsheets and scripts.
+
+Answers go out a row a vote, with a further column ``annotator``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from madbal_ray.errors import DataError
-from madbal_ray.labels.exchange import cut, finite, read_text
+from madbal_ray.labels.exchange import cut, finite, read_text, shown
 from madbal_ray.labels.request_format import Refusal, Reply, RequestBook, RequestFormat
 from madbal_ray.report.spreadsheet import plain_cell, safe_cell
 from madbal_ray.state.storage import Folder
@@ -24,18 +27,19 @@ MOST_CHARACTERS = 10_000
 
 
 def write(book: RequestBook, out: Path) -> None:
-    """Write one row a query; a settled one with its answer."""
+    """Write one row a query that waits, and one a vote of a settled one."""
+    votes = book.votes()
+    columns = (*COLUMNS, "annotator") if any(vote for _, vote in votes) else COLUMNS
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for query in book.queries:
-        settled = book.states[query.query_id].settled
-        status = "" if settled is None else settled.status
-        class_name = "" if settled is None else settled.class_name or ""
+    writer.writerow(columns)
+    for query, vote in votes:
         place = (f"{query.image_x + 0.5:.1f}", f"{query.image_y + 0.5:.1f}")
-        writer.writerow(
-            [query.query_id, safe_cell(query.image_id), *place, status, safe_cell(class_name)]
-        )
+        said = ("", "", "")
+        if vote is not None:
+            said = (vote.status, safe_cell(vote.class_name or ""), safe_cell(vote.annotator))
+        row = [query.query_id, safe_cell(query.image_id), *place, *said]
+        writer.writerow(row[: len(columns)])
     Folder(out.absolute().parent).write(out.name, text.getvalue().encode())
 
 
@@ -75,7 +79,7 @@ def read_cells(
             continue
         where = f"row {number}"
         if len(cells) != len(names):
-            got = f"{len(cells)} cells: {cut(separator.join(cells))}"
+            got = f"{len(cells)} cells: {shown(separator.join(cells))}"
             yield where, Refusal(where, got, f"{len(names)}")
         elif any(len(cell) > MOST_CHARACTERS for cell in cells):
             got = f"at most {MOST_CHARACTERS} characters"
@@ -116,4 +120,4 @@ def _reply(where: str, row: Mapping[str, str]) -> Reply | Refusal:
     )
 
 
-CSV = RequestFormat(name="csv", write=write, read=read)
+CSV = RequestFormat(name="csv", names_annotators=True, write=write, read=read)

@@ -53,8 +53,7 @@ def write(book: RequestBook, out: Path) -> None:
             place = f"{query.image_x + 0.5:.2f},{query.image_y + 0.5:.2f}"
             drawn = {"label": LABEL, "source": "file", "occluded": "0", "points": place}
             points = SubElement(image, "points", {**drawn, "z_order": "0"})
-            word = words.word(book.states[query.query_id].settled)
-            for name, text in (("query_id", query.query_id), ("class", word)):
+            for name, text in (("query_id", query.query_id), ("class", words.undefined)):
                 SubElement(points, "attribute", {"name": name}).text = _plain(text)
     ElementTree.indent(root)
     folder = Folder(out.absolute().parent)

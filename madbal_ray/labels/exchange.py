@@ -11,7 +11,7 @@ from typing import Any
 
 from madbal_ray.errors import DataError
 from madbal_ray.labels.answer_rows import StoredQuery
-from madbal_ray.labels.settle import Settled
+from madbal_ray.labels.settle import Settled, Vote
 
 UNDEFINED, VOID, SKIP = "__undefined__", "void", "skip"
 MOST_SHOWN = 60
@@ -41,12 +41,12 @@ class Words:
         """Return all values; the first one is that of a query without an answer."""
         return (self.undefined, *self.class_names, self.void, self.skip)
 
-    def word(self, settled: Settled | None) -> str:
+    def word(self, answer: Settled | Vote | None) -> str:
         """Return what an answer is called; ``unsure`` has no word and stays open."""
-        if settled is not None and settled.class_name is not None:
-            return settled.class_name
+        if answer is None:
+            return self.undefined
         statuses = {"void": self.void, "skipped": self.skip}
-        return self.undefined if settled is None else statuses.get(settled.status, self.undefined)
+        return answer.class_name or statuses.get(answer.status, self.undefined)
 
     def meaning(self, word: str) -> tuple[str, str]:
         """Return status and class name; what is no word of ours is taken as a class."""

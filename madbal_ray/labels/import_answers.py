@@ -14,8 +14,6 @@ from madbal_ray.labels.settle import Vote
 
 GIVEN = ("labelled", "void", "skipped", "unsure")
 MOST_SECONDS = 86_400.0
-Known = tuple[str, str, str | None]
-"""annotator, status, class."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,11 @@ class ImportReport:
 def import_replies(
     store: AnswerStore, replies: Iterable[Reply | Refusal], *, annotator: str, source: str
 ) -> ImportReport:
-    """Add what fits to the store, in one transaction; the same file again changes nothing.
+    """Add what fits to the store, in one transaction.
+
+    What an annotator's latest answer to a query says already is not added again. So a file that
+    is imported twice in a row changes nothing the second time, and an older file after a corrected
+    one takes the corrections back, by a revision.
 
     Args:
         annotator: of replies that name none.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from madbal_ray.labels.answer_rows import QueryState, StoredQuery
+from madbal_ray.labels.settle import Vote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,23 @@ class RequestBook:
     colors: Sequence[tuple[int, int, int]]
     image_bytes: Callable[[str], bytes]
     image_sizes: Mapping[str, tuple[int, int]]
+
+    def votes(self) -> list[tuple[StoredQuery, Vote | None]]:
+        """Return every vote of the settled queries; None once for each query that waits.
+
+        A query that waits is handed out blind, also where two have answered and differ.
+        """
+        return [
+            (query, vote)
+            for query in self.queries
+            for vote in self._votes_of(self.states[query.query_id])
+        ]
+
+    @staticmethod
+    def _votes_of(state: QueryState) -> Sequence[Vote | None]:
+        if state.settled is None:
+            return (None,)
+        return [vote for vote in state.votes if vote.status != "undone"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +93,8 @@ class RequestFormat:
     """A format.
 
     Attributes:
+        names_annotators: answers go out with who gave them, one a vote, so that they are known
+            when they come back; other formats that come back hold only queries that wait.
         write: writes the queries of a book to a file or folder that is not there yet or is
             replaced, whole or not at all.
         read: yields what a file says, in its order; DataError where it cannot be read at all.
@@ -82,5 +102,6 @@ class RequestFormat:
     """
 
     name: str
+    names_annotators: bool = False
     write: Callable[[RequestBook, Path], None]
     read: Callable[[Path, RequestBook], Iterator[Reply | Refusal]] | None = None

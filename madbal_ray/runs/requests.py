@@ -45,9 +45,15 @@ def export_requests(run: Run, name: str, out: Path, *, with_answered: bool) -> i
     """Write the queries that wait (or all); return how many.
 
     Raises:
-        ConfigError: there is no such format.
+        ConfigError: there is no such format, or it cannot say who answered and is read again.
     """
     form = _format(name)
+    if with_answered and form.read is not None and not form.names_annotators:
+        able = [other for other in REQUEST_FORMATS if REQUEST_FORMATS[other].names_annotators]
+        raise ConfigError(
+            f"format {name} cannot say who answered, so that answers would count once more when "
+            f"the file is imported; leave out --all, or export as {' or '.join(able)}"
+        )
     with open_store(run) as store:
         book = _book(run, store, with_answered=with_answered)
     form.write(book, out)

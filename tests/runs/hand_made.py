@@ -1,9 +1,17 @@
 """Six queries on an image with an awkward name, and files of answers that are damaged."""
 
+import io
+
+import numpy as np
+from PIL import Image
+
 from madbal_ray.labels.answer_rows import StoredQuery
 from madbal_ray.labels.answer_store import AnswerStore
+from madbal_ray.labels.import_answers import import_replies
 from madbal_ray.labels.request_format import RequestBook
+from madbal_ray.seams import REQUEST_FORMATS
 
+HEIGHT, WIDTH = 12, 7
 CLASSES = ("sky", "=cmd|'/c calc'!A0", "'road")
 
 
@@ -29,6 +37,36 @@ def book(store, *, picture=b"", sizes=None):
         image_bytes=lambda uri: picture,
         image_sizes=sizes or {},
     )
+
+
+def picture():
+    """Return a PNG."""
+    file = io.BytesIO()
+    pixels = np.arange(HEIGHT * WIDTH * 3, dtype=np.uint8).reshape(HEIGHT, WIDTH, 3)
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def pictured(store):
+    """Return the store's queries as a format sees them, on `picture`."""
+    return book(store, picture=picture(), sizes={"=1+1.png": (HEIGHT, WIDTH)})
+
+
+def take(store, path, name, annotator="ada"):
+    """Import a file of a format."""
+    replies = REQUEST_FORMATS[name].read(path, pictured(store))
+    return import_replies(store, replies, annotator=annotator, source=name)
+
+
+def written(store, path, name):
+    """Export all queries; return the file that holds them."""
+    REQUEST_FORMATS[name].write(pictured(store), path)
+    return file_of(path, name)
+
+
+def file_of(path, name):
+    """Return the file that holds the queries: FiftyOne's data set is a folder."""
+    return path / "samples.json" if name == "fiftyone" else path
 
 
 ODD = (b'"', b"\n", b"\r", b"\0", b",", b"'", b"=", b"\xf0\x9f\x98\x80", b"9" * 400, b"e9")
