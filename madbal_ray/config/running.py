@@ -75,7 +75,11 @@ class ResourcesConfig(Section):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", json_schema_extra=RUNTIME)
-    scoring_workers: Positive = Field(default=1, json_schema_extra=RUNTIME)
+    scoring_workers: Positive | Literal["auto"] = Field(
+        default=1,
+        json_schema_extra=RUNTIME,
+        description="auto: the cluster's GPUs when scoring starts, or as many as its cores bear",
+    )
     decode_threads: Positive = Field(default=2, json_schema_extra=RUNTIME, description="per worker")
     image_cache_gib: Annotated[float, Field(ge=0)] = Field(
         default=4.0,

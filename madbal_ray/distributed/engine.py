@@ -78,7 +78,7 @@ class RayEngine:
         self.threads, self.training_threads = max(threads), threads[1]
         self.plugins = tuple(plugins)
         self.device = cluster_device(resources.device)
-        self.selection = JobActors(resources.scoring_workers, arguments=(self.plugins,))
+        self.selection = JobActors(self.scoring_workers, arguments=(self.plugins,))
         self._heavy: JobActors | None = None
         self.mailboxes = Mailboxes()
         for folder in (scratch, *shared):
@@ -95,11 +95,22 @@ class RayEngine:
                 yield row
 
     @property
+    def scoring_workers(self) -> int:
+        """Return how many actors score; `auto` counts what the cluster has now."""
+        asked = self.resources.scoring_workers
+        if asked != "auto":
+            return asked
+        cpus, gpus = cluster_resources()
+        return max(1, int(gpus if self.device == "cuda" else cpus // self.threads))
+
+    @property
     def heavy(self) -> JobActors:
         """Return the actors that hold networks, each with a GPU where there are any."""
         if self._heavy is None:
-            workers = self.resources.scoring_workers
-            self._await_gpus(workers, "resources.scoring_workers")
+            workers = self.scoring_workers
+            # Where nodes come and go one is enough to begin: an actor that waits holds up nobody.
+            least = 1 if self.patience else workers
+            self._await_gpus(least, "resources.scoring_workers")
             cpus, _ = cluster_resources()
             share = max(SMALLEST_CPUS, min(float(self.threads), cpus / workers))
             self._heavy = JobActors(
@@ -125,7 +136,7 @@ class RayEngine:
             if self.device == "cuda" and isinstance(job, GpuJob) and job.num_gpus:
                 self._release()
                 _, gpus = cluster_resources()
-                call_on_gpus(job, min(job.num_gpus, self.resources.scoring_workers, int(gpus)))
+                call_on_gpus(job, min(job.num_gpus, self.scoring_workers, int(gpus)))
             else:
                 self.selection.call("call", job.output.stage, job)
 

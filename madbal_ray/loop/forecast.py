@@ -93,7 +93,8 @@ def forecast(config: Config, *, device: str) -> Forecast:
 def forecast_stages(probe: Probe) -> list[StageForecast]:
     """Return what every stage of the probed configuration's run will take."""
     config, total = probe.config, len(probe.pool)
-    workers, rounds = config.resources.scoring_workers, config.num_rounds
+    asked, rounds = config.resources.scoring_workers, config.num_rounds
+    workers = 1 if asked == "auto" else asked  # of a cluster that is not here to be counted
     strategy = resolve(config.strategy)
     decode, pictures = probe.decode()
     inputs, works = probe.resize(pictures)

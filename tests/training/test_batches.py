@@ -135,8 +135,13 @@ def test_a_worker_keeps_its_images_and_every_image_comes_in_every_epoch(
 
 
 def test_more_workers_than_images_share_them(drawn):
-    parts = [members(many(1), 2, rank=rank, world_size=2) for rank in (0, 1)]
-    assert parts == [[[0]], [[0]]]
+    maker, firsts = many(2), []
+    for epoch in range(6):
+        parts = [members(maker, 3, rank=r, world_size=3, epoch=epoch) for r in range(3)]
+        order = expected_order(2, 0, "phase1", epoch)
+        assert parts == [[[0]], [[1]], [order[:1]]]
+        firsts.append(order[0])
+    assert set(firsts) == {0, 1}
 
 
 def stream_of(round_index, phase, epoch, name, *view):
