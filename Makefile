@@ -8,7 +8,7 @@ LOOPS := tests/loop tests/resume tests/smoke tests/parity tests/runs tests/studi
 QUICK := not kill and not slow and not slurm and not drill and not labelstudio and not readers
 
 .PHONY: setup demo demo-annotate test test-ray test-loops test-parts check lint mutants drill bench bench-gpu
-.PHONY: test-gpu test-kill test-slurm test-annotate test-labelstudio clean
+.PHONY: test-gpu test-kill test-slurm test-annotate load-annotate test-labelstudio clean
 
 setup: $(READY)
 
@@ -57,8 +57,12 @@ test-kill: setup  ## kill runs and searches, take nodes away; same results in th
 test-slurm: setup  ## cluster/slurm.sh on a real SLURM on loopback (as root: apt-get install slurm-wlm munge)
 	$(BIN)/pytest -m slurm -s
 
-test-annotate: setup  ## kill the labelling server 100 times while answers stream in
+test-annotate: setup  ## kill the labelling server 100 times; people see a run through in real browsers
 	$(BIN)/pytest tests/annotate -m drill -s
+
+load-annotate: setup  ## 100,000 queries, 20 simulated annotators, five minutes: times and memory
+	$(BIN)/python -m tests.annotate.load
+	$(BIN)/python -m tests.annotate.speed
 
 test-labelstudio: setup .labelstudio/bin/label-studio .readers/bin/python  ## other tools take our files: a real server, readers of CVAT and COCO
 	$(BIN)/pytest tests/runs -m "labelstudio or readers" -rs -s

@@ -85,11 +85,18 @@ class Launching(TypedDict, total=False):
     key_file: str | None
 
 
-def run(config: Source, *, run_dir: Place | None = None, **launching: Unpack[Launching]) -> Run:
+def run(
+    config: Source,
+    *,
+    run_dir: Place | None = None,
+    follow: bool = False,
+    **launching: Unpack[Launching],
+) -> Run:
     """Run an experiment, or carry on with one; the same call resumes.
 
     Args:
         run_dir: folder of the run; None: ``runs/<config name>``.
+        follow: stay while people answer and go on by itself, in place of `AnswersPending`.
         launching: see `Launch`.
 
     Raises:
@@ -100,7 +107,7 @@ def run(config: Source, *, run_dir: Place | None = None, **launching: Unpack[Lau
     launch = Launch(**launching)
     resolved = load_config(config, launch.overrides)
     folder = RunDir(run_dir if run_dir is not None else default_run_dir(resolved))
-    run_whole(resolved, folder, _engine_maker(launch), launch)
+    run_whole(resolved, folder, _engine_maker(launch), launch, follows=follow)
     return Run(folder.folder.uri)
 
 

@@ -99,6 +99,13 @@ def create_app(desk: Desk) -> Starlette:
     async def numbers(request: Request, annotator: str) -> Response:
         return JSONResponse(await run_in_threadpool(desk.numbers))
 
+    async def outline(request: Request, annotator: str) -> Response:
+        query_id = request.path_params["query_id"]
+        found = await run_in_threadpool(desk.outline, annotator, query_id)
+        if found is None:
+            raise HTTPException(404, "you were given no such query")
+        return JSONResponse({"segments": found})
+
     async def lease(request: Request, annotator: str) -> Response:
         message = LeaseMessage.model_validate(await read_json(request))
         return JSONResponse(await run_in_threadpool(desk.lease, annotator, message.have))
@@ -128,6 +135,7 @@ def create_app(desk: Desk) -> Starlette:
             Route("/page/{name}", signed_in(asset)),
             Route("/api/introduction", signed_in(introduction)),
             Route("/api/numbers", signed_in(numbers)),
+            Route("/api/outline/{query_id}", signed_in(outline)),
             Route("/api/lease", signed_in(lease), methods=["POST"]),
             Route("/api/renew", signed_in(renew), methods=["POST"]),
             Route("/api/answers", signed_in(answers), methods=["POST"]),

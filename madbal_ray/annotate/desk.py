@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from madbal_ray.annotate.correction import Correction
 from madbal_ray.annotate.dashboard import dashboard
 from madbal_ray.annotate.messages import AnswersMessage
+from madbal_ray.annotate.outline import Segment, outline
 from madbal_ray.annotate.pictures import Pictures
 from madbal_ray.annotate.sign_in import SignIn
 from madbal_ray.annotate.work_queue import OVERLAP, TTL_SECONDS, WorkQueue
+from madbal_ray.arrays import BoolMap
 from madbal_ray.labels.answer_rows import NewAnswer, StoredQuery
 from madbal_ray.labels.answer_store import AnswerStore
 from madbal_ray.labels.settle import Vote
@@ -28,6 +31,8 @@ class Desk:
         colors: [classes] RGB, 0..255.
         image_sizes: image_id -> (height, width).
         title: of the run.
+        regions: query -> its superpixel on the working grid; None: there is none.
+        correction: shows predictions; None: nobody sees one.
     """
 
     def __init__(
@@ -39,7 +44,9 @@ class Desk:
         colors: Sequence[Sequence[int]],
         image_sizes: Mapping[str, tuple[int, int]],
         title: str,
+        regions: Callable[[StoredQuery], BoolMap | None],
         overlap: float = OVERLAP,
+        correction: Correction | None = None,
     ) -> None:
         self._lock = threading.Lock()
         self._store = store
@@ -48,6 +55,8 @@ class Desk:
         self._pictures = pictures
         self._sizes = image_sizes
         self._title = title
+        self._regions = regions
+        self._correction = correction
         self._classes = [
             {"name": name, "color": [int(value) for value in color]}
             for name, color in zip(store.class_names, colors, strict=True)
@@ -129,12 +138,28 @@ class Desk:
             return self._pictures.crop(query), "image/png"
         return self._pictures.whole(query), "image/jpeg"
 
+    def outline(self, annotator: str, query_id: str) -> list[Segment] | None:
+        """Return the border of a query's superpixel on the image; None: the annotator has no such.
+
+        Empty where the query has no superpixel.
+        """
+        with self._lock:
+            query = self._queue.query(query_id, annotator)
+        if query is None:
+            return None
+        region = self._regions(query)
+        height, width = self._sizes[query.image_id]
+        return [] if region is None else outline(region, height=height, width=width)
+
     def numbers(self) -> dict[str, Any]:
         """Return the dashboard, at most `DASHBOARD_SECONDS` old."""
         with self._counting:
             if self._numbers is None or time.monotonic() - self._numbers[0] > DASHBOARD_SECONDS:
                 with AnswerStore(self._store.path) as store:  # a reader of its own: nobody waits
-                    self._numbers = (time.monotonic(), dashboard(store))
+                    counted = dashboard(store)
+                    if self._correction is not None:
+                        counted["correction"] = self._correction.numbers(store.answers())
+                self._numbers = (time.monotonic(), counted)
             return self._numbers[1]
 
     def _query(self, query: StoredQuery) -> dict[str, Any]:
@@ -147,6 +172,10 @@ class Desk:
             "x": query.image_x,
             "height": height,
             "width": width,
+            "unit": query.unit,
+            "prediction": None
+            if self._correction is None
+            else self._correction.prediction(query.query_id, query.round),
         }
 
 

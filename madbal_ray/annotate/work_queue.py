@@ -140,6 +140,7 @@ class WorkQueue:
             if query_id not in have and item.is_open(annotator, now)
         ]
         given = _of_one_image(lost) or self._choose(annotator, have, now)
+        given.sort(key=lambda item: item.query.rank)  # who took one back finds it where it was
         with self.store.transaction() as connection:
             connection.executemany(
                 "INSERT OR REPLACE INTO leases VALUES (?, ?, ?)",

@@ -17,6 +17,9 @@ from madbal_ray.errors import ConfigError
 @click.option("--run-dir", help="Folder of the run.  [default: runs/<config name>]")
 @engine_options
 @click.option("--stop-after", metavar="STAGE[:ROUND]", help="Stop when this stage is committed.")
+@click.option(
+    "--follow", is_flag=True, help="Stay while people answer, and go on by itself (oracle: people)."
+)
 @click.option("--key-file", metavar="FILE", help="Sign every round with this key.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, do nothing.")
 def command(
@@ -27,6 +30,7 @@ def command(
     address: str | None,
     stop_after: str | None,
     take_over: bool,
+    follow: bool,
     key_file: str | None,
     dry_run: bool,
 ) -> None:
@@ -61,6 +65,7 @@ def command(
                     address=address,
                     progress=progress,
                     stop_after=stop,
+                    follow=follow,
                     take_over=take_over,
                     key_file=key_file,
                 )

@@ -293,6 +293,10 @@ class AnswerStore:
         """Return how many queries were posted."""
         return self._rows("SELECT COUNT(*) FROM queries")[0][0]
 
+    def num_answers(self) -> int:
+        """Return how many rows `answers` has."""
+        return self._rows("SELECT COALESCE(MAX(sequence), 0) FROM answers")[0][0]
+
     def queries(self, round_index: int | None = None) -> list[StoredQuery]:
         """Return the queries of a round (None: of all), by image_id and rank."""
         names = [column.name for column in fields(StoredQuery)]

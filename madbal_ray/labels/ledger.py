@@ -50,6 +50,15 @@ def cost_of(labels: pa.Table) -> Cost:
     return Cost(int(pixels.sum()), labels.num_rows, int(clicks.sum()), int(clicks[void].sum()))
 
 
+def minutes_of_people(labels: pa.Table) -> float | None:
+    """Return the minutes that people spent on the answers of a label table; None: none is known.
+
+    A query's latest row has the time of all that was said to it, so that earlier ones do not count.
+    """
+    seconds = latest_revisions(labels)["seconds"].drop_null().to_numpy()
+    return float(seconds.sum()) / 60 if len(seconds) else None
+
+
 @dataclass(frozen=True)
 class Ledger:
     """Totals up to and including one round.

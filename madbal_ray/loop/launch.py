@@ -15,6 +15,7 @@ from madbal_ray.engine.local import LocalEngine
 from madbal_ray.engine.progress import LogProgress, Progress
 from madbal_ray.errors import ConfigError, ResourceError
 from madbal_ray.loop.active_loop import run_loop
+from madbal_ray.loop.follow import follow
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.signature import check_signature, read_key
 from madbal_ray.state.stage_dir import forget_hashed
@@ -51,11 +52,21 @@ class Launch:
             raise ConfigError(f"engine = {self.engine!r}; expected ray or local")
 
 
-def run_whole(config: Config, run_dir: RunDir, make_engine: MakeEngine, launch: Launch) -> None:
+def run_whole(
+    config: Config,
+    run_dir: RunDir,
+    make_engine: MakeEngine,
+    launch: Launch,
+    *,
+    follows: bool = False,
+) -> None:
     """Run an experiment, or carry on with one.
 
+    Args:
+        follows: wait while people answer, in place of raising `AnswersPending`.
+
     Raises:
-        ConfigError: the configuration differs from the run's.
+        ConfigError: the configuration differs from the run's, or `follows` and it asks nobody.
         LockedError: another process holds the run folder.
         IntegrityError: it is not what was signed.
     """
@@ -64,7 +75,14 @@ def run_whole(config: Config, run_dir: RunDir, make_engine: MakeEngine, launch: 
     def work(engine: Engine, view: Progress) -> None:
         if key is not None:
             check_signature(run_dir, key)
-        run_loop(config, run_dir, engine, view, stop_after=launch.stop_after, key=key)
+
+        def once() -> None:
+            run_loop(config, run_dir, engine, view, stop_after=launch.stop_after, key=key)
+
+        if follows:
+            follow(config, run_dir, once, view.say)
+        else:
+            once()
 
     with_engine(config, run_dir, make_engine, launch, work)
 

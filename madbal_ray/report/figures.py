@@ -65,6 +65,31 @@ def curve_figure(results: Results, split: str) -> Figure:
     return figure
 
 
+def minutes_figure(results: Results, split: str) -> Figure:
+    """Draw each run's mIoU over the minutes that people spent on its answers."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.6, 4.4), layout="constrained")
+        axes = figure.subplots()
+        named: set[str] = set()
+        for member, curve in results.minute_curves(split):
+            index = results.members.index(member)
+            axes.plot(
+                curve["minutes"],
+                curve["miou"],
+                "-" if index < len(COLORS) else "--",
+                marker="o",
+                ms=4,
+                color=COLORS[index % len(COLORS)],
+                label="_" if member in named else member,  # a line a seed, one name
+            )
+            named.add(member)
+        axes.set_xlabel("minutes of people, over the whole pool")
+        axes.set_ylabel(f"mIoU on {split}")
+        axes.set_xlim(left=0)
+        axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
 def class_iou_figure(results: Results, member: str, split: str) -> Figure:
     """Draw IoU of each class (rows) by clicks per image (columns) as a heat map."""
     table = results.class_iou(member, split).T

@@ -92,6 +92,7 @@ class _Writer:
                 self._chart(f"curve_{split}", figures.curve_figure(results, split))
                 for split in reversed(results.splits)
             ],
+            "minutes": self._minute_charts(),
             "estimates": self._table("point_metrics", _estimates_table(results)),
             "comparison": self._table("comparison", _comparison_table(results, headline)),
             "wins": self._table("wins", results.wins(headline).rename_axis("member").reset_index())
@@ -140,6 +141,18 @@ class _Writer:
         return Chart(
             name, pictures.data_uri(figures.as_svg(figure), "svg+xml"), name.replace("_", " ")
         )
+
+    def _minute_charts(self) -> list[Chart]:
+        charts = []
+        for split in reversed(self.results.splits):
+            curves = self.results.minute_curves(split)
+            if not curves:
+                continue
+            table = pd.concat([curve.assign(member=member) for member, curve in curves])
+            self._csv(f"minutes_{split}", table[["member", "round", "minutes", "miou"]])
+            figure = figures.minutes_figure(self.results, split)
+            charts.append(self._chart(f"minutes_{split}", figure))
+        return charts
 
     def _asked_charts(self) -> list[Chart]:
         charts = []

@@ -87,6 +87,15 @@ class Results:
         columns = ["member", "clicks_per_image", "mean", "low", "high", "seeds"]
         return pd.DataFrame(rows, columns=columns)
 
+    def minute_curves(self, split: str) -> list[tuple[str, pd.DataFrame]]:
+        """Return (member, curve) of every run whose people's time is known.
+
+        No two runs took the same minutes, so that there is no mean over seeds.
+        """
+        curves = [(run.member, run.curve(split)) for name in self.members for run in self.of(name)]
+        known = [(member, curve.dropna(subset=["minutes", "miou"])) for member, curve in curves]
+        return [(member, curve) for member, curve in known if len(curve)]
+
     def shared_clicks(self, members: Sequence[str], split: str) -> list[float]:
         """Return the clicks per image at which every run of some members was measured."""
         seen = [
@@ -271,6 +280,8 @@ class Results:
             )
             row = {"member": run.member, "seed": run.seed, "rounds": int(last["round"]) + 1}
             rows.append(row | {name: last[name] for name in wanted})
+            if run.minutes:
+                rows[-1]["minutes_of_people"] = run.minutes[int(last["round"])]
         return pd.DataFrame(rows)
 
     def stage_costs(self) -> pd.DataFrame:

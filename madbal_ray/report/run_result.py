@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -21,6 +23,7 @@ class RunResult:
         cluster_budgets: table `cluster_budgets` of all rounds, budgets as pixels per image (a
             mean in scope pool); empty without breakdown.
         point_metrics: as `Run.point_metrics` returns it; empty where masks are measured on.
+        minutes: round -> minutes that people had spent on answers by then; empty where unknown.
         timings: table `timings`.
         protocol: lines of `describe_protocol`.
         versions: package -> version, as recorded when the run was started.
@@ -37,11 +40,13 @@ class RunResult:
     asked_clusters: pd.DataFrame = field(default_factory=pd.DataFrame)
     cluster_budgets: pd.DataFrame = field(default_factory=pd.DataFrame)
     point_metrics: pd.DataFrame = field(default_factory=pd.DataFrame)
+    minutes: Mapping[int, float] = field(default_factory=dict)
     timings: pd.DataFrame = field(default_factory=pd.DataFrame)
     protocol: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
     def curve(self, split: str) -> pd.DataFrame:
-        """Return round, clicks_per_image and miou on one split."""
+        """Return round, clicks_per_image, minutes (NaN: unknown) and miou on one split."""
         rows = self.metrics[self.metrics["split"] == split].sort_values("round")
-        return rows[["round", "clicks_per_image", "miou"]].reset_index(drop=True)
+        rows = rows.assign(minutes=[self.minutes.get(index, math.nan) for index in rows["round"]])
+        return rows[["round", "clicks_per_image", "minutes", "miou"]].reset_index(drop=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from madbal_ray.data.registry import data_root, open_dataset
 from madbal_ray.errors import RunDirError
+from madbal_ray.labels.ledger import minutes_of_people
 from madbal_ray.models.trained import TrainedPhases
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.pool.reader import ImageReader, PoolImage, pool_images
@@ -198,19 +198,18 @@ class Run:
     def minutes_of_people(self) -> dict[int, float]:
         """Return the minutes that people had spent on answers after each round, where it is known.
 
-        Empty where no answer came with a time.
+        Points of `evaluation.points` are measured on and not learned from: they are not in it.
         """
-        labels = self.table("labels")
-        if labels["seconds"].null_count == labels.num_rows:
-            return {}
-        minutes, total = {}, 0.0
+        minutes: dict[int, float] = {}
+        answers: list[pa.Table] = []
         for index in range(self.config.num_rounds):
             stage = self.run_dir.find("labels", index)
             if stage is None:
                 break
-            seconds = stage.read_table("labels", columns=["seconds"])["seconds"]
-            total += float(np.nansum(seconds.to_numpy())) / 60
-            minutes[index] = total
+            answers.append(stage.read_table("labels"))
+            spent = minutes_of_people(pa.concat_tables(answers))
+            if spent is not None:
+                minutes[index] = spent
         return minutes
 
     def _timings(self, round_index: int | None) -> pa.Table:

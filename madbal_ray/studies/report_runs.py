@@ -187,6 +187,7 @@ def _result(run: Run, member: str) -> RunResult:
         asked_clusters=_counts(queries, "cluster_id"),
         cluster_budgets=budgets,
         point_metrics=run.point_metrics(),
+        minutes=run.minutes_of_people(),
         timings=run.table("timings").to_pandas(),
         protocol=tuple(run.protocol()),
         versions=run.versions(),

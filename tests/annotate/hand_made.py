@@ -22,6 +22,14 @@ def picture(index):
     return np.stack([y % 256, x % 256, np.full_like(y, index)], axis=-1).astype(np.uint8)
 
 
+def region(query):
+    """Return a square of 10 x 10 pixels around the pixel, on a working grid like the images'."""
+    found = np.zeros((HEIGHT, WIDTH), bool)
+    y, x = query.image_y, query.image_x
+    found[max(0, y - 5) : y + 5, max(0, x - 5) : x + 5] = True
+    return found
+
+
 def picture_bytes(uri):
     file = io.BytesIO()
     Image.fromarray(picture(int(uri.split("-")[1]))).save(file, "PNG")
@@ -55,8 +63,8 @@ def made_store(path, *, images=3, each=20):
     return store
 
 
-def made_desk(store, *, annotators=("ada", "bob"), overlap=0.0):
-    return Desk(
+def made_desk(store, *, annotators=("ada", "bob"), overlap=0.0, correction=None, kind=Desk):
+    return kind(
         store,
         Pictures(picture_bytes, max_pixels=10**6),
         annotators=annotators,
@@ -64,6 +72,8 @@ def made_desk(store, *, annotators=("ada", "bob"), overlap=0.0):
         image_sizes={query.image_id: (HEIGHT, WIDTH) for query in store.queries()},
         title="<b>made</b>",
         overlap=overlap,
+        regions=region,
+        correction=correction,
     )
 
 

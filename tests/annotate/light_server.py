@@ -3,6 +3,7 @@
 import multiprocessing
 import re
 
+from madbal_ray.annotate.correction import Correction
 from madbal_ray.annotate.listen import listen, only_server
 from madbal_ray.labels.answer_store import AnswerStore
 from tests.annotate.hand_made import made_desk
@@ -15,11 +16,11 @@ FORKS.set_forkserver_preload(["madbal_ray.annotate.listen", "uvicorn.lifespan.on
 
 
 class LightServer:
-    """Started when made; `links` by annotator."""
+    """Started when made; `links` by annotator; `predicted`: class shown with every query."""
 
-    def __init__(self, path, *, port=0, overlap=0.0):
+    def __init__(self, path, *, port=0, overlap=0.0, predicted=None):
         heard, said = FORKS.Pipe(duplex=False)
-        self.process = FORKS.Process(target=_main, args=(str(path), port, overlap, said))
+        self.process = FORKS.Process(target=_main, args=(str(path), port, overlap, predicted, said))
         self.process.start()
         said.close()
         self.links = {}
@@ -38,6 +39,8 @@ class LightServer:
         self._heard.close()
 
 
-def _main(path, port, overlap, said):
+def _main(path, port, overlap, predicted, said):
     with AnswerStore.open(path) as store, only_server(store.path):
-        listen(made_desk(store, overlap=overlap), port=port, say=said.send)
+        names = {query.query_id: predicted for query in store.queries()}
+        correction = None if predicted is None else Correction(lambda _: names, blind=0)
+        listen(made_desk(store, overlap=overlap, correction=correction), port=port, say=said.send)

@@ -48,7 +48,7 @@ class Typist(threading.Thread):
 
 def drill(folder, kills):
     path = folder / "answers.sqlite"
-    made_store(path, images=60 * kills, each=16).close()
+    made_store(path, images=10 * kills, each=16).close()
     drawn = random.Random(5)
     server = LightServer(path)
     stop = threading.Event()

@@ -305,3 +305,48 @@ def test_a_page_with_nobody_before_it_keeps_nothing(browser, served):
     assert after(20_000, move=False) == []
     assert complaints == []
     page.context.close()
+
+
+def test_a_prediction_is_accepted_by_enter_and_the_outline_is_drawn_on_demand(browser, tmp_path):
+    path = tmp_path / "answers.sqlite"
+    made_store(path, images=1, each=6).close()
+    server = LightServer(path, predicted="road")
+    page, complaints = opened(browser, server.links["ada"])
+    assert page.text_content("#accept") == "Enter as the network says: road"
+    assert page.get_attribute("button.class >> nth=2", "class") == "class predicted"
+    changed_pixels(page)
+    with page.expect_response("**/api/outline/*"):
+        page.keyboard.press(",")
+    page.wait_for_timeout(300)
+    around = 2 * (8 + 10) * json.loads(page.get_attribute("canvas", "data-centre"))["pixel"]
+    assert around < changed_pixels(page) < 4 * around
+    accepted = press(page, "Enter")
+    other = press(page, "s")
+    page.focus("button.class >> nth=1")  # who goes by Tab presses the button that has the focus
+    page.keyboard.press("Tab")
+    page.keyboard.press("Shift+Tab")
+    by_button = press(page, "Enter")
+    wait_sent(page)
+    assert latest(path) == {
+        accepted: ("labelled", "road"),
+        other: ("labelled", "sky"),
+        by_button: ("labelled", "<script>alert(1)</script>"),
+    }
+    with AnswerStore.open(str(path)) as store:
+        assert {one.prediction for one in store.answers()} == {"road"}
+    assert complaints == []
+    server.kill()
+    page.context.close()
+
+
+def changed_pixels(page):
+    """Return how many pixels of the canvas are others than at the call before."""
+    return page.evaluate(
+        """() => {
+          const canvas = document.querySelector('canvas');
+          const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+          const before = window.before ?? data;
+          window.before = data;
+          return data.reduce((count, value, i) => count + (i % 4 === 0 && value !== before[i]), 0);
+        }"""
+    )

@@ -15,6 +15,8 @@ from madbal_ray.labels.answer_store import AnswerStore
 from tests.annotate.hand_made import said
 from tests.people import people_config, truth, waiting_run
 
+BOX = ((0, min), (1, min), (2, max), (3, max))
+
 
 @pytest.fixture(scope="module")
 def waiting(tmp_path_factory):
@@ -41,6 +43,10 @@ def test_what_is_typed_on_the_page_carries_the_run_on(waiting, monkeypatch):
                 answers.append(said(query["query_id"], status, name))
                 assert (query["height"], query["width"]) == (48, 64)
                 assert client.get(f"/images/{query['query_id']}/crop.png").status_code == 200
+                border = client.get(f"/api/outline/{query['query_id']}").json()["segments"]
+                left, top, right, bottom = (f(one[i] for one in border) for i, f in BOX)
+                assert left <= query["x"] < right <= 64
+                assert top <= query["y"] < bottom <= 48
             reply = client.post("/api/answers", json={"answers": answers}, headers=headers)
             counts.append(reply.json()["waiting"])
         with pytest.raises(LockedError, match="has a server already"):

@@ -9,7 +9,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from madbal_ray.annotate.app import create_app
+from madbal_ray.annotate.correction import Correction, is_blind
 from madbal_ray.annotate.guard import MOST_BODY
+from madbal_ray.annotate.outline import outline
+from madbal_ray.errors import ConfigError
 from madbal_ray.labels.answer_store import AnswerStore
 from tests.annotate.hand_made import CLASSES, made_desk, made_store, picture, said
 
@@ -302,3 +305,67 @@ def test_numbers_of_two_people(tmp_path):
             "road": pytest.approx(5 / 9),
         }
         assert numbers["answers_per_minute"] == pytest.approx(20)
+
+
+def test_the_outline_of_a_superpixel_is_for_whom_the_query_was_given(desk, ada):
+    query_id = leased(ada)[0]  # at y 5, x 3
+    reply = ada.get(f"/api/outline/{query_id}")
+    assert {tuple(one) for one in reply.json()["segments"]} == {
+        (0.0, 0.0, 0.0, 10.0),
+        (8.0, 0.0, 8.0, 10.0),
+        (0.0, 0.0, 8.0, 0.0),
+        (0.0, 10.0, 8.0, 10.0),
+    }
+    assert client_of(desk, "bob").get(f"/api/outline/{query_id}").status_code == 404
+    assert client_of(desk).get(f"/api/outline/{query_id}").status_code == 401
+
+
+def test_predictions_are_shown_but_for_controls(tmp_path):
+    rounds = []
+
+    def predict(round_index):
+        rounds.append(round_index)
+        return {f"q0i0n{rank}": "road" for rank in range(10)}
+
+    with made_store(tmp_path / "answers.sqlite", images=1, each=12) as store:
+        desk = made_desk(store, correction=Correction(predict, blind=0.3))
+        client = client_of(desk, "ada")
+        given = post(client, "/api/lease", {"have": []}).json()["queries"]
+        shown = {one["query_id"]: one["prediction"] for one in given}
+        controls = {query_id for query_id in list(shown)[:10] if is_blind(query_id, 0.3)}
+        assert len(controls) in range(1, 9)
+        assert shown == {
+            f"q0i0n{rank}": "road" if rank < 10 and f"q0i0n{rank}" not in controls else None
+            for rank in range(12)
+        }
+        answers = [
+            said(query_id, class_name="sky" if query_id in controls else "road", prediction=word)
+            for query_id, word in shown.items()
+        ]
+        answers[-1] |= {"status": "skipped", "class_name": None}
+        assert post(client, "/api/answers", {"answers": answers}).status_code == 200
+        assert [one.prediction for one in store.answers()] == list(shown.values())
+        assert client.get("/api/numbers").json()["correction"] == {
+            "shown": 10 - len(controls),
+            "shown_agrees": 1.0,
+            "blind": len(controls),
+            "blind_agrees": 0.0,
+        }
+        assert rounds == [0]
+        unknown = said("q0i0n0", prediction="tree")
+        assert post(client, "/api/answers", {"answers": [unknown]}).status_code == 409
+        with pytest.raises(ConfigError, match="expected a share from 0 to 1"):
+            Correction(predict, blind=2)
+
+
+def test_an_outline_lies_between_pixels():
+    region = np.zeros((4, 5), bool)
+    region[1:3, 1:3] = region[1, 3] = True
+    assert sorted(outline(region, height=8, width=5)) == [
+        (1.0, 2.0, 1.0, 6.0),
+        (1.0, 2.0, 4.0, 2.0),
+        (1.0, 6.0, 3.0, 6.0),
+        (3.0, 4.0, 3.0, 6.0),
+        (3.0, 4.0, 4.0, 4.0),
+        (4.0, 2.0, 4.0, 4.0),
+    ]

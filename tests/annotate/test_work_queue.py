@@ -141,6 +141,7 @@ def test_who_takes_it_back_is_asked_again(store, clock):
     assert queue.waiting == 60
     assert first not in ids(queue.lease("bob"))
     assert ids(queue.lease("ada", have=mine[1:])) == [first]
+    assert ids(queue.lease("ada"))[:2] == [first, second]  # a page that was opened anew
     assert say(queue, "ada", first, class_name="road") == 3
     assert say(queue, "ada", second, "unsure") == 1
     history = [(q.query_id, v.status, v.class_name) for q, v in queue.history("ada")]

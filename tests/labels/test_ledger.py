@@ -11,6 +11,7 @@ from madbal_ray.labels.ledger import (
     check_disjoint,
     cost_of,
     latest_revisions,
+    minutes_of_people,
 )
 from madbal_ray.labels.simulated import answer_pixels
 from madbal_ray.state import tables
@@ -97,3 +98,18 @@ def test_the_simulated_oracle_reads_the_mask_and_marks_void():
     class_id, is_void = answer_pixels(mask=mask, y=np.array([1, 0, 1]), x=np.array([0, 1, 1]))
     assert class_id[~is_void].tolist() == [2, 1]
     assert is_void.tolist() == [False, True, False]
+
+
+def test_minutes_count_a_query_once_with_all_that_was_said_to_it():
+    rows = [
+        ("a", 0, 1, 1, 30.0),
+        ("a", 0, 1, 3, 90.0),  # said again in a later round: the 30 s are in it
+        ("a", 0, 2, 1, 60.0),
+        ("b", 0, 1, 0, None),
+    ]
+    columns = ("image_id", "y", "x", "revision", "seconds")
+    labels = tables.from_rows(
+        "labels", [{**dict(zip(columns, row, strict=True)), "unit": "pixel"} for row in rows]
+    )
+    assert minutes_of_people(labels) == 2.5
+    assert minutes_of_people(labels.slice(3)) is None

@@ -14,6 +14,7 @@ from madbal_ray.config.file import load_config
 from madbal_ray.errors import AnswersPending, ConfigError, LabelError
 from madbal_ray.labels.answer_rows import NewAnswer
 from madbal_ray.labels.answer_store import AnswerStore
+from madbal_ray.runs.predictions import predicted_classes
 from tests.conftest import tiny_config
 from tests.people import answer_waiting, people_config, picture_folder, truth
 
@@ -86,6 +87,18 @@ def test_labels_are_what_people_said(finished, pictures):
     assert finished.colors[0] == (70, 130, 180)
     marker = finished.stage("answers", 1).marker().summary
     assert marker == {"round": 1, "asked": 30, "answered": 30, "share": 1.0}
+
+
+def test_predictions_of_the_queries_are_those_of_their_superpixels(finished):
+    predicted = predicted_classes(finished, 1)
+    requests = finished.table("pixel_requests", 1).to_pylist()
+    assert set(predicted) == {row["query_id"] for row in requests}
+    scores = finished.table("superpixel_scores", 1).to_pylist()
+    dominant = {(r["image_id"], r["superpixel_id"]): r["dominant_class"] for r in scores}
+    for row in requests:
+        class_id = dominant[row["image_id"], row["superpixel_id"]]
+        assert predicted[row["query_id"]] == finished.class_names[class_id]
+    assert predicted_classes(finished, 0) == {}  # no network asked
 
 
 def test_a_run_of_people_verifies_and_stays_its_own(finished):

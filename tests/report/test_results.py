@@ -5,6 +5,7 @@ import pytest
 
 from madbal_ray import api
 from madbal_ray.errors import RunDirError
+from madbal_ray.report.figures import minutes_figure
 from madbal_ray.report.results import Results
 from madbal_ray.report.run_result import RunResult
 from tests.conftest import tiny_config
@@ -52,6 +53,25 @@ def test_each_seed_ends_where_it_ended():
     assert row["seeds"] == 3
     assert row["miou"] == pytest.approx((0.4 + 0.52 + 0.43) / 3)
     assert row["miou_low"] < row["miou_high"]
+
+
+def test_curves_over_minutes_of_people_are_those_of_the_runs_that_know_them():
+    timed = [run("a", s, [10, 20], [0.2, 0.4], minutes={0: 3.0 + s, 1: 7.5 + s}) for s in range(2)]
+    half = run("a", 2, [10, 20], [0.2, 0.45], minutes={1: 9.0})  # round 0 came with masks
+    results = Results([*timed, half, run("b", 0, [10, 20], [0.3, 0.5])])
+    lines = [
+        (member, curve["minutes"].tolist(), curve["miou"].tolist())
+        for member, curve in results.minute_curves("test")
+    ]
+    assert lines == [
+        ("a", [3.0, 7.5], [0.2, 0.4]),
+        ("a", [4.0, 8.5], [0.2, 0.4]),
+        ("a", [9.0], [0.45]),
+    ]
+    (axes,) = minutes_figure(results, "test").axes
+    assert [line.get_xdata().tolist() for line in axes.lines] == [[3.0, 7.5], [4.0, 8.5], [9.0]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a"]
+    assert Results([run("b", 0, [10, 20], [0.3, 0.5])]).minute_curves("test") == []
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,12 @@ export function showNumbers(place, numbers) {
     parts.push(table("Agreement (Cohen's κ)", ["who", "pixels", "κ"], numbers.kappa.map((one) => [
       one.annotators.join(", "), one.pixels, dash(one.kappa, 2)])));
   }
+  if (numbers.correction) {
+    const { shown, shown_agrees: seen, blind, blind_agrees: unseen } = numbers.correction;
+    parts.push(table("Answers that agree with the network", ["", "answers", "agree"], [
+      ["shown", shown, seen == null ? "–" : percent(seen)],
+      ["blind", blind, unseen == null ? "–" : percent(unseen)]]));
+  }
   const line = document.createElement("p");
   line.textContent = `${dash(numbers.answers_per_minute, 1)} answers a minute lately; `
     + `Krippendorff's α ${dash(numbers.alpha, 2)}`;

@@ -25,7 +25,7 @@ const trail = new Trail();
 let leases, palette, sender;
 let shown = null;  // {query, pictures}: what is on the canvas
 let waiting = 0;
-const look = { zoom: 2, hasMarker: true };
+const look = { zoom: 2, hasMarker: true, hasOutline: false, segments: null };
 
 const item = () => trail.current
   ?? (leases.queue.length ? { query: leases.queue[0], status: null, class_name: null } : null);
@@ -51,14 +51,14 @@ function trouble(error) {
 
 /** Answer what is seen now. */
 function answer(status, className = null) {
-  const seen = shown?.query.query_id;
+  const seen = shown?.query;
   enqueue(() => answerSeen(seen, status, className));
 }
 
 async function answerSeen(seen, status, className) {
   const current = item();
-  if (!current || seen !== current.query.query_id) return;  // it was pressed twice, or before the picture came
-  await sender.keep(current.query, status, className, clock.read());
+  if (!current || seen?.query_id !== current.query.query_id) return;  // it was pressed twice, or before the picture came
+  await sender.keep(current.query, status, className, clock.read(), seen.prediction);
   if (trail.current) {
     Object.assign(current, { status, class_name: className });
     trail.back -= 1;
@@ -99,7 +99,37 @@ function mark(isVisible) {
   redraw();
 }
 
+/** Say what the network says, where it is shown. */
+function accept() {
+  const predicted = shown?.query.prediction;
+  if (predicted) answer("labelled", predicted);
+}
+
+function toggleOutline() {
+  look.hasOutline = !look.hasOutline;
+  button("outline").setAttribute("aria-pressed", String(look.hasOutline));
+  outline();
+}
+
+/** Draw the border of the superpixel: where it is wanted, and where the answer is for all of it. */
+async function outline() {
+  const query = shown?.query;
+  look.segments = null;
+  redraw();
+  if (!query || !(look.hasOutline || query.unit === "superpixel")) return;
+  try {
+    const { segments } = await get(`/api/outline/${query.query_id}`);
+    if (shown?.query !== query) return;
+    look.segments = segments;
+    redraw();
+  } catch (error) {
+    trouble(error);
+  }
+}
+
 const DEEDS = {
+  accept,
+  outline: toggleOutline,
   void: () => answer("void"),
   skip: () => answer("skipped"),
   unsure: () => answer("unsure"),
@@ -112,7 +142,7 @@ const DEEDS = {
 };
 const KEYS = {
   0: "void", ".": "skip", "?": "unsure", Backspace: "undo", ArrowLeft: "back", ArrowRight: "forth",
-  "+": "closer", "=": "closer", "-": "wider",
+  ",": "outline", "+": "closer", "=": "closer", "-": "wider",
 };
 
 let work = Promise.resolve();
@@ -128,6 +158,7 @@ function pressed(event) {
   const name = palette.nameOf(event.key);
   if (palette.changing !== null) palette.changeKey(event.key);
   else if (name !== null) answer("labelled", name);
+  else if (event.key === "Enter" && shown?.query.prediction && !document.activeElement.matches(":focus-visible")) accept();
   else if (KEYS[event.key]) DEEDS[KEYS[event.key]]();
   else return;
   event.preventDefault();
@@ -139,7 +170,10 @@ let asked = 0;
 async function show() {
   const current = item();
   progress();
-  palette.mark(current?.status === "labelled" ? current.class_name : null);
+  const predicted = current?.query.prediction ?? null;
+  palette.mark(current?.status === "labelled" ? current.class_name : null, predicted);
+  at("accept").hidden = predicted === null;
+  at("accept").querySelector("span").textContent = `as the network says: ${predicted}`;
   for (const [deed, status] of [["void", "void"], ["skip", "skipped"], ["unsure", "unsure"]]) {
     button(deed).classList.toggle("given", current?.status === status);
   }
@@ -157,7 +191,7 @@ async function show() {
     shown = { query: current.query, pictures: found };
     if (isNew) clock.restart();
     at("where").textContent = `${current.query.image_id}, column ${current.query.x}, row ${current.query.y}`;
-    redraw();
+    outline();
   } catch {
     if (turn !== asked) return;
     shown = null;

@@ -64,10 +64,11 @@ export class Palette {
     this.told.say(`${key} is the key of ${name}.`);
   }
 
-  /** Show which class was given. */
-  mark(name) {
+  /** Show which class was given, and which one the network says. */
+  mark(name, predicted) {
     for (const button of this.list.querySelectorAll(".class")) {
       button.classList.toggle("given", button.dataset.name === name);
+      button.classList.toggle("predicted", button.dataset.name === predicted);
     }
   }
 }

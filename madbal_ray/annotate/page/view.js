@@ -6,7 +6,7 @@ const GAP = 8;
 const STACKED_BELOW = 560;
 
 /** Draw; `query` null: an empty canvas. Returns where the queried pixel lies, in canvas pixels. */
-export function draw(canvas, query, pictures, { zoom, hasMarker }) {
+export function draw(canvas, query, pictures, { zoom, hasMarker, segments }) {
   const ratio = window.devicePixelRatio || 1;
   const width = Math.round(canvas.clientWidth * ratio);
   const height = Math.round(canvas.clientHeight * ratio);
@@ -26,6 +26,7 @@ export function draw(canvas, query, pictures, { zoom, hasMarker }) {
   drawCrop(pen, query, pictures.crop, { left, side, half, ratio });
   const centre = { x: left + side / 2, y: side / 2 };
   const pixel = side / (2 * half + 1);
+  if (segments) drawOutline(pen, query, segments, { left, side, half, pixel, ratio });
   if (hasMarker) drawReticle(pen, centre, pixel, side, ratio);
   const rest = isStacked
     ? { left: 0, top: side + gap, width, height: height - side - gap }
@@ -54,6 +55,28 @@ function drawCrop(pen, query, image, { left, side, half, ratio }) {
   pen.strokeStyle = "#000";
   pen.lineWidth = ratio;
   pen.strokeRect(left + ratio / 2, ratio / 2, side - ratio, side - ratio);
+}
+
+/** Draw segments between the image's pixels, in black and white. */
+function drawOutline(pen, query, segments, { left, side, half, pixel, ratio }) {
+  const x = (value) => left + (value - query.x + half) * pixel;
+  const y = (value) => (value - query.y + half) * pixel;
+  pen.save();
+  pen.beginPath();
+  pen.rect(left, 0, side, side);
+  pen.clip();
+  pen.lineCap = "round";
+  for (const [color, lineWidth] of [["#000", 3 * ratio], ["#fff", 1.4 * ratio]]) {
+    pen.strokeStyle = color;
+    pen.lineWidth = lineWidth;
+    pen.beginPath();
+    for (const [x0, y0, x1, y1] of segments) {
+      pen.moveTo(x(x0), y(y0));
+      pen.lineTo(x(x1), y(y1));
+    }
+    pen.stroke();
+  }
+  pen.restore();
 }
 
 /** Draw a ring and four ticks in black and white around the pixel, none of them over it. */
