@@ -88,11 +88,10 @@ def _sampled(
 ) -> PointEstimates:
     generator = np.random.default_rng(seed)
     drawn = generator.choice(len(cells), count, replace=False, shuffle=False)
-    _, index = np.unique(image[drawn], return_inverse=True)
-    confusions = np.zeros((index.max() + 1, num_classes**2), np.int64)
-    np.add.at(confusions, (index, cells[drawn]), 1)
-    shaped = confusions.reshape(-1, num_classes, num_classes)
-    return estimate_from_points(shaped, generator=generator)
+    truth, predicted = np.divmod(cells[drawn], num_classes)
+    return estimate_from_points(
+        image[drawn], truth, predicted, num_classes=num_classes, generator=generator
+    )
 
 
 if __name__ == "__main__":

@@ -9,15 +9,17 @@ from rich.console import Console
 from rich.table import Table
 
 from madbal_ray.api import Run
+from madbal_ray.labels.ledger import WAITING, latest_revisions
 from madbal_ray.report.results import Results
+from madbal_ray.state.tables import HALF_WIDTH
 
 
 def print_metrics(console: Console, run: Run) -> None:
     """Print one row per round: labels per image and mIoU of every split."""
     metrics = run.metrics()
     if metrics.empty:
-        labels = run.table("labels").to_pandas()
-        counts = labels[labels["status"] != "waiting"].groupby("round").size()
+        labels = latest_revisions(run.table("labels")).to_pandas()
+        counts = labels[labels["status"] != WAITING].groupby("round").size()
         said = ", ".join(f"{count} in round {index}" for index, count in counts.items())
         console.print(f"labels: {said}; nothing was measured, for want of masks", soft_wrap=True)
         return
@@ -35,26 +37,32 @@ def print_metrics(console: Console, run: Run) -> None:
             *(f"{by_split.loc[split, 'miou']:.4f}" for split in splits),
         )
     console.print(table)
-    for line in _point_lines(run):
+    for line in point_lines(run):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     for line in run.protocol():
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _point_lines(run: Run) -> Iterator[str]:
+def point_lines(run: Run) -> Iterator[str]:
     """Yield what the last round measured on points, with intervals."""
     rows = run.point_metrics()
     rows = rows[rows["measure"] != "class_iou"]
     for row in rows[rows["round"] == rows["round"].max()].to_dict("records"):
         name = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy"}[row["measure"]]
         line = f"{row['split']}, {name}: "
-        if pd.isna(row["low"]):
+        if pd.isna(row["value"]):
             yield f"{line}no point says anything"
-            continue
-        yield (
-            f"{line}{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}] from "
-            f"{row['num_points']} points; about {row['points_needed']:.0f} would give +- 0.02"
-        )
+        elif pd.isna(row["low"]):
+            yield (
+                f"{line}{row['value']:.4f} from {row['num_points']} points; no interval: all "
+                "images say the same"
+            )
+        else:
+            yield (
+                f"{line}{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}] from "
+                f"{row['num_points']} points; about {row['points_needed']:.0f} would give "
+                f"+- {HALF_WIDTH}"
+            )
 
 
 def print_results(console: Console, results: Results) -> None:

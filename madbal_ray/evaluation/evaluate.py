@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from madbal_ray import rng
 from madbal_ray.arrays import Mask
 from madbal_ray.config.running import EvaluationConfig
 from madbal_ray.engine.threads import shared_threads
 from madbal_ray.engine.workers import TrainContext
 from madbal_ray.evaluation.measure_points import measure_points, point_rows
 from madbal_ray.evaluation.metrics import summarize_confusion
+from madbal_ray.evaluation.point_estimates import estimate_from_points
 from madbal_ray.evaluation.prediction import batch_confusion
 from madbal_ray.labels.ledger import Ledger
 from madbal_ray.models.inputs import stack_inputs
@@ -73,17 +75,22 @@ class EvaluateSplits:
         if self.pool.evaluation_points is not None:
             assert self.pool.points_split is not None
             split = f"{self.pool.points_split[0]}_points"
-            confusions = measure_points(
+            points = measure_points(
                 network,
                 self.pool,
                 context,
                 on_original=self.config.size == "original",
                 use_bf16=self.use_bf16,
             )
-            self._note(split, selection, epoch, confusions.sum(axis=0), len(confusions))
+            found = estimate_from_points(
+                **vars(points),
+                num_classes=self.pool.num_classes,
+                generator=rng.stream(0, "point_metrics", self.round_index),
+            )
+            self._note(split, selection, epoch, found.confusion, points.num_images)
             identity = {"round": self.round_index, "split": split, "selection": selection}
             self._rows["point_metrics"] += [
-                identity | row for row in point_rows(confusions, self.round_index)
+                identity | row for row in point_rows(found, points.num_images)
             ]
 
     def _note(

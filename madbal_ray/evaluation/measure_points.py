@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
-from madbal_ray import rng
-from madbal_ray.arrays import IGNORE_INDEX, Mask
 from madbal_ray.engine.workers import TrainContext
-from madbal_ray.evaluation.point_estimates import Estimate, estimate_from_points, points_for
-from madbal_ray.evaluation.prediction import batch_confusion
+from madbal_ray.evaluation.point_estimates import Estimate, PointEstimates, points_for
+from madbal_ray.evaluation.prediction import predict
 from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.models.network import SegmentationNetwork
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.pool.reader import PoolImage
+from madbal_ray.state import tables
 from madbal_ray.state.ahead import map_ahead
 
-HALF_WIDTH = 0.02
+
+@dataclass(frozen=True)
+class MeasuredPoints:
+    """Points that have a class, int64 [P] each.
+
+    Attributes:
+        image: place of the point's image among those that hold points.
+        truth, predicted: class ids.
+    """
+
+    image: np.ndarray
+    truth: np.ndarray
+    predicted: np.ndarray
+
+    @property
+    def num_images(self) -> int:
+        """Return how many images hold them."""
+        return len(np.unique(self.image))
 
 
 def measure_points(
@@ -29,8 +47,8 @@ def measure_points(
     *,
     on_original: bool,
     use_bf16: bool,
-) -> np.ndarray:
-    """Return the points of each image by true and predicted class, int64 [I, C, C].
+) -> MeasuredPoints:
+    """Return what the network says at every point.
 
     Points that were answered without a class are left out, and so are images without others.
 
@@ -40,30 +58,43 @@ def measure_points(
         on_original: predictions are brought to the original image, else to the working grid.
     """
     network.set_phase("eval")
-    truths = _truths(pool, on_original=on_original)
-    shape = (len(truths), pool.num_classes, pool.num_classes)
-    counts = torch.zeros(shape, dtype=torch.int64, device=context.device)
-    own = range(context.rank, len(truths), context.world_size)
+    found = _points(pool)
+    counts = [len(rows) for _, rows in found]
+    start = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    predicted = torch.zeros(int(start[-1]), dtype=torch.int64, device=context.device)
+    own = range(context.rank, len(found), context.world_size)
     inputs = map_ahead(
-        lambda index: pool.input_of(truths[index][0]),
+        lambda index: pool.input_of(found[index][0]),
         own,
         threads=pool.threads,
         ahead=2 * pool.threads,
     )
     for index, one in zip(own, inputs, strict=True):
-        truth = torch.from_numpy(truths[index][1]()).to(context.device)
-        counts[index] = batch_confusion(
+        image, rows = found[index]
+        size = (image.work_height, image.work_width)
+        size = (image.height, image.width) if on_original else size
+        (classes,) = predict(
             network,
             stack_inputs([one], context.device),
-            truth[None],
-            num_classes=pool.num_classes,
+            size,
+            device=context.device,
             use_bf16=use_bf16,
         )
-    return context.all_reduce(counts).cpu().numpy()
+        y, x = (
+            torch.from_numpy(rows[name].to_numpy(np.int64)).to(context.device)
+            for name in (("image_y", "image_x") if on_original else ("y", "x"))
+        )
+        predicted[start[index] : start[index + 1]] = classes[y, x]
+    truths = [rows["class_id"].to_numpy(np.int64) for _, rows in found]
+    return MeasuredPoints(
+        image=np.repeat(np.arange(len(found)), counts),
+        truth=np.concatenate([np.zeros(0, np.int64), *truths]),
+        predicted=context.all_reduce(predicted).cpu().numpy(),
+    )
 
 
-def _truths(pool: Pool, *, on_original: bool) -> list[tuple[PoolImage, Any]]:
-    """Return the images with answered points, and what makes a mask of them, void elsewhere."""
+def _points(pool: Pool) -> list[tuple[PoolImage, pd.DataFrame]]:
+    """Return the images with answered points, and their rows of the label table."""
     assert pool.evaluation_points is not None
     assert pool.points_split is not None
     found = []
@@ -71,31 +102,20 @@ def _truths(pool: Pool, *, on_original: bool) -> list[tuple[PoolImage, Any]]:
         rows = pool.evaluation_points.read_table("labels", [shard_id]).to_pandas()
         rows = rows[rows["status"] == "labelled"]
         of_image = dict(iter(rows.groupby("image_id")))
-        for image in pool.images_of(shard_id):
-            part = of_image.get(image.image_id)
-            if part is None:
-                continue
-            y, x = ("image_y", "image_x") if on_original else ("y", "x")
-            size = (image.height, image.width)
-            size = size if on_original else (image.work_height, image.work_width)
-            points = (part[y].to_numpy(), part[x].to_numpy(), part["class_id"].to_numpy(np.uint8))
-            found.append((image, _mask_maker(size, *points)))
+        found += [
+            (image, of_image[image.image_id])
+            for image in pool.images_of(shard_id)
+            if image.image_id in of_image
+        ]
     return found
 
 
-def _mask_maker(size: tuple[int, int], y: np.ndarray, x: np.ndarray, class_id: np.ndarray) -> Any:
-    def make() -> Mask:
-        mask = np.full(size, IGNORE_INDEX, np.uint8)
-        mask[y, x] = class_id
-        return mask
+def point_rows(found: PointEstimates, num_images: int) -> list[dict[str, Any]]:
+    """Return rows of table `point_metrics`, without what says which measurement they are of.
 
-    return make
-
-
-def point_rows(confusions: np.ndarray, round_index: int) -> list[dict[str, Any]]:
-    """Return rows of table `point_metrics`, without what says which measurement they are of."""
-    generator = rng.stream(0, "point_metrics", round_index)
-    found = estimate_from_points(confusions, generator=generator)
+    Args:
+        num_images: that hold the points.
+    """
     num_points = int(found.confusion.sum())
 
     def row(measure: str, class_id: int | None, estimate: Estimate, points: int) -> dict[str, Any]:
@@ -106,8 +126,8 @@ def point_rows(confusions: np.ndarray, round_index: int) -> list[dict[str, Any]]
                 name: None if math.isnan(value) else value for name, value in vars(estimate).items()
             },
             "num_points": points,
-            "num_images": len(confusions),
-            "points_needed": points_for(estimate, num_points, HALF_WIDTH),
+            "num_images": num_images,
+            "points_needed": points_for(estimate, num_points, tables.HALF_WIDTH),
         }
 
     return [

@@ -18,7 +18,11 @@ NORMAL = 1.959963984540054
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share, 0..1, and its 95 % interval; NaN where the points say nothing."""
+    """A share, 0..1, and its 95 % interval.
+
+    NaN where the points say nothing. The interval alone is NaN where all images say the same, as
+    they do when every point is right: how much they differ is what an interval comes from.
+    """
 
     value: float
     low: float
@@ -46,7 +50,12 @@ class PointEstimates:
 
 
 def estimate_from_points(
-    confusions: Int64[np.ndarray, "I C C"], *, generator: np.random.Generator
+    image: Int64[np.ndarray, "P"],
+    truth: Int64[np.ndarray, "P"],
+    predicted: Int64[np.ndarray, "P"],
+    *,
+    num_classes: int,
+    generator: np.random.Generator,
 ) -> PointEstimates:
     """Estimate pixel accuracy, mIoU and IoU by class from points drawn evenly over all pixels.
 
@@ -56,21 +65,28 @@ def estimate_from_points(
     are moved back by twice what the mean of the resamples differs from the value.
 
     Args:
-        confusions: points of each image by true and predicted class, void left out.
+        image: of each point, any number; void points are left out.
+        truth, predicted: class ids.
 
     Source: Efron and Tibshirani 1993, chapters 10 and 13.
     """
-    images, num_classes, _ = confusions.shape
-    total = confusions.sum(axis=0)
+    cells = np.bincount(truth * num_classes + predicted, minlength=num_classes**2)
+    total = cells.reshape(num_classes, num_classes)
     measured = summarize_confusion(total)
+    known_images, index = np.unique(image, return_inverse=True)
+    images = len(known_images)
     times = generator.multinomial(images, np.full(images, 1 / max(images, 1)), size=RESAMPLES)
-    cells = confusions.reshape(images, -1).astype(np.float64)
-    drawn = (times @ cells).reshape(-1, num_classes, num_classes)
-    hit = np.einsum("bcc->bc", drawn)
-    union = drawn.sum(axis=1) + drawn.sum(axis=2) - hit
+
+    def drawn(of_class: np.ndarray, kept: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Return how many points of each class every resample holds, [B, C]."""
+        places = index[kept] * num_classes + of_class[kept]
+        counts = np.bincount(places, minlength=images * num_classes)
+        return times @ counts.reshape(images, num_classes).astype(np.float64)
+
+    of_truth, hit = drawn(truth), drawn(truth, truth == predicted)
     with np.errstate(invalid="ignore", divide="ignore"):
-        iou = hit / union
-        accuracy = hit.sum(axis=1) / drawn.sum(axis=(1, 2))
+        iou = hit / (of_truth + drawn(predicted) - hit)
+        accuracy = hit.sum(axis=1) / of_truth.sum(axis=1)
     # A class that a resample misses keeps the whole sample's IoU: it would else leave the mean.
     filled = np.where(np.isnan(iou), measured.class_iou, iou)
     known = ~np.isnan(measured.class_iou)
@@ -110,7 +126,7 @@ def points_for(estimate: Estimate, num_points: int, half_width: float) -> int | 
 
 def _interval(value: float, resampled: Float64[np.ndarray, "B"]) -> Estimate:
     known = resampled[~np.isnan(resampled)]
-    if math.isnan(value) or not len(known):
+    if math.isnan(value) or not len(known) or known.min() == known.max():
         return Estimate(value, math.nan, math.nan)
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(known, [tail, 100 - tail])

@@ -23,11 +23,27 @@ def batch_confusion(
         inputs: normalised images, or taps of a frozen backbone.
         truth: class ids [B, H, W]; predictions are brought to its grid.
     """
-    device = truth.device
+    size = (truth.shape[1], truth.shape[2])
+    prediction = predict(network, inputs, size, device=truth.device, use_bf16=use_bf16)
+    return confusion_matrix(truth=truth, prediction=prediction, num_classes=num_classes)
+
+
+def predict(
+    network: SegmentationNetwork,
+    inputs: torch.Tensor | tuple[torch.Tensor, ...],
+    size: tuple[int, int],
+    *,
+    device: torch.device,
+    use_bf16: bool,
+) -> torch.Tensor:
+    """Return the predicted class ids [B, H, W] of some images.
+
+    Args:
+        inputs: normalised images, or taps of a frozen backbone.
+        size: (H, W) of the grid that logits are brought to.
+    """
     with torch.inference_mode():
         with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
             logits = network(inputs, supports=False).logits
-        full = F.interpolate(
-            logits.float(), tuple(truth.shape[1:]), mode="bilinear", align_corners=False
-        )
-        return confusion_matrix(truth=truth, prediction=full.argmax(dim=1), num_classes=num_classes)
+        full = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
+        return full.argmax(dim=1)

@@ -21,10 +21,10 @@ from madbal_ray.state import tables
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stage_dir import digests
 from madbal_ray.state.storage import Folder
+from madbal_ray.state.tables import HALF_WIDTH
 
 ROUND = -1
 """Stands for no round in the columns `round` of queries and answers."""
-HALF_WIDTH = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)

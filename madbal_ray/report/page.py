@@ -18,6 +18,7 @@ from madbal_ray.report.pictures import ClusterGallery, RunInsight
 from madbal_ray.report.results import Results
 from madbal_ray.report.spreadsheet import csv_bytes
 from madbal_ray.state.storage import Folder
+from madbal_ray.state.tables import HALF_WIDTH
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def _estimates_table(results: Results) -> pd.DataFrame:
                     "split": row["split"],
                     "measure": {"miou": "mIoU"}.get(name, name),
                     **{column: row[column] for column in ("value", "low", "high", "num_points")},
-                    "points_for_0.02": row["points_needed"],
+                    f"points_for_{HALF_WIDTH}": row["points_needed"],
                 }
             )
     return pd.DataFrame(rows)

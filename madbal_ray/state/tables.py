@@ -19,6 +19,9 @@ from madbal_ray.errors import IntegrityError
 
 SCHEMA_VERSION = 2
 
+HALF_WIDTH = 0.02
+"""Of the interval that `points_needed` of table `point_metrics` speaks of."""
+
 _string, _int32, _int64, _float32, _float64 = (
     pa.string(),
     pa.int32(),
@@ -240,11 +243,11 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         measure=(_string, "miou | pixel_accuracy | class_iou"),
         class_id=(_int32, "of class_iou, else null"),
         value=(_float64, "0..1, estimated from points; null: no point says anything"),
-        low=(_float64, "lower end of the 95 % interval"),
+        low=(_float64, "lower end of the 95 % interval; null: the points give none"),
         high=(_float64, "upper end of the 95 % interval"),
         num_points=(_int64, "answered with a class; of class_iou: of that class"),
         num_images=(_int64, "that hold them"),
-        points_needed=(_int64, "about how many would narrow the interval to +- 0.02"),
+        points_needed=(_int64, f"about how many would narrow the interval to +- {HALF_WIDTH}"),
     ),
     "timings": _fields(
         round=(_int32, "null: pool preparation"),

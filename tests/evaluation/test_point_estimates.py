@@ -1,5 +1,7 @@
 """Accuracy and IoU from points: values by hand, coverage of the intervals on a known confusion."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -15,10 +17,9 @@ CONFUSION = np.array([[400, 30, 10], [20, 250, 20], [10, 10, 50]])
 
 
 def estimated(truth, predicted, image, *, num_classes=3, seed=0):
-    _, index = np.unique(np.asarray(image), return_inverse=True)
-    confusions = np.zeros((index.max() + 1, num_classes, num_classes), np.int64)
-    np.add.at(confusions, (index, np.asarray(truth), np.asarray(predicted)), 1)
-    return estimate_from_points(confusions, generator=np.random.default_rng(seed))
+    points = (np.asarray(values, np.int64) for values in (image, truth, predicted))
+    generator = np.random.default_rng(seed)
+    return estimate_from_points(*points, num_classes=num_classes, generator=generator)
 
 
 def test_values_are_those_of_the_points_confusion():
@@ -40,10 +41,23 @@ def test_points_of_one_image_are_drawn_together():
     assert apart.pixel_accuracy.high == pytest.approx(0.60, abs=0.02)
 
 
-def test_a_certain_result_has_an_interval_without_width():
-    found = estimated([0, 1, 2] * 20, [0, 1, 2] * 20, range(60))
-    assert found.pixel_accuracy == Estimate(1.0, 1.0, 1.0)
-    assert found.miou == Estimate(1.0, 1.0, 1.0)
+def test_points_that_are_all_right_or_of_one_image_give_no_interval():
+    """Nothing differs between resamples, which says nothing about chance: no [1, 1]."""
+    right = estimated([0, 1, 2] * 20, [0, 1, 2] * 20, range(60))
+    of_one = estimated([0, 1] * 9, [0] * 18, [7] * 18, num_classes=2)
+    for found, accuracy, miou in ((right, 1.0, 1.0), (of_one, 0.5, 0.25)):
+        for estimate in (found.pixel_accuracy, found.miou, *found.class_iou):
+            assert np.isnan([estimate.low, estimate.high]).all()
+            assert points_for(estimate, 60, 0.02) is None
+        assert (found.pixel_accuracy.value, found.miou.value) == (accuracy, miou)
+
+
+def test_memory_does_not_grow_with_images_times_classes_squared():
+    tracemalloc.start()
+    estimated(range(500), range(500), range(500), num_classes=500)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 * 2**20  # 500 confusion matrices alone are 1 GB
 
 
 def test_intervals_cover_the_truth_in_at_least_90_of_100_samples():
