@@ -90,8 +90,9 @@ def test_negative_sizes_are_refused(tmp_path):
     data[124:136] = size
     data[148:156] = b" " * 8
     data[148:156] = f"{sum(data[:512]):06o}\0 ".encode()
-    with pytest.raises(DataError, match="no tar"):
+    with pytest.raises(DataError, match="no tar") as caught:
         listed(tmp_path, bytes(data))
+    assert "an impossible entry at byte 0" in str(caught.value)
 
 
 def test_names_that_are_not_utf8_and_macos_files_in_a_tar(tmp_path):
