@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from madbal_ray import errors
-from madbal_ray.distributed.session import (
-    check_shared,
-    cluster_device,
-    cluster_resources,
-    connect,
-)
+from madbal_ray import errors, rng
+from madbal_ray.config.schema import Config
+from madbal_ray.distributed.finished_trials import FinishedTrials
+from madbal_ray.distributed.session import check_shared, cluster_device, connect
 from madbal_ray.errors import ConfigError, MadbalError
 from madbal_ray.seams import load_plugins
 from madbal_ray.state.storage import Folder
@@ -42,11 +40,14 @@ def search(
 ) -> list[dict[str, Any]]:
     """Run the trials, each on a core or GPU of its own; return one row per trial.
 
-    Every fold of every trial is committed under its settings. Started again, the search
-    draws the same samples (``random``) and finds the finished ones done.
+    Every fold of every trial is committed under its settings, so a trial whose worker was lost
+    (`resources.worker_retries` times at most) goes on with the folds that it has not done. Started
+    again, the search draws the same samples (``random``) and finds the finished ones done, or tells
+    Optuna of the trials that ended and goes on with the rest.
 
     Args:
-        use_asha: give up on trials that are behind after their first folds.
+        use_asha: give up on the worse half of the trials after two folds (one where there are
+            two), and again after four, eight ...
         storage: for Ray Tune's own files.
 
     Returns:
@@ -62,46 +63,73 @@ def search(
         config = validation.config
         device = cluster_device(config.resources.device)
         validation.device = device
-        cpus, _ = cluster_resources()
-        share = {
-            "CPU": min(float(config.train.threads_per_worker), cpus),
-            "GPU": 1 if device == "cuda" else 0,
-        }
-        _prepare(validation, share)
+        share = _share(config, device)
+        retries = config.resources.worker_retries
+        _prepare(validation, share, retries)
+        finished = FinishedTrials(storage, validation, space, (METRIC, *PARTS, "folds", "error"))
+        known = finished.read()[:num_samples] if algorithm == "optuna" else []
+        if len(known) == num_samples:
+            return _ranked(known, validation)
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_trial, validation=validation), share),
             param_space={} if algorithm == "optuna" else _domains(space),
             tune_config=tune.TuneConfig(
                 metric=METRIC,
                 mode="max",
-                num_samples=num_samples,
-                search_alg=_algorithm(algorithm, space, config.seed),
-                scheduler=ASHAScheduler(grace_period=1, max_t=validation.num_folds)
-                if use_asha
-                else None,
+                num_samples=num_samples - len(known),
+                search_alg=_algorithm(algorithm, space, config.seed, known),
+                scheduler=_halving(validation.num_folds) if use_asha else None,
             ),
-            run_config=tune.RunConfig(storage_path=storage.uri, name="search", verbose=0),
+            run_config=tune.RunConfig(
+                storage_path=storage.uri,
+                name="search",
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=retries),
+                callbacks=[finished],
+            ),
         )
-        results = tuner.fit()
+        try:
+            results = tuner.fit()
+        except (
+            RayError,
+            RuntimeError,
+        ) as error:  # Tune bears no worker that is lost while it starts
+            raise errors.StageError(
+                f"the search was ended by Ray: {errors.one_line(error)}; look at the memory of the "
+                "nodes, then start the same command again to go on with the trials that are done"
+            ) from error
         failed = [result.error for result in results if result.error is not None]
         if failed:
             raise errors.StageError(
                 f"{len(failed)} of {len(results)} trials failed; the first: {failed[0]}; start the "
                 "same command again to go on with the others done"
             )
-        with_miou = validation.objective == "miou"
-        rows = [_row(r.config or {}, r.metrics or {}, with_miou=with_miou) for r in results]
-        if all(row["error"] for row in rows):
-            raise errors.StageError(f"every trial failed; the first: {rows[0]['error']}")
-        return sorted(rows, key=lambda row: (-row["folds"], -row[METRIC]))
+        ended = [(result.config or {}, result.metrics or {}) for result in results]
+        return _ranked([*known, *ended], validation)
     finally:
         if is_ours:
             ray.shutdown()
 
 
-def _prepare(validation: CrossValidation, share: Mapping[str, float]) -> None:
+def _share(config: Config, device: str) -> dict[str, float]:
+    """Return what a trial reserves: a core for each thread, no more than a node has for it."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if device == "cuda":
+        nodes = [node for node in nodes if node.get("GPU")]
+    most = max(node.get("CPU", 0.0) / (node["GPU"] if device == "cuda" else 1) for node in nodes)
+    threads = config.train.threads_per_worker + config.resources.decode_threads
+    return {"CPU": min(float(threads), most), "GPU": 1 if device == "cuda" else 0}
+
+
+def _halving(num_folds: int) -> ASHAScheduler:
+    """Return what gives up on the worse half of the trials: not on the word of a single fold."""
+    return ASHAScheduler(grace_period=min(2, num_folds - 1), max_t=num_folds, reduction_factor=2)
+
+
+def _prepare(validation: CrossValidation, share: Mapping[str, float], retries: int) -> None:
     """Train phase I of every fold, side by side."""
-    prepare: Any = ray.remote(num_cpus=share["CPU"], num_gpus=share["GPU"])(_prepare_fold)
+    options: dict[str, Any] = {"num_cpus": share["CPU"], "num_gpus": share["GPU"]}
+    prepare: Any = ray.remote(max_retries=retries, **options)(_prepare_fold)
     for error in ray.get([prepare.remote(validation, i) for i in range(validation.num_folds)]):
         if error is not None:
             raise errors.unpack(error)
@@ -141,6 +169,21 @@ def _trial(config: dict[str, Any], validation: CrossValidation) -> None:
         )
 
 
+def _ranked(
+    trials: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], validation: CrossValidation
+) -> list[dict[str, Any]]:
+    """Return a row for each trial, best first.
+
+    Raises:
+        StageError: every one failed.
+    """
+    with_miou = validation.objective == "miou"
+    rows = [_row(settings, metrics, with_miou=with_miou) for settings, metrics in trials]
+    if all(row["error"] for row in rows):
+        raise errors.StageError(f"every trial failed; the first: {rows[0]['error']}")
+    return sorted(rows, key=lambda row: (-row["folds"], -row[METRIC]))
+
+
 def _row(
     settings: Mapping[str, Any], metrics: Mapping[str, Any], *, with_miou: bool
 ) -> dict[str, Any]:
@@ -159,13 +202,32 @@ def _domains(space: Mapping[str, Range]) -> dict[str, Any]:
     return {key: makers[values.kind](values.values) for key, values in space.items()}
 
 
-def _algorithm(name: Algorithm, space: Mapping[str, Range], seed: int) -> Any:
+def _algorithm(
+    name: Algorithm,
+    space: Mapping[str, Range],
+    seed: int,
+    known: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = (),
+) -> Any:
+    """Return what proposes settings.
+
+    Args:
+        known: settings and metrics of trials that ended before, for Optuna.
+    """
     if name == "random":
         return BasicVariantGenerator(random_state=seed)
+    if known:  # else the first proposals would come again
+        seed = rng.derive_seed(seed, "optuna", len(known)) % 2**32
     try:
         from ray.tune.search.optuna import OptunaSearch
 
-        return OptunaSearch(_domains(space), metric=METRIC, mode="max", seed=seed)
+        return OptunaSearch(
+            _domains(space),
+            metric=METRIC,
+            mode="max",
+            seed=seed,
+            points_to_evaluate=[dict(settings) for settings, _ in known],
+            evaluated_rewards=[metrics[METRIC] for _, metrics in known],
+        )
     except (ImportError, AssertionError):
         raise ConfigError(
             "--algorithm optuna needs Optuna: pip install 'madbal_ray[tune]'"

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,12 @@ SPACE = {KEY: {"loguniform": [0.1, 10]}, "train.phase2.learning_rate": {"choice"
 def learning_config():
     """A run whose network gets some pixels right."""
     phase1 = {"epochs": 12, "batch_size": 2, "learning_rate": 0.03}
-    return tiny_config(num_rounds=1, train__phase1=phase1, budget__initial_pixels_per_image=60)
+    return tiny_config(
+        num_rounds=1,
+        train__phase1=phase1,
+        budget__initial_pixels_per_image=60,
+        resources={"decode_threads": 1},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -166,11 +172,14 @@ def test_search_on_ray_writes_a_configuration_that_runs(ray_session, space, tmp_
 
 def test_optuna_proposes_and_miou_decides(ray_session, space, tmp_path):
     config = learning_config()
-    options = {"space": space, "num_samples": 3, "folds": 2, "out": tmp_path / "out"}
-    rows, written = api.tune(
-        config, algorithm="optuna", objective="miou", say=lambda line: None, **options
-    )
+    options = {"space": space, "folds": 2, "out": tmp_path / "out", "say": lambda line: None}
+    options |= {"algorithm": "optuna", "objective": "miou"}
+    first, _ = api.tune(config, num_samples=2, **options)
+    rows, written = api.tune(config, num_samples=3, **options)
     assert len(rows) == 3
+    assert [row for row in rows if row in first] == first  # those that had ended are kept
+    trials = list((tmp_path / "out" / "fold-0" / "trial").glob("*/result.json"))
+    assert len(trials) == 3
     assert [row["miou"] for row in rows] == sorted((row["miou"] for row in rows), reverse=True)
     assert all(row["objective"] == row["miou"] for row in rows)
     assert all(0.1 <= row[KEY] <= 10 for row in rows)
@@ -194,19 +203,19 @@ def test_search_survives_a_kill_and_a_restart(tmp_path):
     config.write_text(json.dumps(learning_config()))
     space.write_text(yaml.safe_dump(SPACE))
     command = [sys.executable, "-m", "madbal_ray", "tune", config, "--space", space]
-    command += ["--num-samples", "6", "--folds", "2", "--out", tmp_path / "out"]
+    command += ["--num-samples", "4", "--folds", "2", "--out", tmp_path / "out"]
     process = subprocess.Popen(command, start_new_session=True, cwd=tmp_path)
     folds = tmp_path / "out" / "fold-0" / "trial"
     while process.poll() is None and len(list(folds.glob("*/result.json"))) < 2:
-        pass
+        time.sleep(0.05)
     assert process.poll() is None, "it ended before it could be killed"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     done = {path: path.stat().st_mtime_ns for path in folds.glob("*/result.json")}
     subprocess.run(command, check=True, cwd=tmp_path)
-    assert len(pd.read_csv(tmp_path / "out" / "trials.csv")) == 6
+    assert len(pd.read_csv(tmp_path / "out" / "trials.csv")) == 4
     assert all(path.stat().st_mtime_ns == moment for path, moment in done.items())
-    assert len(list(folds.glob("*/result.json"))) == 6
+    assert len(list(folds.glob("*/result.json"))) == 4
     best = tmp_path / "out" / "best.yaml"
     subprocess.run(
         [*command[:3], "run", best, "--engine", "local", "--run-dir", tmp_path / "best"],
