@@ -88,7 +88,7 @@ def test_a_damaged_table_is_damage_and_not_a_full_disk(copy, monkeypatch):
     [
         ("pool/images", "images/00001.parquet"),
         ("rounds/001/score", "superpixel_scores/00000.parquet"),
-        ("rounds/000/train/phase1", "phase1.safetensors"),
+        ("rounds/001/train/phase1", "phase1.safetensors"),
     ],
 )
 def test_what_a_start_reads_is_what_was_written(copy, stage, name):
