@@ -48,7 +48,7 @@ check: lint test  ## what CI runs
 mutants: setup  ## change one line at a time: some test must notice (tests/mutants.toml)
 	$(BIN)/python tests/mutants.py
 
-drill: setup  ## damage pictures, archives and configurations by the thousand: one table
+drill: setup  ## damage pictures, archives, configurations and finished runs by the thousand: one table
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.drill
 
 test-kill: setup  ## kill runs and searches, take nodes away; same results in the end

@@ -36,7 +36,7 @@ class Copy:
         pointer = json.loads(self.pointer(stage, round_index).read_text())
         return Path(os.path.normpath(self.path / pointer["folder"]))
 
-    def change_marker(self, stage, round_index, **values):
+    def change_marker(self, stage, round_index, /, **values):
         """Change a marker, and the pointer that names its digest."""
         path = self.folder(stage, round_index) / MARKER_NAME
         content = json.loads(path.read_text()) | values

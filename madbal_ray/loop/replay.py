@@ -241,6 +241,13 @@ class Replay:
             tables.in_order("metrics", evaluation.summed_up(confusion)),
             f"{self._where(stage)}: metrics",
         )
+        classes = list(range(job.pool.num_classes))
+        ids = confusion["class_id"].to_pylist()
+        if ids != classes * (len(ids) // len(classes)):
+            raise IntegrityError(
+                f"{self._where(stage)}: confusion matrices have rows of classes {ids}, expected "
+                f"{classes} in each"
+            )
         selections = ["last"]
         if job.phases.phase1.marker().summary["best_epoch"]:
             selections.append("best")

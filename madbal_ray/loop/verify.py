@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from madbal_ray.config.schema import Config
-from madbal_ray.errors import IntegrityError
+from madbal_ray.errors import IntegrityError, MadbalError, one_line
 from madbal_ray.labels.ledger import Cost
 from madbal_ray.labels.requests import request_pixels
 from madbal_ray.loop.evaluation_points import EvaluationPoints
@@ -55,6 +55,13 @@ def verify_run(run_dir: RunDir, *, deep: bool = False, key: bytes | None = None)
         yield from walk.lines()
     except NotFinished as stopped:
         missing = str(stopped)
+    except MadbalError:
+        raise
+    except Exception as error:  # of any kernel: it was given what no stage writes
+        raise IntegrityError(
+            f"{run_dir}: what is stored does not fit together, so nothing can be computed from it "
+            f"({type(error).__name__}: {one_line(error)})"
+        ) from error
     left = [pointer for pointer in pointers if pointer not in walk.replay.visited]
     if left:
         name, round_index = left[0]

@@ -45,13 +45,16 @@ def allocate_cluster_budget(
 
     Raises:
         NumericalError: a score is NaN, infinite or negative.
-        ShapeError: `budget` is negative, or no cluster may receive it.
+        ShapeError: `budget` is negative or no whole number, or no cluster may receive it.
 
     Source: MADBAL Eq. 8; rounding: docs/fidelity.md.
     """
     score = np.asarray(cluster_score, np.float64)
-    if score.ndim != 1 or not len(score) or budget < 0:
-        raise ShapeError(f"cluster_score has shape {score.shape}, budget = {budget}")
+    if score.ndim != 1 or not len(score):
+        raise ShapeError(f"cluster_score has shape {score.shape}; expected one score per cluster")
+    if budget < 0 or budget != int(budget):
+        raise ShapeError(f"budget = {budget}; expected a whole number of pixels, 0 or more")
+    budget = int(budget)
     if not np.isfinite(score).all() or (score < 0).any():
         bad = np.flatnonzero(~np.isfinite(score) | (score < 0))
         raise NumericalError(

@@ -67,7 +67,7 @@ def query_image(
         cluster_score: [K] u(cl_k).
 
     Raises:
-        ShapeError: lengths differ.
+        ShapeError: lengths differ, or a budget is negative or no whole number.
         NumericalError: a score is NaN.
 
     Source: MADBAL section 3.2, image level; laps: docs/fidelity.md.
@@ -77,7 +77,10 @@ def query_image(
     value = np.asarray(score, np.float64)
     rows, columns = np.asarray(top_y, np.int64), np.asarray(top_x, np.int64)
     pixel_score = np.asarray(top_score, np.float32)
-    budget = np.asarray(cluster_budget, np.int64)
+    budget = np.asarray(cluster_budget)
+    if (budget != budget.astype(np.int64)).any() or (budget < 0).any():
+        raise ShapeError(f"cluster_budget = {budget.tolist()}; expected whole numbers, 0 or more")
+    budget = budget.astype(np.int64)
     _check(ids, cluster, value, rows, columns, pixel_score, budget)
     if len(ids) and (np.isnan(value).any() or np.isnan(pixel_score[rows >= 0]).any()):
         raise NumericalError("a superpixel or pixel score is NaN")

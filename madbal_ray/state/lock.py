@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import IO, Any
 
 from madbal_ray.errors import IntegrityError, LockedError, RunDirError
 from madbal_ray.state.storage import Folder
@@ -26,7 +26,9 @@ LEASE_NAME = "_lease.json"
 LEASE_SECONDS = 90.0
 RENEW_SECONDS = 20.0
 RACE_SECONDS = 1.0
-"""Pause between writing a lease and reading it back: of two writers the last one has it."""
+"""Pause between writing a lease and reading it back: of two writers the last one has it. Also how
+long a lock on a disk is tried."""
+ASK_SECONDS = 0.01
 
 
 @contextmanager
@@ -52,15 +54,22 @@ def holder(folder: Folder) -> Mapping[str, Any] | None:
     if not path.exists():
         return None
     with open(path, "ab") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_locked(handle, fcntl.LOCK_SH):
             return None
+        unknown = {"host": "unknown", "pid": "unknown", "since": path.stat().st_mtime}
+        try:
+            return unknown | folder.read_json(OWNER_NAME)
         except OSError:
-            unknown = {"host": "unknown", "pid": "unknown", "since": path.stat().st_mtime}
-            try:
-                return unknown | folder.read_json(OWNER_NAME)
-            except OSError:
-                return unknown
+            return unknown
+
+
+def _is_locked(handle: IO[bytes], kind: int) -> bool:
+    """Lock a file where nobody else has; tell whether that was so."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -70,10 +79,12 @@ def _flock(folder: Folder) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         opened = open(path, "ab")  # noqa: SIM115  (closed below)
     with opened as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise LockedError(_holder_text(folder, holder(folder), "")) from None
+        ends = time.monotonic() + RACE_SECONDS
+        while not _is_locked(handle, fcntl.LOCK_EX):
+            # Who asks for the holder has it for a moment, again and again where `status` is polled.
+            if time.monotonic() > ends:
+                raise LockedError(_holder_text(folder, holder(folder), ""))
+            time.sleep(ASK_SECONDS)
         folder.write(OWNER_NAME, json.dumps(_owner()).encode())
         yield
 

@@ -8,6 +8,7 @@
     <run>/rounds/000/<stage>/_CURRENT.json   pointer to the finished key
     <run>/events.jsonl                   what happened when (never hashed)
     <run>/stopped.json                   where a stop rule ended the run
+    <run>/signature.json                 over all of it, where a key was given (state/signature.py)
     <run>/tracking.json                  the run's identity: MLflow and W&B know it by it, and the
                                          ids of its queries are made of it
     <run>/answers.sqlite                 what people were asked and said (labels/answer_store.py)

@@ -206,9 +206,8 @@ class StageDir:
             return
         if hashed().hexdigest() != record.sha256:
             raise IntegrityError(
-                f"{self.folder}/{record.path} holds something else than was written "
-                f"({MARKER_NAME} beside it has the sha256): restore it from a copy, or start "
-                "another run"
+                f"{self.folder}/{record.path} is damaged: it holds something else than was written "
+                f"({MARKER_NAME} has the sha256); restore it from a copy, or start another run"
             )
         _hashed.add(place)
 

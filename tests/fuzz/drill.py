@@ -1,4 +1,6 @@
-"""The drill of foreign bytes: ``python -m tests.fuzz.drill``; one table, exit 1 at any failure.
+"""The drill: ``python -m tests.fuzz.drill``; foreign bytes and edited runs, one table.
+
+Exits with 1 at any failure.
 
 Counts are for the whole drill (`make drill`); $MADBAL_DRILL scales them. A case's name, printed
 where it fails, is its seed: the same one is made again by ``--only NAME``.
@@ -16,12 +18,14 @@ import traceback
 import warnings
 from pathlib import Path
 
-from tests.fuzz import archives, configurations, images
+from tests.fuzz import archives, configurations, edits, images
 
-COUNTS = {"images": 12_000, "archives": 3_600, "configurations": 2_400}
-SECONDS = 5.0
-"""Of the processor: a case that takes longer is slow; one that takes a minute hangs."""
+COUNTS = {"images": 12_000, "archives": 3_600, "configurations": 2_400, "edits": 320}
+SECONDS = {"edits": 60.0}
+SECONDS_ELSE = 5.0
+"""Of the processor: a case that takes longer is slow; some edits make a resume train again."""
 HANGS = 60.0
+"""Seconds, and ten times as many for edits."""
 FATAL = ("wrong", "traceback", "slow")
 
 
@@ -33,6 +37,10 @@ def cases(kind, seed, count, folder):
     elif kind == "archives":
         for name, what, _, data in archives.cases(seed, count):
             yield name, lambda a=(what, data): archives.check(*a, folder)
+    elif kind == "edits":
+        run = edits.finished_run(Path(folder) / "original")
+        for case in edits.cases(seed, count):
+            yield case[0], lambda a=case: edits.check(run, *a, folder)
     else:
         for name, loader, data in configurations.cases(seed, count):
             yield name, lambda a=(loader, data): configurations.check(*a, folder)
@@ -51,11 +59,12 @@ def judge(kind, seed, count, folder, *, before=lambda name: None):
             failures.append((name, traceback.format_exc(limit=-3)))
         if outcome == "wrong":
             failures.append(
-                (name, "read as something else, members lost, or a message that is no sentence")
+                (name, "read as something else, lost, unnoticed, or a message that is no sentence")
             )
-        if time.process_time() - started > SECONDS:
+        most = SECONDS.get(kind, SECONDS_ELSE)
+        if time.process_time() - started > most:
             outcome = "slow"
-            failures.append((name, f"took more than {SECONDS} s of the processor"))
+            failures.append((name, f"took more than {most} s of the processor"))
         outcomes[outcome] += 1
     return outcomes, failures
 
@@ -84,7 +93,8 @@ def run(kind, seed, count, folder):
             child.join()
             return found
         except Exception:  # queue.Empty
-            stuck = last.exists() and time.time() - last.stat().st_mtime > HANGS
+            hangs = 10 * HANGS if kind == "edits" else HANGS
+            stuck = last.exists() and time.time() - last.stat().st_mtime > hangs
             if child.is_alive() and not stuck:
                 continue
             child.kill()
@@ -98,7 +108,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=float(os.environ.get("MADBAL_DRILL", "1")))
-    parser.add_argument("--only", help="one case by name: images, archives or configurations")
+    parser.add_argument("--only", help="one case by name, as it is printed")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as place:

@@ -398,6 +398,24 @@ def test_measurements_that_are_missing(copy):
         copy.verify()
 
 
+def test_a_confusion_matrix_with_a_class_twice(copy):
+    def change(rows):
+        rows[2]["class_id"] = 3
+
+    copy.change_table("metrics", 0, "confusion", change)
+    with pytest.raises(IntegrityError, match=r"rows of classes \[0, 1, 3, 3, 4, .* in each"):
+        copy.verify()
+
+
+def test_tables_that_nothing_can_be_computed_from(copy):
+    def change(rows):
+        rows[1]["epoch"] += 1
+
+    copy.change_table("metrics", 0, "confusion", change)
+    with pytest.raises(IntegrityError, match="what is stored does not fit together"):
+        copy.verify()
+
+
 def test_a_marker_that_leaves_a_shard_out(copy):
     path = copy.folder("score", 1) / MARKER_NAME
     files = [one for one in json.loads(path.read_text())["files"] if "00002" not in one["path"]]

@@ -17,7 +17,7 @@ from madbal_ray.cli import main
 from madbal_ray.errors import ConfigError, IntegrityError, MadbalError, RunDirError
 from madbal_ray.state import tables
 from madbal_ray.state.lock import LEASE_NAME, _read_lease
-from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.stage_dir import StageDir, forget_hashed
 from madbal_ray.state.storage import Folder
 from madbal_ray.training.checkpoint import CHECKPOINT_NAME, BestEpoch, Checkpoint
 from tests.hand_made import Worker
@@ -82,6 +82,73 @@ def test_a_damaged_table_is_damage_and_not_a_full_disk(copy, monkeypatch):
     monkeypatch.setattr(tables, "decode", refuse)
     with pytest.raises(RunDirError, match=r"cannot be read \(Input/output error\); free space"):
         madbal_ray.open_run(copy).table("labels", 1)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        ("pool/images", "images/00001.parquet"),
+        ("rounds/001/score", "superpixel_scores/00000.parquet"),
+        ("rounds/001/train/phase1", "phase1.safetensors"),
+    ],
+)
+def test_what_a_start_reads_is_what_was_written(copy, stage, name):
+    """Bytes that decode, and are others than those that were written."""
+    (path,) = ((copy.parent if stage.startswith("pool") else copy) / stage).glob(f"*/{name}")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    folder = StageDir(Folder(path.parents[1 if "/" in name else 0]), stage, "")
+    stage_dir = StageDir(folder.folder, stage.rpartition("/")[2], folder.folder.uri[-12:])
+    read = stage_dir.read_file if name.endswith("safetensors") else stage_dir.read_table
+    with pytest.raises(IntegrityError, match=f"{name} is damaged: it holds something else than"):
+        read(name.partition("/")[0])
+
+
+def test_a_file_is_hashed_once_in_a_start(tmp_path):
+    stage = StageDir.plan(Folder(tmp_path), "allocate", {}, {})
+    stage.commit([stage.write_file("a.bin", b"abc")], {})
+    path = stage.folder.local_path / "a.bin"
+    forget_hashed()
+    assert stage.read_file("a.bin") == b"abc"
+    path.write_bytes(b"abd")
+    stage.check_once("a.bin")  # this start has looked
+    forget_hashed()
+    for look in (stage.check_once, stage.read_file):
+        with pytest.raises(IntegrityError, match=r"a\.bin is damaged: it holds something else"):
+            look("a.bin")
+    path.unlink()
+    with pytest.raises(IntegrityError, match=r"a\.bin is missing"):
+        stage.read_file("a.bin")
+    with pytest.raises(IntegrityError, match=r"_DONE\.json names no file b\.bin"):
+        stage.read_file("b.bin")
+
+
+def test_a_start_hashes_anew(copy, monkeypatch):
+    calls = []
+    monkeypatch.setattr("madbal_ray.loop.launch.forget_hashed", lambda: calls.append(copy))
+    config = madbal_ray.open_run(copy).config
+    madbal_ray.run(config, run_dir=copy, engine="local")
+    assert calls == [copy]
+
+
+def test_a_run_is_not_carried_on_from_a_changed_marker(copy):
+    """A marker whose own hashes are right, and which the run was never pointed to."""
+    (path,) = (copy / "rounds/001/train/phase2").glob("*/_DONE.json")
+    marker = json.loads(path.read_text())
+    marker["summary"]["best_epoch"] = 7
+    path.write_text(json.dumps(marker))
+    with pytest.raises(IntegrityError, match=r"phase2/\w+: its marker is not the one that .*_CURR"):
+        madbal_ray.run(madbal_ray.open_run(copy).config, run_dir=copy, engine="local")
+
+
+def test_what_a_kill_left_of_a_committed_phase_is_removed(copy):
+    """Killed after the commit, before the checkpoint went and before the run was pointed to it."""
+    (folder,) = (copy / "rounds/001/train/phase2").glob("*")
+    (folder / CHECKPOINT_NAME).write_bytes(b"x" * 99)
+    (copy / "rounds/001/phase2/_CURRENT.json").unlink()
+    madbal_ray.run(madbal_ray.open_run(copy).config, run_dir=copy, engine="local")
+    assert not (folder / CHECKPOINT_NAME).exists()
 
 
 def test_a_damaged_lease_holds_nobody(tmp_path):

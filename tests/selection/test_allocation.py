@@ -1,5 +1,7 @@
 """Shares, scores and budgets of clusters against their literal writing (Eq. 5-8)."""
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -123,3 +125,12 @@ def test_scores_must_be_finite_and_not_negative(bad):
 def test_nowhere_to_go_is_an_error():
     with pytest.raises(ShapeError, match="nowhere to go"):
         allocate_cluster_budget(cluster_score=[0.0], budget=3, has_superpixels=[False])
+
+
+@pytest.mark.parametrize("rounding", ["largest_remainder", "ceil"])
+@pytest.mark.parametrize("budget", [7.5, -1, -0.5])
+def test_a_budget_is_a_whole_number(budget, rounding):
+    untyped = inspect.unwrap(allocate_cluster_budget)  # as users call it
+    with pytest.raises(ShapeError, match=f"budget = {budget}; expected a whole number of pixels"):
+        untyped(cluster_score=[1.0, 2.0], budget=budget, rounding=rounding)
+    assert untyped(cluster_score=[1.0, 2.0], budget=6.0).tolist() == [2, 4]

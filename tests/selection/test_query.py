@@ -123,6 +123,14 @@ def test_first_lap_honours_cluster_budgets():
     assert result.superpixel_id.tolist() == [9, 8, 6, 4]  # by falling u(s)
 
 
+@pytest.mark.parametrize("budget", [[3, -1], [2.5, 1]])
+def test_budgets_are_whole_numbers(budget):
+    image = random_image(1, superpixels=5, clusters=2, top=1, budget=3)
+    image["budget"] = budget
+    with pytest.raises(ShapeError, match="expected whole numbers, 0 or more"):
+        call(image)
+
+
 def test_nan_and_mismatched_lengths_are_errors():
     image = random_image(1, superpixels=5, clusters=2, top=1, budget=3)
     image["rows"][0]["score"] = float("nan")

@@ -1,6 +1,8 @@
 """A lease on a store without kernel locks: races, take-overs, hiccups (a store in memory)."""
 
+import fcntl
 import json
+import os
 import threading
 import time
 
@@ -133,3 +135,38 @@ def test_a_damaged_lease_is_nobodys(store):
     assert lock.holder(store) is None
     with lock.hold(store):
         pass
+
+
+def test_asking_who_holds_a_folder_keeps_nobody_out(tmp_path):
+    """As `madbal status` in a loop does, while a run starts."""
+    folder, ended = Folder(tmp_path), threading.Event()
+    with lock.hold(folder):
+        pass
+
+    def ask():
+        while not ended.is_set():
+            lock.holder(folder)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            with lock.hold(folder):
+                pass
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_folder_that_is_only_asked_about_is_free(tmp_path):
+    folder = Folder(tmp_path)
+    with lock.hold(folder):
+        held = lock.holder(folder)
+        assert held is not None
+        assert held["pid"] == os.getpid()
+    assert lock.holder(folder) is None
+    with open(tmp_path / lock.LOCK_NAME, "ab") as another:
+        fcntl.flock(another, fcntl.LOCK_SH)  # somebody else asks at this moment
+        assert lock.holder(folder) is None

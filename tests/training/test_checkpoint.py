@@ -57,6 +57,22 @@ def test_without_a_checkpoint_training_starts_at_epoch_0(tmp_path):
     assert checkpoint.best == BestEpoch(0, -1.0, {})
 
 
+def test_a_checkpoint_that_another_writer_removes_meanwhile_is_none(tmp_path, monkeypatch):
+    """Two runs train one phase on a store: the faster one commits and deletes."""
+    _, _, checkpoint, stage = parts(tmp_path, 2.0)
+    checkpoint.save(4)
+    read = Folder.read
+
+    def too_late(folder, name):
+        Checkpoint.delete(stage)
+        return read(folder, name)
+
+    monkeypatch.setattr(Folder, "read", too_late)
+    network, _, checkpoint, _ = parts(tmp_path, 9.0)
+    assert checkpoint.restore(CPU) == 0
+    assert network.weight.item() == 9.0
+
+
 def test_an_epoch_is_best_when_it_is_better_than_all_before(tmp_path):
     network, optimizer, checkpoint, _ = parts(tmp_path, 2.0)
     best = checkpoint.best
