@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.metrics import cohen_kappa_score
 
 import madbal_ray
+from madbal_ray.errors import RunDirError
 from madbal_ray.labels.answer_store import AnswerStore
 from madbal_ray.labels.settle import Vote, settle
 from tests.annotate.test_page import DESKTOP, PHONE, press, shown, wait_sent
@@ -121,10 +122,11 @@ class Asked:
         return self.known[query_id]
 
     def states(self, round_index):
-        if not self.path.exists():
+        try:
+            with AnswerStore.open(str(self.path)) as store:
+                return store.states(round_index)
+        except RunDirError:  # not made yet, or being made
             return {}
-        with AnswerStore.open(str(self.path)) as store:
-            return store.states(round_index)
 
 
 def wait_until(is_so, what, *processes):
