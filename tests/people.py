@@ -63,8 +63,9 @@ def truth(query, masks, names):
 def answer_waiting(run_dir, masks, names, *, by="ada", most=None, milliseconds=2000):
     """Answer what waits as the hidden masks say; return how many queries that were."""
     with AnswerStore.open(str(Path(run_dir) / "answers.sqlite")) as store:
+        queries = store.queries()  # before the states: more may be posted in between
         states = store.states()
-        waiting = [q for q in store.queries() if states[q.query_id].settled is None][:most]
+        waiting = [query for query in queries if states[query.query_id].settled is None][:most]
         store.append(
             [
                 NewAnswer(

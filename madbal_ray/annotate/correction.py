@@ -6,9 +6,9 @@ much: the share of predictions that an answer agrees with, shown beside blind.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 
+from madbal_ray.annotate.shares import is_blind
 from madbal_ray.errors import ConfigError
 from madbal_ray.labels.answer_rows import NewAnswer
 from madbal_ray.labels.settle import OPINIONS
@@ -61,16 +61,6 @@ class Correction:
             "blind": len(agrees[False]),
             "blind_agrees": _share(agrees[False]),
         }
-
-
-def is_blind(query_id: str, share: float) -> bool:
-    """Return whether a query is a control: for a fixed share, by identity alone.
-
-    >>> sum(is_blind(f"q{i}", 0.1) for i in range(10_000))
-    989
-    """
-    digest = hashlib.sha256(f"blind {query_id}".encode()).digest()
-    return int.from_bytes(digest[:8]) < share * 2**64
 
 
 def _share(agrees: list[bool]) -> float | None:

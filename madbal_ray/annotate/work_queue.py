@@ -11,11 +11,11 @@ the next lease or answer.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
+from madbal_ray.annotate.shares import is_asked_twice
 from madbal_ray.errors import ConfigError, LabelError
 from madbal_ray.labels.answer_rows import NewAnswer, StoredQuery
 from madbal_ray.labels.answer_store import AnswerStore
@@ -98,6 +98,7 @@ class WorkQueue:
         self._items: dict[str, _Item] = {}
         self._open: dict[_Image, dict[str, _Item]] = {}
         self._held: dict[str, dict[str, _Item]] = {}
+        self._said: dict[str, set[_Image]] = {}  # whose every open query the annotator answered
         self._seen_answer = 0
         self._seen_version = -1
         self.waiting = 0
@@ -198,7 +199,13 @@ class WorkQueue:
     def _choose(self, annotator: str, have: Collection[str], now: float) -> list[_Item]:
         """Return open queries of the first image that nobody else is at, else of the first."""
         shared: list[_Item] = []
-        for items in self._open.values():
+        said = self._said.setdefault(annotator, set())
+        for image, items in self._open.items():
+            if image in said:
+                continue
+            if all(annotator in item.votes for item in items.values()):
+                said.add(image)  # they wait for somebody else, maybe for long
+                continue
             is_busy = any(
                 end > now
                 for item in items.values()
@@ -270,22 +277,14 @@ class WorkQueue:
         item.settled = settle(tuple(item.votes.values()))
         self.waiting += (item.settled is None) - was_waiting
         image = (item.query.round, item.query.image_id)
+        for said in self._said.values():
+            said.discard(image)
         if item.wanted > len(item.votes):
             self._open.setdefault(image, {})[item.query.query_id] = item
         elif image in self._open:
             self._open[image].pop(item.query.query_id, None)
             if not self._open[image]:
                 del self._open[image]
-
-
-def is_asked_twice(query_id: str, share: float) -> bool:
-    """Return whether a second annotator is asked: for a fixed share, by identity alone.
-
-    >>> sum(is_asked_twice(f"q{i}", 0.1) for i in range(10_000))
-    967
-    """
-    digest = hashlib.sha256(f"overlap {query_id}".encode()).digest()
-    return int.from_bytes(digest[:8]) < share * 2**64
 
 
 def _of_one_image(items: Sequence[_Item]) -> list[_Item]:

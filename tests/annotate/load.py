@@ -22,7 +22,8 @@ import numpy as np
 
 from madbal_ray.annotate.desk import Desk
 from madbal_ray.annotate.listen import listen, only_server
-from madbal_ray.annotate.work_queue import OVERLAP, is_asked_twice
+from madbal_ray.annotate.shares import is_asked_twice
+from madbal_ray.annotate.work_queue import OVERLAP
 from madbal_ray.labels.answer_store import AnswerStore
 from tests.annotate.hand_made import made_desk, made_store, said
 from tests.annotate.light_server import FORKS

@@ -9,9 +9,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from madbal_ray.annotate.app import create_app
-from madbal_ray.annotate.correction import Correction, is_blind
+from madbal_ray.annotate.correction import Correction
 from madbal_ray.annotate.guard import MOST_BODY
 from madbal_ray.annotate.outline import outline
+from madbal_ray.annotate.shares import is_blind
 from madbal_ray.errors import ConfigError
 from madbal_ray.labels.answer_store import AnswerStore
 from tests.annotate.hand_made import CLASSES, made_desk, made_store, picture, said

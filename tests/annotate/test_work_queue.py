@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from madbal_ray.annotate.work_queue import WorkQueue, is_asked_twice
+from madbal_ray.annotate.shares import is_asked_twice
+from madbal_ray.annotate.work_queue import WorkQueue
 from madbal_ray.errors import ConfigError, LabelError
 from madbal_ray.labels.answer_rows import NewAnswer
 from tests.annotate.hand_made import CLASSES, made_queries, made_store
@@ -146,6 +147,19 @@ def test_who_takes_it_back_is_asked_again(store, clock):
     assert say(queue, "ada", second, "unsure") == 1
     history = [(q.query_id, v.status, v.class_name) for q, v in queue.history("ada")]
     assert history == [(first, "labelled", "road"), (second, "unsure", None)]
+
+
+def test_an_image_that_waits_for_others_is_passed_over_until_something_changes(store, clock):
+    queue = WorkQueue(store, overlap=1, clock=clock)
+    while (given := queue.lease("ada"))[0].image_id == "image-0":
+        for query in given:
+            say(queue, "ada", query.query_id)
+    for query in given:
+        say(queue, "ada", query.query_id)
+    say(queue, "ada", "q0i0n7", "undone")
+    clock.now += 121  # her hold on it has ended, and so has its right of way
+    assert ids(queue.lease("ada")) == ["q0i0n7"]
+    assert ids(queue.lease("bob"))[:3] == ["q0i1n0", "q0i1n1", "q0i1n2"]
 
 
 def test_a_new_server_knows_who_has_what(store, clock):

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import madbal_ray
-from madbal_ray.errors import AnswersPending, ConfigError
+from madbal_ray.errors import AnswersPending, ConfigError, RunDirError
 from madbal_ray.labels.answer_store import AnswerStore
 from madbal_ray.loop import follow as follow_module
 from tests.conftest import tiny_config
@@ -25,10 +25,12 @@ def waits_for(folder, round_index):
     """Wait until a round has asked."""
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
-        if (folder / "answers.sqlite").exists():
+        try:
             with AnswerStore.open(str(folder / "answers.sqlite")) as store:
                 if store.queries(round_index):
                     return
+        except RunDirError:
+            pass  # not made yet, or being made
         time.sleep(0.1)
     raise AssertionError(f"round {round_index} asks nothing")
 
