@@ -120,6 +120,32 @@ def budget_figure(budgets: pd.DataFrame, member: str) -> Figure:
     return figure
 
 
+def superpixel_figure(superpixels: pd.DataFrame, column: str, title: str) -> Figure:
+    """Draw superpixels in the plane of their features, coloured by a column.
+
+    Args:
+        superpixels: `RunInsight.superpixels`.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.6, 4.4), layout="constrained")
+        axes = figure.subplots()
+        known = superpixels[superpixels[column].notna()]
+        axes.scatter(superpixels["x"], superpixels["y"], s=3, color="0.8", rasterized=True)
+        points = axes.scatter(
+            known["x"],
+            known["y"],
+            s=6,
+            c=known[column].to_numpy(float),
+            cmap="YlOrRd" if column == "error" else "tab10",
+            rasterized=True,  # thousands of circles would make a large SVG
+        )
+        figure.colorbar(points, label=column.replace("_", " "))
+        axes.set_xlabel("first component")
+        axes.set_ylabel("second component")
+        axes.set_title(title, fontsize=10)
+    return figure
+
+
 def _heat_map(
     table: pd.DataFrame, *, x_label: str, x_ticks: list[str], title: str, cell: str, top: float
 ) -> Figure:
