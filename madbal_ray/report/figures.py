@@ -28,7 +28,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def _colors(name: str) -> Sequence[tuple[float, ...]]:
+def _colors(name: str) -> Sequence[tuple[float, float, float, float]]:
     """Return the colours of a map that lists them."""
     colormap = mpl.colormaps[name]
     return [colormap(index) for index in range(colormap.N)]

@@ -104,8 +104,8 @@ def _one_doubt(results: Results, split: str, member: str) -> str:
 
 
 def _end(table: pd.DataFrame, name: str, *, is_baseline: bool) -> str:
-    row = table.loc[name]
-    interval = f" [{row['miou_low']:.4f}, {row['miou_high']:.4f}]" if int(row["seeds"]) > 1 else ""
+    row = table.loc[[name]].to_dict("records")[0]
+    interval = f" [{row['miou_low']:.4f}, {row['miou_high']:.4f}]" if row["seeds"] > 1 else ""
     role = ", the baseline," if is_baseline else ""
     return f"{name}{role} ends at mIoU {row['miou']:.4f}{interval} after " + (
         f"{row['clicks_per_image']:g} clicks per image"

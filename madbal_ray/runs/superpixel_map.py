@@ -34,7 +34,7 @@ def superpixel_map(
 
     Returns:
         x, y, image_id, superpixel_id, cluster_id, asked_in_round (of the first query; NaN: never),
-        error (share of wrong pixels, NaN: not known); attribute ``explained``: shares of variance.
+        error (share of wrong pixels, NaN: not known).
     """
     shards = sorted(set(images.values()))[:: max(1, -(-len(set(images.values())) // MAX_SHARDS))]
     drawn = _sample(run, images, shards)
@@ -51,7 +51,6 @@ def superpixel_map(
     rows["x"], rows["y"] = places.T
     rows["asked_in_round"] = _asked(run, rows, shards)
     rows["error"] = _errors(rows, errors)
-    rows.attrs["explained"] = [float(share) for share in plane.explained_variance_ratio_]
     return rows
 
 
