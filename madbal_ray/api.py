@@ -413,17 +413,15 @@ def report(
         RunDirError: a folder is neither a run nor a suite.
     """
     names = [os.fspath(path) for path in paths]
-    runs, suite_baseline = open_runs(names)
-    title = " · ".join(Path(name).resolve().name for name in names)
+    opened = open_runs(names)
     if out is None:
         first = Folder(names[0])
-        out = first.local_path / "report" if first.is_local else Path("reports") / title
+        name = " · ".join(Path(name).resolve().name for name in names)
+        out = first.local_path / "report" if first.is_local else Path("reports") / name
     return report_runs(
-        runs,
+        opened,
         Path(out),
         baseline=baseline,
-        suite_baseline=suite_baseline,
-        title=title,
         device=local_device("auto"),
         warn=warn,
     )

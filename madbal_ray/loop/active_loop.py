@@ -19,7 +19,7 @@ from madbal_ray.loop.evaluation_points import EvaluationPoints
 from madbal_ray.loop.history import History
 from madbal_ray.loop.round import Round
 from madbal_ray.loop.stop_rules import reason_to_stop
-from madbal_ray.loop.versions import package_versions
+from madbal_ray.loop.versions import command_line, package_versions
 from madbal_ray.models.backbones import check_backbone
 from madbal_ray.models.trained import TrainedPhases
 from madbal_ray.models.weights import publish_weights
@@ -53,6 +53,7 @@ def run_loop(
         num_rounds=config.num_rounds,
         versions=package_versions(),
         device=engine.device,
+        command=command_line(),
     )
     trackers = Trackers(config, run_dir, progress.say)
     runner = StageRunner(run_dir, engine, progress, trackers, stop_after)

@@ -28,7 +28,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def _colors(name: str) -> Sequence[tuple[float, ...]]:
+def _colors(name: str) -> Sequence[tuple[float, float, float, float]]:
     """Return the colours of a map that lists them."""
     colormap = mpl.colormaps[name]
     return [colormap(index) for index in range(colormap.N)]
@@ -142,6 +142,32 @@ def budget_figure(budgets: pd.DataFrame, member: str) -> Figure:
         axes.set_title(f"Budget by cluster, {member}", fontsize=10)
         axes.legend(title="cluster", fontsize=7, ncols=2, frameon=False, loc="center left",
                     bbox_to_anchor=(1.0, 0.5))  # fmt: skip
+    return figure
+
+
+def superpixel_figure(superpixels: pd.DataFrame, column: str, title: str) -> Figure:
+    """Draw superpixels in the plane of their features, coloured by a column.
+
+    Args:
+        superpixels: `RunInsight.superpixels`.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.6, 4.4), layout="constrained")
+        axes = figure.subplots()
+        known = superpixels[superpixels[column].notna()]
+        axes.scatter(superpixels["x"], superpixels["y"], s=3, color="0.8", rasterized=True)
+        points = axes.scatter(
+            known["x"],
+            known["y"],
+            s=6,
+            c=known[column].to_numpy(float),
+            cmap="YlOrRd" if column == "error" else "tab10",
+            rasterized=True,  # thousands of circles would make a large SVG
+        )
+        figure.colorbar(points, label=column.replace("_", " "))
+        axes.set_xlabel("first component")
+        axes.set_ylabel("second component")
+        axes.set_title(title, fontsize=10)
     return figure
 
 

@@ -6,42 +6,62 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float32, UInt8
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from madbal_ray.arrays import IGNORE_INDEX, Mask, RGBImage
 
 Color = tuple[int, int, int]
 """Red, green, blue, 0..255."""
 
-LONGEST_SIDE = 480
-DOT = 3
+WRONG = (225, 0, 40)
 PATCH = 40
 
 
 @dataclass(frozen=True)
-class QueryPicture:
-    """One image as the network that asked last saw it, all on the working grid.
+class NetworkView:
+    """What the network of one round made of an image, on the working grid.
 
     Attributes:
         score: pixel score, higher = ask first.
-        score_name: of `score`.
-        truth: None without a mask.
-        y, x: pixels that this network asked.
+    """
+
+    round_index: int
+    prediction: Mask
+    score: Float32[np.ndarray, "H W"]
+
+
+@dataclass(frozen=True)
+class ImageStory:
+    """One image through the rounds.
+
+    Attributes:
+        reason: why it is shown.
+        photo: at its own size.
+        truth: on the working grid; None without a mask.
+        score_name: of the scores of `views`.
+        views: by round.
+        queries: a row per query: those of table `queries`; class_id and status of the answer (NaN:
+            none yet); predicted (class before it was asked) and term_<signal> (what its network
+            said); num_superpixels, budget and share of its cluster; mean_score and dominant_class
+            of its superpixel. NaN where a strategy has no such thing.
+        outlines: superpixel -> closed lines x0, y0, x1, y1…, the working grid being 0..width and
+            0..height.
     """
 
     image_id: str
-    image: RGBImage
-    prediction: Mask
-    score: Float32[np.ndarray, "H W"]
-    score_name: str
+    reason: str
+    photo: RGBImage
     truth: Mask | None
-    y: np.ndarray
-    x: np.ndarray
+    score_name: str
+    views: list[NetworkView]
+    queries: pd.DataFrame
+    outlines: dict[int, list[list[float]]]
 
 
 @dataclass(frozen=True)
@@ -57,22 +77,25 @@ class RunInsight:
     """What one run's network saw.
 
     Attributes:
-        round_index: of the network; its queries are those of the next round.
-        pictures: the same images for every run of one pool.
+        round_index: of the network that was measured; its queries are those of the last round.
+        stories: the same images for every run of one pool.
         detection: signal, average_precision, lift (over chance): how well each signal
             finds wrongly predicted pixels of pool images, asked and void pixels left out;
             empty without masks.
         error_rate: share of wrong pixels, the average precision of chance.
         head_accuracy: output, pixel_accuracy.
         num_images: that were measured.
+        superpixels: x, y, image_id, superpixel_id, cluster_id, asked_in_round (NaN: never), error
+            (0..1, NaN: not known), a row per superpixel of a sample; empty: this run has no map.
     """
 
     round_index: int
-    pictures: list[QueryPicture] = field(default_factory=list)
+    stories: list[ImageStory] = field(default_factory=list)
     detection: pd.DataFrame = field(default_factory=pd.DataFrame)
     error_rate: float | None = None
     head_accuracy: pd.DataFrame = field(default_factory=pd.DataFrame)
     num_images: int = 0
+    superpixels: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def class_palette(colors: Sequence[Color]) -> UInt8[np.ndarray, "rows 3"]:
@@ -87,18 +110,12 @@ def class_palette(colors: Sequence[Color]) -> UInt8[np.ndarray, "rows 3"]:
     return np.concatenate([classes, greys[[distance.argmax()]]]).astype(np.uint8)
 
 
-def query_image(picture: QueryPicture) -> str:
-    """Draw the image with a dot on every pixel that was asked."""
-    canvas, factor = _enlarged(picture.image)
-    draw = ImageDraw.Draw(canvas)
-    for y, x in zip(picture.y.tolist(), picture.x.tolist(), strict=True):
-        cy, cx = (y + 0.5) * factor, (x + 0.5) * factor
-        box = (cx - DOT, cy - DOT, cx + DOT, cy + DOT)
-        draw.ellipse(box, fill=(255, 230, 0), outline=(0, 0, 0))
-    return _uri(canvas, "JPEG")
+def photograph(image: RGBImage, longest_side: int) -> str:
+    """Draw an image, made smaller where a side is longer."""
+    return _uri(_bounded(Image.fromarray(np.ascontiguousarray(image)), longest_side), "JPEG")
 
 
-def class_map(classes: Mask, colors: Sequence[Color]) -> str:
+def class_map(classes: Mask, colors: Sequence[Color], longest_side: int) -> str:
     """Draw a class map in the data set's colours and `class_palette`'s void.
 
     Args:
@@ -106,15 +123,22 @@ def class_map(classes: Mask, colors: Sequence[Color]) -> str:
         colors: of the classes, by class id.
     """
     rows = np.where(classes == IGNORE_INDEX, len(colors), classes)
-    return _uri(_enlarged(class_palette(colors)[rows], smooth=False)[0], "PNG")
+    return _indexed(rows.astype(np.uint8), class_palette(colors), longest_side)
 
 
-def score_map(score: Float32[np.ndarray, "H W"]) -> str:
+def error_map(prediction: Mask, truth: Mask, longest_side: int) -> str:
+    """Draw where a prediction is wrong: right clear, wrong red, void grey."""
+    rows = np.where(truth == IGNORE_INDEX, 2, prediction != truth)
+    colors = np.array([(255, 255, 255), WRONG, (128, 128, 128)], np.uint8)
+    return _indexed(rows.astype(np.uint8), colors, longest_side, transparency=0)
+
+
+def score_map(score: Float32[np.ndarray, "H W"], longest_side: int) -> str:
     """Draw a pixel score, dark = low, bright = ask; scaled to the picture's own range."""
     low, high = float(score.min()), float(score.max())
     scaled = (score - low) / (high - low) if high > low else np.zeros_like(score)
     colors = (255 * mpl.colormaps["magma"](scaled)[..., :3]).astype(np.uint8)
-    return _uri(_enlarged(colors)[0], "JPEG")
+    return _uri(_bounded(Image.fromarray(colors), longest_side), "JPEG")
 
 
 def gallery_row(gallery: ClusterGallery) -> str:
@@ -129,17 +153,30 @@ def gallery_row(gallery: ClusterGallery) -> str:
     return _uri(canvas, "JPEG")
 
 
-def _enlarged(image: np.ndarray, *, smooth: bool = True) -> tuple[Image.Image, float]:
-    """Bring an image to a longest side of `LONGEST_SIDE`."""
-    factor = LONGEST_SIDE / max(image.shape[:2])
-    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
-    how = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
-    return Image.fromarray(np.ascontiguousarray(image)).resize(size, how), factor
+def _bounded(image: Image.Image, longest_side: int, *, smooth: bool = True) -> Image.Image:
+    """Make an image smaller until no side is longer than `longest_side`."""
+    factor = min(1.0, longest_side / max(image.size))
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    if size == image.size:
+        return image
+    return image.resize(size, Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST)
 
 
-def _uri(image: Image.Image, kind: str) -> str:
+def _indexed(
+    rows: UInt8[np.ndarray, "H W"],
+    colors: UInt8[np.ndarray, "rows 3"],
+    longest_side: int,
+    **options: Any,
+) -> str:
+    """Draw a picture of few colours, by their rows; a few kilobytes."""
+    image = Image.fromarray(rows)
+    image.putpalette(colors.tobytes())
+    return _uri(_bounded(image, longest_side, smooth=False), "PNG", **options)
+
+
+def _uri(image: Image.Image, kind: str, **options: Any) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, format=kind, optimize=True, quality=85)
+    image.save(buffer, format=kind, optimize=True, quality=80, **options)
     return data_uri(buffer.getvalue(), kind.lower())
 
 

@@ -10,6 +10,27 @@ import pandas as pd
 
 
 @dataclass(frozen=True)
+class RunFacts:
+    """What a run was, for people.
+
+    Attributes:
+        data: data set, where it lies, its splits.
+        command: as it was typed; empty: not recorded.
+        started, ended: seconds since 1970, UTC; None: not recorded.
+        scope: of the budget, ``image`` or ``pool``.
+        oracle: name of what answered.
+    """
+
+    strategy: str = ""
+    data: str = ""
+    command: str = ""
+    started: float | None = None
+    ended: float | None = None
+    scope: str = "image"
+    oracle: str = "simulated"
+
+
+@dataclass(frozen=True)
 class RunResult:
     """What a report needs to know of one run.
 
@@ -27,6 +48,7 @@ class RunResult:
         timings: table `timings`.
         protocol: lines of `describe_protocol`.
         versions: package -> version, as recorded when the run was started.
+        facts: what the run was, for people.
     """
 
     member: str
@@ -44,6 +66,7 @@ class RunResult:
     timings: pd.DataFrame = field(default_factory=pd.DataFrame)
     protocol: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    facts: RunFacts = field(default_factory=RunFacts)
 
     def curve(self, split: str) -> pd.DataFrame:
         """Return round, clicks_per_image, minutes (NaN: unknown) and miou on one split."""

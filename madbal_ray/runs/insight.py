@@ -1,35 +1,48 @@
-"""Looking into a finished run: what its last asking network saw, doubted and got wrong."""
+"""Looking into a finished run: what its networks saw, doubted and got wrong."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 import torch
 from sklearn.metrics import average_precision_score
 
-from madbal_ray.arrays import IGNORE_INDEX, LabelMap, RGBImage
+from madbal_ray.arrays import IGNORE_INDEX, BoolMap, LabelMap, Mask
 from madbal_ray.labels.asked_pixels import AskedPixels
-from madbal_ray.models.trained import load_network
 from madbal_ray.pool.prepared import read_clusters
-from madbal_ray.pool.reader import PoolImage, read_images, read_label_maps
+from madbal_ray.pool.reader import PoolImage, pool_images, read_images, read_label_maps
 from madbal_ray.pool.superpixels.patches import crop_patches
-from madbal_ray.report.pictures import ClusterGallery, QueryPicture, RunInsight
+from madbal_ray.report.pictures import ClusterGallery, RunInsight
+from madbal_ray.runs.image_stories import Candidate, Networks, accuracies, choose, tell_stories
 from madbal_ray.runs.run import Run
-from madbal_ray.scoring.explain_image import Explanation, explain_image
-from madbal_ray.scoring.registry import ScoreOptions
-from madbal_ray.strategies.strategy import resolve
+from madbal_ray.runs.superpixel_map import superpixel_map
+from madbal_ray.scoring.explain_image import Explanation
 
-NUM_PICTURES = 3
 NUM_MEASURED = 48
+CANDIDATE_STEP = 2
+"""Of the measured images every second one may be shown: each costs two more passes."""
+
 NUM_PATCHES = 14
 PATCH_SIZE = 32
 
 
-def look_inside(run: Run, *, device: str, round_index: int | None = None) -> RunInsight | None:
-    """Run a network that asked over some images of the pool.
+def look_inside(
+    run: Run,
+    *,
+    device: str,
+    num_images: int,
+    chosen: Mapping[str, str] | None = None,
+) -> RunInsight | None:
+    """Run the network that asked last over some images of the pool, and all networks over a few.
 
     Args:
-        round_index: of the network; None: the one that asked last.
+        num_images: that are shown through the rounds.
+        chosen: image_id -> why it is shown, as another run of this pool chose; None: this run
+            chooses, and maps the pool's superpixels.
 
     Returns:
         None for a run of one round: nothing was asked by a network.
@@ -37,59 +50,66 @@ def look_inside(run: Run, *, device: str, round_index: int | None = None) -> Run
     Raises:
         DataError: the data set is no longer where the run found it.
     """
-    last = run.num_rounds - 2
-    round_index = last if round_index is None else round_index
-    if not 0 <= round_index <= last:
+    if run.num_rounds < 2:
         return None
-    return _Inspector(run, round_index, torch.device(device)).look()
+    images = None if chosen is None else _images(run, chosen)
+    return _Inspector(run, torch.device(device)).look(num_images, images)
 
 
 class _Inspector:
-    def __init__(self, run: Run, round_index: int, device: torch.device) -> None:
-        self.run, self.round_index, self.device = run, round_index, device
-        config = run.config
-        self.supports = resolve(config.strategy).supports
+    def __init__(self, run: Run, device: torch.device) -> None:
+        self.run, self.round_index = run, run.num_rounds - 2
         self.reader = run.reader()
-        self.network = load_network(
-            config.model, len(run.class_names), run.network(round_index), self.supports
-        ).to(device)
-        self.network.set_phase("eval")
-        self.options = ScoreOptions(config.strategy.normalize_terms, config.strategy.uncertainty)
-        queries = run.table("queries", round_index + 1).to_pandas()
-        self.queries = dict(iter(queries.groupby("image_id")))
+        self.networks = Networks(run, device)
         self._errors: list[np.ndarray] = []
         self._signals: dict[str, list[np.ndarray]] = {}
         self._right: dict[str, list[np.ndarray]] = {}
+        self._wrong: dict[str, tuple[LabelMap, np.ndarray, np.ndarray]] = {}
 
-    def look(self) -> RunInsight:
+    def look(self, num_images: int, chosen: Sequence[tuple[PoolImage, str]] | None) -> RunInsight:
         measured = self.run.pool_sample(NUM_MEASURED)
-        step = max(1, len(measured) // NUM_PICTURES)
-        shown = {image.image_id for _, image in measured[::step][:NUM_PICTURES]}
-        pictures = []
         for shard_id in sorted({shard for shard, _ in measured}):
-            images = [image for shard, image in measured if shard == shard_id]
-            label_maps = read_label_maps(
-                self.run.stage("superpixels"),
-                shard_id,
-                read_images(self.run.stage("images"), shard_id),
-            )
-            labels = [self.run.stage("labels", i) for i in range(self.round_index + 1)]
-            asked = AskedPixels(labels, shard_id, label_maps)
-            for image in images:
-                picture = self._one(image, asked.map_of(image))
-                if image.image_id in shown:
-                    pictures.append(picture)
-        return self._insight(pictures)
+            asked = self._asked(shard_id)
+            for image in (image for shard, image in measured if shard == shard_id):
+                explanation = self._explain(self.round_index, image)
+                truth = self._truth(image)
+                if truth is not None:
+                    counts = ~asked.map_of(image) & (truth != IGNORE_INDEX)
+                    self._measure(explanation, truth, counts)
+                    wrong = _prediction(explanation) != truth
+                    label_map = asked.label_maps[image.image_id]
+                    self._wrong[image.image_id] = (label_map, counts, wrong)
+        superpixels = pd.DataFrame()
+        if chosen is None:
+            chosen = choose(self._candidates([image for _, image in measured]), num_images)
+            shards = {image.image_id: shard for shard, image in measured}
+            superpixels = superpixel_map(self.run, shards, self._wrong)
+        return replace(self._insight(chosen), superpixels=superpixels)
 
-    def _one(self, image: PoolImage, is_asked: np.ndarray) -> QueryPicture:
-        input_image, work_image = self.reader.on_both_grids(image)
-        explanation = explain_image(
-            self.network, input_image, work_image, options=self.options, device=self.device
-        )
-        truth = None if image.mask_uri is None else self.reader.mask_on_working_grid(image)
-        if truth is not None:
-            self._measure(explanation, truth, ~is_asked & (truth != IGNORE_INDEX))
-        return self._picture(image, work_image, explanation, truth)
+    def _asked(self, shard_id: int) -> AskedPixels:
+        labels = [self.run.stage("labels", i) for i in range(self.round_index + 1)]
+        return AskedPixels(labels, shard_id, _label_maps(self.run, shard_id))
+
+    def _explain(self, round_index: int, image: PoolImage) -> Explanation:
+        return self.networks.explain(round_index, *self.reader.on_both_grids(image))
+
+    def _truth(self, image: PoolImage) -> Mask | None:
+        return None if image.mask_uri is None else self.reader.mask_on_working_grid(image)
+
+    def _candidates(self, measured: Sequence[PoolImage]) -> list[Candidate]:
+        """Compare the first and the last network on images that may be shown."""
+        images = measured[:: CANDIDATE_STEP if len(measured) == NUM_MEASURED else 1]
+        first = [_prediction(self._explain(0, image)) for image in images]
+        candidates = []
+        for image, before in zip(images, first, strict=True):
+            explanation, truth = self._explain(self.round_index + 1, image), self._truth(image)
+            score = explanation.signals[self.networks.score_name(explanation)].numpy()
+            counts: BoolMap | None = None if truth is None else truth != IGNORE_INDEX
+            found = accuracies(before, _prediction(explanation), score, truth, counts)
+            candidates.append(
+                Candidate(image, found["gained"], found["wrong"], has_truth=truth is not None)
+            )
+        return candidates
 
     def _measure(self, explanation: Explanation, truth: np.ndarray, counts: np.ndarray) -> None:
         self._errors.append(explanation.predictions["final"].numpy()[counts] != truth[counts])
@@ -99,32 +119,11 @@ class _Inspector:
             right = prediction.numpy()[counts] == truth[counts]
             self._right.setdefault(name, []).append(right)
 
-    def _picture(
-        self,
-        image: PoolImage,
-        work_image: RGBImage,
-        explanation: Explanation,
-        truth: np.ndarray | None,
-    ) -> QueryPicture:
-        rows = self.queries.get(image.image_id, pd.DataFrame({"y": [], "x": []}))
-        name = "score" if "score" in explanation.signals else "entropy"
-        if resolve(self.run.config.strategy).pixel_score in explanation.signals:
-            name = str(resolve(self.run.config.strategy).pixel_score)
-        return QueryPicture(
-            image.image_id,
-            work_image,
-            explanation.predictions["final"].numpy().astype(np.uint8),
-            explanation.signals[name].numpy(),
-            name,
-            truth,
-            rows["y"].to_numpy(),
-            rows["x"].to_numpy(),
-        )
-
-    def _insight(self, pictures: list[QueryPicture]) -> RunInsight:
+    def _insight(self, chosen: Sequence[tuple[PoolImage, str]]) -> RunInsight:
+        stories = tell_stories(self.run, chosen, self.networks)
         errors = np.concatenate([np.zeros(0, bool), *self._errors])
         if not errors.any() or errors.all():  # no mask, nothing left to measure, or no contrast
-            return RunInsight(self.round_index, pictures)
+            return RunInsight(self.round_index, stories)
         rate = float(errors.mean())
         rows = []
         for name, parts in self._signals.items():
@@ -136,12 +135,22 @@ class _Inspector:
         ]
         return RunInsight(
             self.round_index,
-            pictures,
+            stories,
             pd.DataFrame(rows),
             rate,
             pd.DataFrame(heads),
             len(self._errors),
         )
+
+
+def _prediction(explanation: Explanation) -> Mask:
+    return explanation.predictions["final"].numpy().astype(np.uint8)
+
+
+def _images(run: Run, chosen: Mapping[str, str]) -> list[tuple[PoolImage, str]]:
+    table = run.table("images").filter(pc.field("image_id").isin(list(chosen)))
+    by_id = {image.image_id: image for image in pool_images(table)}
+    return [(by_id[image_id], reason) for image_id, reason in chosen.items()]
 
 
 def cluster_galleries(run: Run) -> list[ClusterGallery]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -13,31 +15,50 @@ import pyarrow.compute as pc
 from madbal_ray.errors import ConfigError, DataError, IntegrityError, RunDirError
 from madbal_ray.labels.ledger import latest_revisions
 from madbal_ray.report.page import write_report
+from madbal_ray.report.pictures import RunInsight
 from madbal_ray.report.results import Results
-from madbal_ray.report.run_result import RunResult
+from madbal_ray.report.run_result import RunFacts, RunResult
+from madbal_ray.report.viewer import num_images
+from madbal_ray.runs.image_stories import shown_rounds
 from madbal_ray.runs.insight import cluster_galleries, look_inside
 from madbal_ray.runs.run import Run, open_run
 from madbal_ray.state.storage import Folder
 from madbal_ray.studies.suite_config import SUITE_NAME, is_reference, protocol_differences
 
 
-def open_runs(paths: Sequence[str]) -> tuple[list[Run], str | None]:
-    """Open run folders, and all runs of suite folders.
+@dataclass(frozen=True)
+class Opened:
+    """Runs to be reported together.
 
-    Returns:
-        The runs with at least one finished round, and the baseline of the (only) suite.
+    Attributes:
+        runs: with at least one finished round.
+        title: names of the experiments.
+        baseline, command: of the (only) suite; None: no suite, or several.
+    """
+
+    runs: list[Run]
+    title: str
+    baseline: str | None
+    command: str | None
+
+
+def open_runs(paths: Sequence[str]) -> Opened:
+    """Open run folders, and all runs of suite folders.
 
     Raises:
         RunDirError: a folder is neither a run nor a suite, or no round is finished.
     """
-    runs, baselines = [], set()
+    runs: list[Run] = []
+    suites: list[dict[str, Any]] = []
+    titles: list[str] = []
     for path in paths:
         folder = Folder(path)
         if folder.exists(SUITE_NAME):
             suite = folder.read_json(SUITE_NAME)
             if not {"baseline", "runs"} <= suite.keys():
                 raise IntegrityError(f"{folder}/{SUITE_NAME} is damaged; run the suite again")
-            baselines.add(suite["baseline"])
+            suites.append(suite)
+            titles.append(str(suite.get("name", folder.uri.rpartition("/")[2])))
             runs += [
                 open_run((folder / name).uri)
                 for name in suite["runs"]
@@ -45,19 +66,24 @@ def open_runs(paths: Sequence[str]) -> tuple[list[Run], str | None]:
             ]
         else:
             runs.append(open_run(path))
+            titles.append(runs[-1].config.name)
     runs = [run for run in runs if run.num_rounds]
     if not runs:
         raise RunDirError(f"{', '.join(paths)}: no round is finished yet")
-    return runs, baselines.pop() if len(baselines) == 1 else None
+    only = suites[0] if len(suites) == 1 else {}
+    return Opened(
+        runs,
+        " · ".join(dict.fromkeys(titles)),
+        suites[0]["baseline"] if len({suite["baseline"] for suite in suites}) == 1 else None,
+        only.get("command") if len(paths) == 1 else None,
+    )
 
 
 def report_runs(
-    runs: Sequence[Run],
+    opened: Opened,
     out: Path,
     *,
     baseline: str | None,
-    suite_baseline: str | None,
-    title: str,
     device: str,
     warn: Callable[[str], None],
 ) -> tuple[Results, list[Path]]:
@@ -72,27 +98,39 @@ def report_runs(
         ConfigError: the runs are of different data sets or protocols, or the baseline is
             none of them.
     """
-    is_known = baseline is None and suite_baseline is not None
-    results = compare(runs, baseline=baseline or suite_baseline, is_known=is_known)
+    runs = opened.runs
+    is_known = baseline is None and opened.baseline is not None
+    results = compare(runs, baseline=baseline or opened.baseline, is_known=is_known)
     if not results.splits:
         raise RunDirError("nothing was measured (evaluation.splits is empty), so nothing to report")
-    insights = {}
+    insights: dict[str, RunInsight] = {}
+    chosen: dict[str, str] | None = None
+    num_views = len(shown_rounds(max(run.num_rounds for run in runs)))
     for member in results.members:
         first = results.of(member)[0]
         run = next(run for run in runs if str(run.run_dir) == first.folder)
         try:
-            insight = look_inside(run, device=device)
+            insight = look_inside(
+                run,
+                device=device,
+                num_images=num_images(len(results.members), num_views),
+                chosen=chosen,
+            )
         except (DataError, RunDirError) as error:
             warn(f"no pictures of {member}: {error}")
             continue
         if insight is not None:
             insights[member] = insight
+            chosen = {story.image_id: story.reason for story in insight.stories}
     galleries = []
     try:
         galleries = cluster_galleries(runs[0])
     except (DataError, RunDirError) as error:
         warn(f"no pictures of clusters: {error}")
-    return results, write_report(results, insights, galleries, out, title=title)
+    written = write_report(
+        results, insights, galleries, out, title=opened.title, command=opened.command
+    )
+    return results, written
 
 
 def compare(runs: Sequence[Run], *, baseline: str | None = None, is_known: bool = False) -> Results:
@@ -191,6 +229,24 @@ def _result(run: Run, member: str) -> RunResult:
         timings=run.table("timings").to_pandas(),
         protocol=tuple(run.protocol()),
         versions=run.versions(),
+        facts=_facts(run),
+    )
+
+
+def _facts(run: Run) -> RunFacts:
+    events = run.run_dir.events()
+    starts = [event for event in events if event["event"] == "run_started"]
+    data = run.protocol()[0].removeprefix("data").strip()
+    if run.config.data.root is not None:
+        data += f"; at {run.config.data.root}"
+    return RunFacts(
+        strategy=run.config.strategy.name,
+        data=data,
+        command=next((one["command"] for one in starts if one.get("command")), ""),
+        started=starts[0]["time"] if starts else None,
+        ended=events[-1]["time"] if starts else None,
+        scope=run.config.budget.scope,
+        oracle=run.config.oracle.kind,
     )
 
 

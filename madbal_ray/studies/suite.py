@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from madbal_ray.config.file import changed_keys
 from madbal_ray.errors import ConfigError
+from madbal_ray.loop.versions import command_line
 from madbal_ray.runs.status import format_seconds, is_finished
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.storage import Folder
@@ -41,6 +42,7 @@ class SuiteRunner:
             "name": self.suite.name,
             "baseline": self.suite.baseline,
             "runs": [run.name for run in self.suite.runs],
+            "command": command_line(),
         }
         self.folder.write(SUITE_NAME, json.dumps(listing, indent=1).encode())
         missing = [run for run in self.suite.runs if not self._is_finished(run)]

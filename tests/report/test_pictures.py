@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 
 import numpy as np
@@ -12,7 +13,7 @@ from madbal_ray import api
 from madbal_ray.arrays import IGNORE_INDEX
 from madbal_ray.data import camvid, cityscapes, synthetic
 from madbal_ray.data.dataset import spread_colors
-from madbal_ray.report.pictures import LONGEST_SIDE, class_map, class_palette
+from madbal_ray.report.pictures import class_map, class_palette, error_map, photograph
 
 SKY, ROAD, POLE = (90, 170, 255), (85, 85, 95), (240, 220, 60)
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
@@ -21,18 +22,43 @@ WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 def pixels(uri):
     kind, data = uri.split(",", 1)
     assert kind == "data:image/png;base64"
-    return np.array(Image.open(io.BytesIO(base64.b64decode(data))))
+    return np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA"))
 
 
 def test_a_class_map_is_drawn_in_the_colors_it_is_given():
     classes = np.array([[0, 1, 1, IGNORE_INDEX], [2, 1, 0, IGNORE_INDEX]], np.uint8)
-    drawn = pixels(class_map(classes, ((1, 2, 3), (40, 50, 60), (250, 0, 250))))
-    assert drawn.shape == (LONGEST_SIDE // 2, LONGEST_SIDE, 3)
-    centers = drawn[60::120, 60::120].tolist()
-    assert centers == [
+    drawn = pixels(class_map(classes, ((1, 2, 3), (40, 50, 60), (250, 0, 250)), 100))
+    assert drawn[..., :3].tolist() == [
         [[1, 2, 3], [40, 50, 60], [40, 50, 60], [255, 255, 255]],
         [[250, 0, 250], [40, 50, 60], [1, 2, 3], [255, 255, 255]],
     ]
+
+
+def test_a_large_map_loses_rows_and_no_colour():
+    classes = np.repeat(np.array([[0, 1]], np.uint8), 100, axis=1)
+    drawn = pixels(class_map(classes, ((1, 2, 3), (40, 50, 60)), 50))
+    assert drawn.shape == (1, 50, 4)
+    assert np.unique(drawn[..., :3], axis=1).tolist() == [[[1, 2, 3], [40, 50, 60]]]
+
+
+def test_errors_are_red_where_wrong_and_clear_where_right():
+    truth = np.array([[0, 1, IGNORE_INDEX]], np.uint8)
+    drawn = pixels(error_map(np.array([[0, 0, 0]], np.uint8), truth, 10))
+    assert drawn[0, 0, 3] == 0
+    assert drawn[0, 1].tolist() == [225, 0, 40, 255]
+    assert drawn[0, 2].tolist() == [128, 128, 128, 255]
+
+
+def test_a_photograph_is_the_original_up_to_a_side():
+    image = np.zeros((30, 40, 3), np.uint8)
+    image[:, 20:] = 250
+    for side, shape in ((40, (30, 40)), (20, (15, 20))):
+        kind, data = photograph(image, side).split(",", 1)
+        drawn = np.array(Image.open(io.BytesIO(base64.b64decode(data))))
+        assert kind == "data:image/jpeg;base64"
+        assert drawn.shape == (*shape, 3)
+        assert drawn[:, : shape[1] // 4].mean() < 10
+        assert drawn[:, -shape[1] // 4 :].mean() > 240
 
 
 @pytest.mark.parametrize(
@@ -86,9 +112,12 @@ def test_a_report_shows_the_colors_of_the_data_set(tiny_run, tmp_path):
         "person": "#dc143c",
         "void": "#000000",
     }
-    truths = re.findall(r'<img src="(data:image/png[^"]*)" alt="ground truth">', page)
-    assert len(truths) == 3
-    truth = pixels(truths[0])
+    data = re.search(r'<script type="application/json" id="viewer">(.*?)</script>', page)
+    assert data is not None
+    images = json.loads(data[1])["images"]
+    assert len(images) == 6
+    truth = pixels(images[0]["truth"])[..., :3]
+    assert truth.shape == (48, 64, 3)
     assert tuple(truth[0, 0]) == SKY  # the bonnet is void, the road ends above it
-    assert tuple(truth[-1, LONGEST_SIDE // 2]) == BLACK
-    assert tuple(truth[int(0.9 * len(truth)), LONGEST_SIDE // 2]) == ROAD
+    assert tuple(truth[-1, 32]) == BLACK
+    assert tuple(truth[int(0.9 * len(truth)), 32]) == ROAD

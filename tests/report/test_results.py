@@ -83,13 +83,15 @@ def test_curves_over_minutes_of_people_are_those_of_the_runs_that_know_them():
     ],
     ids=["full supervision", "images", "superpixels"],
 )
-def test_every_kind_of_run_has_a_report(tmp_path, changes):
+def test_every_kind_of_run_has_a_report(tmp_path, changes, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/bin/madbal", "run", "a b.yaml"])
     config = tiny_config(**changes)
     config["budget"] = {"pixels_per_image": 5, "initial_pixels_per_image": 5} | config["budget"]
     api.run(config, run_dir=tmp_path / "run", engine="local")
     warnings: list[str] = []
     _, written = api.report([tmp_path / "run"], warn=warnings.append)
     assert written[0].stat().st_size > 1000
+    assert "<code>madbal run &#39;a b.yaml&#39;</code>" in written[0].read_text()
     assert warnings == []
 
 

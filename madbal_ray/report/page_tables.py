@@ -1,0 +1,111 @@
+"""Tables of the page that several runs or networks make up together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from madbal_ray.report.pictures import RunInsight
+from madbal_ray.report.results import Results
+from madbal_ray.state.tables import HALF_WIDTH
+
+
+def flat_metrics(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `RunResult.metrics` with a column for every class."""
+    classes = pd.DataFrame(table["class_iou"].tolist(), index=table.index)
+    classes.columns = [f"iou_class_{index}" for index in classes.columns]
+    return pd.concat([table.drop(columns="class_iou"), classes], axis=1)
+
+
+def estimates(results: Results) -> pd.DataFrame:
+    """Return what the last round of every run measured on points, with intervals."""
+    rows = []
+    for run in results.runs:
+        for row in _last_round(run.point_metrics):
+            name = row["measure"].replace("_", " ")
+            if row["measure"] == "class_iou":
+                name = f"IoU {run.class_names[int(row['class_id'])]}"
+            rows.append(
+                {
+                    "member": run.member,
+                    "seed": run.seed,
+                    "split": row["split"],
+                    "measure": {"miou": "mIoU"}.get(name, name),
+                    **{column: row[column] for column in ("value", "low", "high", "num_points")},
+                    f"points_for_{HALF_WIDTH}": row["points_needed"],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _last_round(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return rows[rows["round"] == rows["round"].max()].to_dict("records") if len(rows) else []
+
+
+def comparisons(results: Results, split: str) -> pd.DataFrame:
+    """Return the differences from the baseline in mIoU points, with intervals."""
+    return pd.DataFrame(
+        [
+            {
+                "member": comparison.first,
+                "against": comparison.second,
+                "difference_points": 100 * comparison.difference.mean,
+                "low": 100 * comparison.difference.low,
+                "high": 100 * comparison.difference.high,
+                "ahead_in_seeds": f"{comparison.wins} of {comparison.difference.count}",
+                "smallest_visible": 100 * comparison.smallest_visible,
+                "p_holm": math.nan if comparison.p_value is None else comparison.p_value,
+            }
+            for comparison in results.comparisons(split)
+        ]
+    )
+
+
+def detections(insights: Mapping[str, RunInsight]) -> pd.DataFrame:
+    """Return one row per member: average precision of every signal, chance beside it."""
+    rows = []
+    for member, insight in insights.items():
+        if insight.error_rate is None:
+            continue
+        row: dict[str, Any] = {
+            "member": member,
+            "images": insight.num_images,
+            "chance": insight.error_rate,
+        }
+        signals = insight.detection
+        row |= dict(zip(signals["signal"], signals["average_precision"], strict=True))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def heads(insights: Mapping[str, RunInsight]) -> pd.DataFrame:
+    """Return one row per member: pixel accuracy of every head."""
+    rows = []
+    for member, insight in insights.items():
+        heads = insight.head_accuracy
+        if len(heads) > 1:
+            values = zip(heads["output"], heads["pixel_accuracy"], strict=True)
+            rows.append({"member": member} | dict(values))
+    return pd.DataFrame(rows)
+
+
+def protocols(results: Results) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the protocols in words, members with the same words together."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for run in results.runs:
+        members = names.setdefault(run.protocol, [])
+        if run.member not in members:
+            members.append(run.member)
+    return [(", ".join(members), lines) for lines, members in names.items()]
+
+
+def cell(value: Any) -> str:
+    """Return a value as the page shows it."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "–"
+        return f"{value:.0f}" if value.is_integer() and abs(value) >= 10 else f"{value:.4g}"
+    return str(value)
