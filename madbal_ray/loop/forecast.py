@@ -19,6 +19,7 @@ from madbal_ray.pool.features.stored_taps import NetworkInput
 from madbal_ray.pool.superpixels.embed_superpixels import EmbedSuperpixels
 from madbal_ray.pool.superpixels.segment_images import SegmentImages
 from madbal_ray.runs.status import format_seconds
+from madbal_ray.seams import ORACLES
 from madbal_ray.state.storage import Folder
 from madbal_ray.strategies.strategy import resolve
 
@@ -98,20 +99,26 @@ def forecast_stages(probe: Probe) -> list[StageForecast]:
     strategy = resolve(config.strategy)
     decode, pictures = probe.decode()
     inputs, works = probe.resize(pictures)
-    segment, maps = timed(lambda: [SegmentImages(config.superpixels).segment(w) for w in works])
+    segmenter = SegmentImages(config.superpixels)
     embedder = EmbedSuperpixels(config.features, weights=None, device=probe.device)
+    embedder.embed(works[0], segmenter.segment(works[0]))  # what is to be compiled is, untimed
+    segment, maps = timed(lambda: [segmenter.segment(work) for work in works])
     embed, features = timed(
         lambda: [embedder.embed(w, m) for w, m in zip(works, maps, strict=True)]
     )
     superpixels = float(np.mean([int(label_map.max()) + 1 for label_map in maps]))
-    # each stage that needs pixels decodes again
+    # superpixels and their features come from one decoded image
     stages = [
         StageForecast("images", total * decode / workers / config.resources.decode_threads),
         StageForecast("superpixels", total * (decode + segment) / workers,
                       total * float(np.mean([label_map.nbytes / 8 for label_map in maps]))),
-        StageForecast("superpixel_features", total * (decode + embed) / workers,
+        StageForecast("superpixel_features", total * embed / workers,
                       total * float(np.mean([vectors.nbytes for vectors in features]))),
     ]  # fmt: skip
+    asked, mask = probe.images_asked(), probe.decode_masks()
+    if ORACLES[config.oracle.kind].needs_masks:
+        seconds = asked * mask / workers / config.resources.decode_threads
+        stages.append(StageForecast("labels", seconds, rounds=rounds))
     network = build_network(
         config.model, probe.dataset.num_classes, weights=None, seed=0, supports=strategy.supports
     ).to(probe.device)
@@ -122,10 +129,14 @@ def forecast_stages(probe: Probe) -> list[StageForecast]:
         count = total + probe.num_evaluated
         size = count * float(np.mean([sum(t.nbytes for t in of_one) for of_one in taps]))
         is_kept = keeps_features(config.pool, size)
+        size += count * float(np.mean([work[..., 0].size / 8 for work in works]))  # delta, in bits
         seconds = (count if is_kept else 0) * (decode + embed) / workers
         stages.append(StageForecast("backbone_features", seconds, size if is_kept else 0.0))
+        gather = decode + embed
         if is_kept:
-            seen, decode = taps, 0.0
+            seen, decode = taps, probe.read_taps(taps, works)
+            gather = decode
+        stages.append(StageForecast("point_features", asked * gather / workers, rounds=rounds))
     maker = probe.batch_maker(network, inputs, works, seen)
     phases = {"train phase I": PHASE1} | ({"train phase II": PHASE2} if strategy.has_phase2 else {})
     if config.train.init == "frozen_head":
@@ -135,7 +146,7 @@ def forecast_stages(probe: Probe) -> list[StageForecast]:
     network.set_phase("eval")
     torch.set_num_threads(config.train.threads_per_worker)
     measure, _ = timed(lambda: probe.measure(network, seen, pictures))
-    seconds = rounds * probe.num_evaluated * (decode + measure)
+    seconds = rounds * probe.num_evaluated * (decode + mask + measure)
     stages.append(StageForecast("evaluate", seconds, rounds=rounds))
     if strategy.scores_pool and rounds > 1:
         score = probe.score(network, seen, works, maps)

@@ -1,10 +1,14 @@
-"""A probe: every step of a round on a few images, timed on this machine."""
+"""A probe: every step of a round on a few images, timed on this machine.
+
+Longer than 300 lines: a method for every step, and what stands there for the pool.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -14,7 +18,7 @@ import torch
 from madbal_ray.arrays import RGBImage
 from madbal_ray.config.schema import Config
 from madbal_ray.config.training import PhaseConfig
-from madbal_ray.data.dataset import Dataset
+from madbal_ray.data.dataset import Dataset, mask_lookup
 from madbal_ray.data.members import read_image_bytes
 from madbal_ray.data.registry import data_root, open_dataset
 from madbal_ray.engine.threads import shared_threads
@@ -25,9 +29,16 @@ from madbal_ray.labels.labeled_points import LabeledPoints
 from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.models.network import SegmentationNetwork
 from madbal_ray.models.trained import PhaseSpec
-from madbal_ray.pool.features.stored_taps import NetworkInput, Taps
+from madbal_ray.pool.features.stored_taps import (
+    TABLE,
+    NetworkInput,
+    Taps,
+    feature_row,
+    read_features,
+)
 from madbal_ray.pool.reader import PoolImage
 from madbal_ray.scoring.score_images import ScoreImages
+from madbal_ray.state import tables
 from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
@@ -38,7 +49,7 @@ from madbal_ray.training.input_batches import InputBatchMaker
 from madbal_ray.training.phase import PhaseTrainer
 from madbal_ray.training.point_matrix import PointBatchMaker, PointMatrix
 from madbal_ray.vision.boundary import boundary_map
-from madbal_ray.vision.decode import decode_image, resize_image
+from madbal_ray.vision.decode import decode_image, decode_mask, resize_image
 from madbal_ray.vision.grids import grid_shape
 
 PROBED = 4
@@ -53,7 +64,7 @@ class Probe:
     """Times single steps of a configuration's run."""
 
     def __init__(self, config: Config, folder: Folder, device: torch.device) -> None:
-        self.config, self.device = config, device
+        self.config, self.folder, self.device = config, folder, device
         self.dataset: Dataset = open_dataset(config.data, folder)
         self.root = data_root(config.data, folder)
         self.pool = self.dataset.of_split(config.data.pool_split)
@@ -79,6 +90,34 @@ class Probe:
         if not pictures:
             raise PoolError(f"none of {TRIED} images of the pool could be decoded for the forecast")
         return (time.perf_counter() - started) / len(pictures), pictures
+
+    def decode_masks(self) -> float:
+        """Return the seconds that a mask takes, bad ones included; 0: there are none."""
+        lookup, limits = mask_lookup(self.dataset.mask_values), self.config.data
+
+        def decode(uri: str) -> None:
+            with suppress(OSError, BadImageError):
+                data = read_image_bytes(self.root, uri, max_bytes=limits.max_bytes)
+                decode_mask(data, lookup, max_pixels=limits.max_pixels)
+
+        uris = [record.mask_uri for record in self.pool[:PROBED] if record.mask_uri]
+        return timed(lambda: [decode(uri) for uri in uris])[0] if uris else 0.0
+
+    def read_taps(self, taps: Sequence[Taps], works: list[np.ndarray]) -> float:
+        """Return the seconds that reading the kept features of an image takes."""
+        stage = StageDir.plan(self.folder, TABLE, {}, {})
+        rows, images = [], []
+        for index, (of_one, work) in enumerate(zip(taps, works, strict=True)):
+            rows.append(feature_row(str(index), of_one, boundary_map(work)))
+            images.append(PoolImage(str(index), "", None, *3 * work.shape[:2], shard_id=0))
+        stage.write_table(TABLE, 0, tables.from_rows(TABLE, rows))
+        return timed(lambda: [read_features(stage, image) for image in images])[0]
+
+    def images_asked(self) -> int:
+        """Return the images in which something is asked, at most, added up over the rounds."""
+        budget, all_images = self.config.budget, len(self.pool)
+        later = min(all_images, budget.total(all_images))
+        return (budget.initial_images or all_images) + (self.config.num_rounds - 1) * later
 
     def resize(self, pictures: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return the images on the input grid and on the working grid."""

@@ -18,7 +18,6 @@ PACKAGES = (
     "numpy",
     "pyarrow",
     "scikit-learn",
-    "scikit-image",
     "opencv-contrib-python-headless",
     "cuml-cu13",
 )

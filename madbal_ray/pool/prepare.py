@@ -27,7 +27,7 @@ from madbal_ray.pool.superpixels.segment_job import SegmentPool
 from madbal_ray.seams import ORACLES
 from madbal_ray.state import tables
 from madbal_ray.state.marker import digest_each
-from madbal_ray.state.stage_dir import StageDir, digests, table_path
+from madbal_ray.state.stage_dir import MARKER_NAME, StageDir, digests, table_path
 from madbal_ray.state.storage import Folder
 
 SHOWN_REASONS = 5
@@ -224,42 +224,40 @@ def _cluster(
     )
     if not superpixels.is_done:  # then no centroids lie there: say early that they cannot be made
         choose_backend(config.clustering.backend, device)
-    runner.map(
-        SegmentPool(
-            output=superpixels,
-            reader=reader,
-            threads=threads,
-            images=images,
-            config=config.superpixels,
-        ),
-        shard_ids,
-        total=num_images,
-    )
     weights = PublishedWeights("none", None)
     if config.features.extractor != "color":
         weights = publish(
             config.features.weights, config.features.extractor, folder, option="features.weights"
         )
+    # The key of superpixels, not their digest: both are written while an image is decoded.
     features = runner.plan(
         folder,
         "superpixel_features",
         config.features.result_settings() | {"weights": weights.identity},
-        digests(images, superpixels),
+        digests(images) | {"superpixels": superpixels.key},
     )
-    runner.map(
-        EmbedPool(
-            output=features,
-            reader=reader,
-            threads=threads,
-            images=images,
-            superpixels=superpixels,
-            config=config.features,
-            weights=weights,
-            device=device,
-        ),
-        shard_ids,
-        total=num_images,
+    if not superpixels.is_done:  # removed, perhaps: what was seen of others is of no use
+        features.folder.delete(MARKER_NAME)
+    embed = EmbedPool(
+        output=features,
+        reader=reader,
+        threads=threads,
+        images=images,
+        superpixels=superpixels,
+        config=config.features,
+        weights=weights,
+        device=device,
     )
+    segment = SegmentPool(
+        output=superpixels,
+        reader=reader,
+        threads=threads,
+        images=images,
+        config=config.superpixels,
+        embed=embed,
+    )
+    runner.map(segment, shard_ids, total=num_images)
+    runner.map(embed, shard_ids, total=num_images)
     centroids = runner.plan(
         folder, "centroids", config.clustering.result_settings(), digests(features)
     )

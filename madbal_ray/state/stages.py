@@ -60,7 +60,7 @@ for _stage in (
     StageSpec("evaluation_labels", "pool", drafts=("labels",)),
     StageSpec("backbone_features", "pool", ("backbone_features",), drafts=("tap_sums",)),
     StageSpec("tap_statistics", "pool", ("tap_statistics",)),
-    StageSpec("superpixels", "pool", ("superpixels",), revision=2),
+    StageSpec("superpixels", "pool", ("superpixels",), revision=3),
     StageSpec("superpixel_features", "pool", ("superpixel_features",)),
     StageSpec("centroids", "pool", ("centroids",)),
     StageSpec("superpixel_clusters", "pool", ("superpixel_clusters",)),

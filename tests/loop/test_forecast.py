@@ -20,6 +20,7 @@ def test_every_stage_has_a_figure_and_follows_the_work():
         "images",
         "superpixels",
         "superpixel_features",
+        "labels",
         "train phase I",
         "train phase II",
         "evaluate",

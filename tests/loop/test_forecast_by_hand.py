@@ -20,7 +20,7 @@ from tests.hand_made import ByHand, colours_are_logits
 from tests.training.test_phase import trainer_of
 
 STEP = {"phase1": 0.5, "phase2": 0.25}
-DECODE, FORWARD, SCORE = 2.0, 3.0, 5.0
+DECODE, MASK, READ, FORWARD, SCORE = 2.0, 0.5, 0.25, 3.0, 5.0
 
 
 def settings(epochs, batch_size):
@@ -58,6 +58,8 @@ def probe_of(tmp_path, monkeypatch, **changes):
     monkeypatch.setattr(module, "SegmentImages", Segmenter)
     monkeypatch.setattr(module, "timed", known)
     monkeypatch.setattr(Probe, "decode", probe_decode)
+    monkeypatch.setattr(Probe, "decode_masks", lambda self: MASK)
+    monkeypatch.setattr(Probe, "read_taps", lambda self, taps, works: READ)
     monkeypatch.setattr(Probe, "score", lambda self, *args: SCORE)
     monkeypatch.setattr(PhaseTrainer, "step_seconds", lambda self, network: STEP[self.phase.name])
     options = {
@@ -95,8 +97,9 @@ def test_the_pool_is_prepared_once_and_scored_in_every_round_but_the_first(tmp_p
     seconds = seconds_of(found)
     assert seconds["images"] == 7 * DECODE / 2 / 2
     assert seconds["superpixels"] == 7 * (DECODE + FORWARD) / 2
-    assert seconds["superpixel_features"] == 7 * (DECODE + FORWARD) / 2
-    assert seconds["evaluate"] == 3 * 4 * (DECODE + FORWARD)
+    assert seconds["superpixel_features"] == 7 * FORWARD / 2  # of the image decoded before
+    assert seconds["labels"] == 3 * 7 * MASK / 2 / 2
+    assert seconds["evaluate"] == 3 * 4 * (DECODE + MASK + FORWARD)
     assert seconds["score"] == 2 * 7 * SCORE / 2
     num_bytes = {one.stage: one.num_bytes for one in found}
     assert num_bytes["superpixels"] == 7 * 48 * 64 * 2 / 8
@@ -130,8 +133,9 @@ def frozen_stages(tmp_path, monkeypatch, **changes):
 def test_features_of_a_frozen_backbone_are_computed_once_and_spare_decoding(tmp_path, monkeypatch):
     found = frozen_stages(tmp_path, monkeypatch)
     assert found["backbone_features"].seconds == 11 * (DECODE + FORWARD) / 2
-    assert found["backbone_features"].num_bytes == 11 * TAPS
-    assert found["evaluate"].seconds == 3 * 4 * FORWARD
+    assert found["backbone_features"].num_bytes == 11 * (TAPS + 48 * 64 / 8)
+    assert found["point_features"].seconds == 3 * 7 * READ / 2
+    assert found["evaluate"].seconds == 3 * 4 * (READ + MASK + FORWARD)
     assert found["score"].seconds == 2 * 7 * SCORE / 2
 
 
@@ -139,7 +143,22 @@ def test_features_that_do_not_fit_cost_nothing_and_spare_nothing(tmp_path, monke
     never = {"pool": {"shard_images": 2, "features_cache": "never"}}
     found = frozen_stages(tmp_path, monkeypatch, **never)
     assert found["backbone_features"].seconds == found["backbone_features"].num_bytes == 0
-    assert found["evaluate"].seconds == 3 * 4 * (DECODE + FORWARD)
+    assert found["point_features"].seconds == 3 * 7 * (DECODE + FORWARD) / 2
+    assert found["evaluate"].seconds == 3 * 4 * (DECODE + MASK + FORWARD)
+
+
+def test_only_images_in_which_something_is_asked_cost_answers(tmp_path, monkeypatch):
+    few = {"initial_images": 2, "initial_pixels_per_image": 5, "scope": "pool", "total_pixels": 3}
+    found = seconds_of(forecast_stages(probe_of(tmp_path, monkeypatch, budget=few)))
+    assert found["labels"] == (2 + 3 + 3) * MASK / 2 / 2
+
+
+def test_reading_kept_features_and_masks_is_timed(tmp_path):
+    probe = Probe(load_config(tiny_config(**FROZEN)), Folder(tmp_path), torch.device("cpu"))
+    works = [np.zeros((48, 64, 3), np.uint8)] * 2
+    taps = [tuple(np.zeros((3, 4, channels), np.float16) for channels in (2, 3))] * 2
+    assert 0 < probe.read_taps(taps, works) < 10
+    assert 0 < probe.decode_masks() < 10
 
 
 def test_steps_over_points_are_counted_as_given_or_by_epochs(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What SEEDS, SLIC and the features of superpixels are given, and label maps, by hand."""
+"""What SEEDS and the features of superpixels are given, and label maps, by hand."""
 
 import zlib
 from unittest.mock import MagicMock
@@ -11,7 +11,7 @@ from torch import nn
 
 from madbal_ray.config.pool import FeaturesConfig, SuperpixelsConfig
 from madbal_ray.pool.label_map import pack_label_map, unpack_label_map, without_gaps
-from madbal_ray.pool.superpixels import embed_superpixels, slic
+from madbal_ray.pool.superpixels import embed_superpixels
 from madbal_ray.pool.superpixels.color import color_features
 from madbal_ray.pool.superpixels.patches import crop_patches
 from madbal_ray.pool.superpixels.seeds import segment_seeds
@@ -62,25 +62,6 @@ def test_seeds_sees_hue_in_0_to_1_and_equalised_brightness(opencv):
     # 64, 3 reach 128, 4 reach 255
     values = np.array([255, 191, 128, 0, 128, 0]) / 255
     assert hsv[..., 2].ravel().tolist() == pytest.approx(values.tolist(), abs=1e-6)
-
-
-def test_slic_is_connected_and_numbered_from_0(monkeypatch):
-    given = {}
-
-    def fake(image, **options):
-        given.update(options)
-        return np.array([[3, 3], [1, 4]])
-
-    monkeypatch.setattr(slic, "slic", fake)
-    labels = slic.segment_slic(np.zeros((2, 2, 3), np.uint8), num_superpixels=7)
-    assert given == {
-        "n_segments": 7,
-        "compactness": 10.0,
-        "start_label": 0,
-        "enforce_connectivity": True,
-        "channel_axis": -1,
-    }
-    assert labels.tolist() == [[1, 1], [0, 2]]
 
 
 @pytest.mark.parametrize(("size", "wanted"), [((40, 51), 7), ((10, 10), 1)])

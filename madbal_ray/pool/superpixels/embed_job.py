@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import torch
 
+from madbal_ray.arrays import LabelMap, RGBImage
 from madbal_ray.config.pool import FeaturesConfig
 from madbal_ray.models.weights import PublishedWeights
-from madbal_ray.pool.reader import ImageShardJob, read_images, read_label_maps
+from madbal_ray.pool.reader import ImageShardJob, PoolImage, read_images, read_label_maps
 from madbal_ray.pool.superpixels.embed_superpixels import EmbedSuperpixels
 from madbal_ray.state import tables
 from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
+
+TABLE = "superpixel_features"
 
 
 @dataclass(kw_only=True)
@@ -25,7 +29,7 @@ class EmbedPool(ImageShardJob):
     config: FeaturesConfig
     weights: PublishedWeights
     device: str
-    table_names = ("superpixel_features",)
+    table_names = (TABLE,)
 
     def setup(self) -> None:
         """Load the extractor; one thread, since the workers are the parallelism."""
@@ -38,12 +42,21 @@ class EmbedPool(ImageShardJob):
         """Return the features of one shard."""
         images = read_images(self.images, shard_id)
         label_maps = read_label_maps(self.superpixels, shard_id, images)
-        image_tables = []
         work_images = map_ahead(
             self.reader.on_working_grid, images, threads=self.threads, ahead=2 * self.threads
         )
-        for image, work_image in zip(images, work_images, strict=True):
-            columns = self._stage(work_image, label_maps[image.image_id])
-            columns["image_id"] = [image.image_id] * len(columns["superpixel_id"])
-            image_tables.append(tables.from_columns("superpixel_features", columns))
-        return {"superpixel_features": tables.concat("superpixel_features", image_tables)}
+        image_tables = [
+            self.embed_image(image, work_image, label_maps[image.image_id])
+            for image, work_image in zip(images, work_images, strict=True)
+        ]
+        return {TABLE: tables.concat(TABLE, image_tables)}
+
+    def embed_image(self, image: PoolImage, work_image: RGBImage, label_map: LabelMap) -> pa.Table:
+        """Return the features of one image; from several threads at once if need be."""
+        columns = self._stage(work_image, label_map)
+        columns["image_id"] = [image.image_id] * len(columns["superpixel_id"])
+        return tables.from_columns(TABLE, columns)
+
+    def write(self, image_tables: Sequence[pa.Table], shard_id: int) -> None:
+        """Write a shard that was computed elsewhere; the stage adopts it when it comes."""
+        self.output.write_table(TABLE, shard_id, tables.concat(TABLE, image_tables))

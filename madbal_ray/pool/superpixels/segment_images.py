@@ -20,7 +20,10 @@ class SegmentImages:
 
     def __call__(self, work_image: RGBImage) -> dict[str, Any]:
         """Return the image's row of table `superpixels`, but for its id."""
-        label_map = self.segment(work_image)
+        return self.row(self.segment(work_image))
+
+    def row(self, label_map: LabelMap) -> dict[str, Any]:
+        """Return the row of a label map, but for its id."""
         return {
             "num_superpixels": int(label_map.max()) + 1,
             "label_map": pack_label_map(label_map),

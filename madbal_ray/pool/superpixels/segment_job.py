@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from madbal_ray.config.pool import SuperpixelsConfig
 from madbal_ray.pool.reader import ImageShardJob, PoolImage, read_images
+from madbal_ray.pool.superpixels.embed_job import EmbedPool
 from madbal_ray.pool.superpixels.segment_images import SegmentImages
 from madbal_ray.state import tables
 from madbal_ray.state.ahead import map_ahead
@@ -17,19 +18,38 @@ from madbal_ray.state.stage_dir import StageDir
 
 @dataclass(kw_only=True)
 class SegmentPool(ImageShardJob):
-    """Superpixels of every image."""
+    """Superpixels of every image, and what they look like while the image is decoded.
+
+    Attributes:
+        embed: the stage that comes next; its files are written before ours, so that a shard of
+            superpixels never lies there without them, and are adopted when it comes.
+    """
 
     images: StageDir
     config: SuperpixelsConfig
+    embed: EmbedPool
     table_names = ("superpixels",)
 
+    def setup(self) -> None:
+        """Load the extractor of what comes next, unless that is finished (`verify --deep`)."""
+        self._embeds = not self.embed.output.is_done
+        if self._embeds:
+            self.embed.setup()
+
     def run(self, shard_id: int) -> dict[str, pa.Table]:
-        """Return the label maps of one shard."""
+        """Return the label maps of one shard; write the features of its superpixels."""
         stage = SegmentImages(self.config)
 
-        def segment(image: PoolImage) -> dict[str, Any]:
-            return {"image_id": image.image_id, **stage(self.reader.on_working_grid(image))}
+        def segment(image: PoolImage) -> tuple[dict[str, Any], pa.Table | None]:
+            work_image = self.reader.on_working_grid(image)
+            label_map = stage.segment(work_image)
+            row = {"image_id": image.image_id, **stage.row(label_map)}
+            if not self._embeds:
+                return row, None
+            return row, self.embed.embed_image(image, work_image, label_map)
 
         images = read_images(self.images, shard_id)
-        rows = list(map_ahead(segment, images, threads=self.threads, ahead=self.threads))
-        return {"superpixels": tables.from_rows("superpixels", rows)}
+        done = list(map_ahead(segment, images, threads=self.threads, ahead=self.threads))
+        if self._embeds:
+            self.embed.write([table for _, table in done if table is not None], shard_id)
+        return {"superpixels": tables.from_rows("superpixels", [row for row, _ in done])}
