@@ -344,6 +344,8 @@ def _filesystem(scheme: str, bucket: str) -> pafs.FileSystem:
     """Return the file system of one bucket; credentials come from the environment."""
     if holds_credentials(f"{scheme}://{bucket}"):
         raise RunDirError("the address holds credentials; they belong into the environment")
+    # Arrow's client holds no more connections than there are threads here, or 25.
+    pa.set_io_thread_count(max(IN_FLIGHT, pa.io_thread_count()))
     # Opened when the first bytes come: else a small file is an upload in parts, three requests.
     options = "?allow_delayed_open=true" if scheme == "s3" else ""
     try:
