@@ -44,7 +44,7 @@ def test_the_example_of_the_page(ray_session, tiny_run, images, tmp_path, monkey
     (text,) = re.findall(r"<!-- map_batches -->\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     text = text.replace("s3://my-bucket/runs/camvid", tiny_run.run_dir.folder.uri)
     text = text.replace('ray.data.read_images("s3://my-bucket/images")', "given")
-    text = text.replace('"cuda"', '"cpu"').replace("num_gpus=1, ", "")
+    text = re.sub(r"num_gpus=1,\s*", "", text.replace('"cuda"', '"cpu"'))
     import ray
 
     names = {"given": ray.data.from_items([{"image": image} for image in images])}
