@@ -30,6 +30,10 @@ import torch
 import yaml
 from hypothesis import HealthCheck, settings
 
+from madbal_ray.state import retries
+
+retries.PAUSE_SECONDS = 0.001
+
 # Torch tells most warnings once a process: whether a test fails must not hang on the order.
 torch.set_warn_always(True)
 

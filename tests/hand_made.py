@@ -41,10 +41,17 @@ class FromArrays(ImageReader):
     def on_working_grid(self, image):
         return self.works[image.image_id]
 
-    def on_both_grids(self, image):
+    def fetch(self, image):
+        return image.image_id.encode()
+
+    def on_both_grids(self, image, data=None):
+        assert data is None or data == image.image_id.encode()
         return self.inputs[image.image_id], self.works[image.image_id]
 
-    def mask(self, image):
+    def fetch_mask(self, image):
+        return b""
+
+    def mask(self, image, data=None):
         return self.masks[image.image_id]
 
 

@@ -1,6 +1,7 @@
 """An S3 server on loopback that counts what it is asked for; for tests and benchmarks."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ class CountedStore:
         requests: every one, in order. Kinds: ``HEAD``, ``GET``, ``PUT``, ``DELETE``, ``LIST``,
             ``POST`` and ``PART`` (of an upload in several parts).
         label: says who asks.
+        latency: seconds that every answer waits.
     """
 
     def __init__(self) -> None:
@@ -38,6 +40,7 @@ class CountedStore:
 
         self.requests: list[Request] = []
         self.label: Callable[[], str] = lambda: ""
+        self.latency = 0.0
         self._app: Callable[..., Any] = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._serve, threaded=True)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
@@ -70,4 +73,5 @@ class CountedStore:
         elif "uploadId" in query or "uploads" in query:
             kind = "POST" if kind == "POST" else "PART"
         self.requests.append(Request(kind, environ["PATH_INFO"], self.label()))
+        time.sleep(self.latency)
         return self._app(environ, start_response)

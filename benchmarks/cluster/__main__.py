@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cluster.memory import allocate, cut, index, markers, sample
+from benchmarks.cluster.pipeline import pipeline
 from benchmarks.cluster.requests import derive, requests, run_requests
 from benchmarks.cluster.scale import Figures
 from benchmarks.cluster.small_labels import small_labels
@@ -25,6 +26,7 @@ from benchmarks.cluster.small_labels import small_labels
 PARTS: dict[str, Callable[[], Figures]] = {
     "requests": requests,
     "run_requests": run_requests,
+    "pipeline": pipeline,
     "index": index,
     "sample": sample,
     "allocate": allocate,

@@ -9,3 +9,9 @@ SHARD_IMAGES = PoolConfig().images_in_shard(IMAGES)
 SHARDS = -(-IMAGES // SHARD_IMAGES)
 
 Figures = dict[str, float]
+
+FOLDER = "MADBAL_STAND_IN"
+"""Environment variable: the folder that workers note the work of `stand_in`'s device in."""
+
+SECONDS = "MADBAL_STAND_IN_SECONDS"
+"""Environment variable: seconds that an image takes on it."""

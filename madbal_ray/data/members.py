@@ -36,8 +36,8 @@ PLACE = re.compile(
 )
 """An address inside a file; any other ``#`` belongs to the file's name."""
 
-KEPT_ROW_GROUPS = 2
-"""Row groups kept in memory per process: reading on in order, and the one before."""
+KEPT_ROW_GROUPS = 4
+"""Row groups kept in memory per process: reading on in order, and the one before; of two shards."""
 
 MAX_ROW_GROUP_BYTES = 4 * 2**30
 MAX_LIST_BYTES = 256 * 2**20

@@ -14,6 +14,7 @@ from madbal_ray.distributed.gpu_group import call_on_gpus
 from madbal_ray.distributed.heavy_actor import HeavyActor
 from madbal_ray.distributed.job_actors import JobActors
 from madbal_ray.distributed.metrics import RunMetrics
+from madbal_ray.distributed.nodes import spread_over_nodes
 from madbal_ray.distributed.session import (
     check_shared,
     cluster_device,
@@ -78,15 +79,22 @@ class RayEngine:
         self.threads, self.training_threads = max(threads), threads[1]
         self.plugins = tuple(plugins)
         self.device = cluster_device(resources.device)
-        self.selection = JobActors(self.scoring_workers, arguments=(self.plugins,))
+        self.selection = JobActors(
+            self.scoring_workers, arguments=(self.plugins,), place=spread_over_nodes()
+        )
         self._heavy: JobActors | None = None
+        self._heavy_is_on_gpus = False
         self.mailboxes = Mailboxes()
         for folder in (scratch, *shared):
             check_shared(folder)
 
     def map_shards(self, job: ShardJob, shard_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-        """Light jobs go to actors that reserve nothing, the rest to those that hold a network."""
-        actors = self.selection if job.is_light else self.heavy
+        """Light jobs go to actors that reserve nothing, the rest to those that hold a network.
+
+        A heavy job without a network gets CPUs alone: GPUs may be at work for another run.
+        """
+        on_gpus = self.device == "cuda" and job.uses_device
+        actors = self.selection if job.is_light else self._heavy_actors(on_gpus=on_gpus)
         rows = actors.map(job, shard_ids)
         with self.metrics.clock(job.output.stage) as tick:
             for row in rows:
@@ -106,18 +114,27 @@ class RayEngine:
     @property
     def heavy(self) -> JobActors:
         """Return the actors that hold networks, each with a GPU where there are any."""
+        return self._heavy_actors(on_gpus=self.device == "cuda")
+
+    def _heavy_actors(self, *, on_gpus: bool) -> JobActors:
+        if self._heavy_is_on_gpus != on_gpus:
+            self._release()
         if self._heavy is None:
             workers = self.scoring_workers
-            # Where nodes come and go one is enough to begin: an actor that waits holds up nobody.
-            least = 1 if self.patience else workers
-            self._await_gpus(least, "resources.scoring_workers")
+            if on_gpus:
+                # Where nodes come and go one will do: an actor that waits holds up nobody.
+                least = 1 if self.patience else workers
+                self._await_gpus(least, "resources.scoring_workers")
             cpus, _ = cluster_resources()
-            share = max(SMALLEST_CPUS, min(float(self.threads), cpus / workers))
+            only_decodes = self.device == "cuda" and not on_gpus
+            threads = self.resources.decode_threads if only_decodes else self.threads
+            share = max(SMALLEST_CPUS, min(float(threads), cpus / workers))
+            self._heavy_is_on_gpus = on_gpus
             self._heavy = JobActors(
                 workers,
                 kind=HeavyActor,
                 arguments=(self.plugins, self.metrics.run, self.device),
-                options={"num_cpus": share, "num_gpus": 1 if self.device == "cuda" else 0},
+                options={"num_cpus": share, "num_gpus": int(on_gpus)},
             )
         return self._heavy
 

@@ -18,6 +18,7 @@ import ray.exceptions
 from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from madbal_ray.distributed.nodes import wait_for_promised_gpu
 from madbal_ray.errors import ResourceError
 from madbal_ray.state.storage import Folder
 
@@ -170,10 +171,14 @@ def cluster_resources() -> tuple[float, float]:
 def cluster_device(asked: str) -> str:
     """Return ``cpu`` or ``cuda`` for the cluster's workers.
 
+    GPU nodes that the cluster file promises are waited for, unless ``cpu`` is asked for.
+
     Raises:
-        ResourceError: a GPU is asked for and the cluster has none.
+        ResourceError: a GPU is asked for or promised, and the cluster has none.
     """
     cpus, gpus = cluster_resources()
+    if asked != "cpu" and not gpus and wait_for_promised_gpu():
+        return "cuda"
     if asked == "cuda" and not gpus:
         raise ResourceError(
             f"resources.device = cuda, but the Ray cluster has no GPU (it has {cpus:g} CPUs); add "

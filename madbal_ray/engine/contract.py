@@ -32,6 +32,11 @@ class ShardJob(Protocol):
         ...
 
     @property
+    def uses_device(self) -> bool:
+        """Tell whether the accelerator is needed; a heavy job without asks for CPUs alone."""
+        ...
+
+    @property
     def counts_images(self) -> bool:
         """Tell whether `count` counts the pool's images, for the progress view."""
         ...
@@ -54,6 +59,19 @@ class ShardJob(Protocol):
         ...
 
 
+@runtime_checkable
+class StreamedJob(ShardJob, Protocol):
+    """A shard job whose next shard is read and decoded while this one is computed."""
+
+    def load(self, shard_id: int) -> Any:
+        """Return what `compute` needs, or what hands it over bit by bit; from any thread."""
+        ...
+
+    def compute(self, shard_id: int, loaded: Any) -> dict[str, pa.Table]:
+        """Return the tables of one shard; one shard at a time, in the thread of `setup`."""
+        ...
+
+
 @dataclass(kw_only=True)
 class LightShardJob:
     """A shard job on tables alone: no network, no accelerator, and nothing to load.
@@ -64,6 +82,7 @@ class LightShardJob:
 
     output: StageDir
     is_light = True
+    uses_device = False
     counts_images = True
 
     @property

@@ -26,12 +26,10 @@ class LocalEngine:
         self.device = device
 
     def map_shards(self, job: ShardJob, shard_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-        """Run a job shard by shard, in the order given."""
+        """Run a job shard by shard, in the order given; what computes is this thread."""
         threads = torch.get_num_threads()
         try:
-            worker = ShardWorker(job)
-            for shard_id in shard_ids:
-                yield worker.run(shard_id)
+            yield from ShardWorker(job).run_all(shard_ids)
         finally:
             torch.set_num_threads(threads)
 

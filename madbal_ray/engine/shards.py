@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+
 from madbal_ray import errors
-from madbal_ray.engine.contract import Engine, ShardJob
-from madbal_ray.state import tables
+from madbal_ray.engine.contract import Engine, ShardJob, StreamedJob
+from madbal_ray.state import notices, tables
 from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.marker import FileRecord, Marker
 from madbal_ray.state.notes import Notes
@@ -21,34 +25,88 @@ KIBIBYTE = 1024
 
 
 class ShardWorker:
-    """Runs shards of one job in one process."""
+    """Runs shards of one job in one process.
+
+    A shard is loaded, computed, written. `compute` belongs to the thread that made the worker;
+    the other two may run in any, so that the device has no need to wait for the store.
+    """
 
     def __init__(self, job: ShardJob) -> None:
         self.job = job
         job.setup()
 
     def run(self, shard_id: int) -> dict[str, Any]:
-        """Compute and write one shard; return its manifest row.
+        """Load, compute and write one shard; return its manifest row.
 
         A `MadbalError` becomes a row with ``error``, so that one bad shard does not take
         the others down; any other exception is a defect and is raised.
         """
-        started = time.perf_counter()
-        try:
-            shard_tables = self.job.run(shard_id)
-        except errors.MadbalError as error:
-            return {"shard_id": shard_id, "error": errors.pack(error)}
-        files = [
-            self.job.output.write_table(name, shard_id, table)
-            for name, table in shard_tables.items()
-        ]
-        return {
-            "shard_id": shard_id,
+        return self.write(self.compute(self.load(shard_id)))
+
+    def run_all(self, shard_ids: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """Yield the rows of shards in order; the next is loaded meanwhile, the last written."""
+        loaded = map_ahead(self.load, shard_ids, threads=1, ahead=1)
+        yield from map_ahead(self.write, map(self.compute, loaded), threads=1, ahead=1)
+
+    def load(self, shard_id: int) -> Shard:
+        """Read what a shard needs, as far as its job can do so beforehand."""
+        shard = Shard(shard_id, time.perf_counter())
+        if isinstance(self.job, StreamedJob):
+            with shard.failing():
+                shard.loaded = self.job.load(shard_id)
+        return shard
+
+    def compute(self, shard: Shard) -> Shard:
+        """Compute a shard's tables."""
+        with shard.failing():
+            if shard.error is None and isinstance(self.job, StreamedJob):
+                loaded, shard.loaded = shard.loaded, None  # two shards are enough in memory
+                shard.tables = self.job.compute(shard.shard_id, loaded)
+            elif shard.error is None:
+                shard.tables = self.job.run(shard.shard_id)
+        return shard
+
+    def write(self, shard: Shard) -> dict[str, Any]:
+        """Write a shard's tables; return its manifest row."""
+        files = []
+        with shard.failing():
+            for name, table in shard.tables.items():
+                files.append(self.job.output.write_table(name, shard.shard_id, table))
+        if shard.error is not None:
+            return {"shard_id": shard.shard_id, "error": errors.pack(shard.error)}
+        row = {
+            "shard_id": shard.shard_id,
             "files": [vars(record) for record in files],
-            "counts": self.job.count(shard_tables),
-            "seconds": round(time.perf_counter() - started, 3),
+            "counts": self.job.count(shard.tables),
+            "seconds": round(time.perf_counter() - shard.started, 3),
             "peak_memory": peak_memory(),
         }
+        noted = notices.take()  # of this process: shards side by side share them
+        return row | ({"notices": noted} if noted else {})
+
+
+@dataclass
+class Shard:
+    """A shard on its way through a worker.
+
+    Attributes:
+        started: by the clock of this process.
+        error: of ours, which ends its way.
+    """
+
+    shard_id: int
+    started: float
+    loaded: Any = None
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    error: errors.MadbalError | None = None
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Keep an error of ours; any other is a defect."""
+        try:
+            yield
+        except errors.MadbalError as error:
+            self.error, self.tables = error, {}
 
 
 def peak_memory() -> int:

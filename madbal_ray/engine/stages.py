@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from madbal_ray.engine.contract import CallJob, Engine, ShardJob, TrainingJob
 from madbal_ray.engine.progress import Progress
 from madbal_ray.engine.shards import complete_stage, peak_memory
+from madbal_ray.state import notices
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
@@ -101,6 +102,8 @@ class StageRunner:
             with self._timed(job.output, total) as seen:
 
                 def hear(row: dict[str, Any]) -> None:
+                    for kind, (count, text) in row.get("notices", {}).items():
+                        notices.add(seen["notices"], kind, count, text)
                     seen["images"] += row["counts"]["images"]
                     seen["peak_memory"] = max(seen["peak_memory"], row["peak_memory"])
                     self.progress.advance(row["counts"]["images"])
@@ -154,10 +157,10 @@ class StageRunner:
     @contextmanager
     def _timed(
         self, output: StageDir, total: int | None, name: str | None = None
-    ) -> Iterator[dict[str, int]]:
+    ) -> Iterator[dict[str, Any]]:
         self.run_dir.check(output, self.round_index)  # before hours of work, not after
         name = name or output.stage
-        seen = {"images": 0, "peak_memory": 0}
+        seen: dict[str, Any] = {"images": 0, "peak_memory": 0, "notices": {}}
         self.progress.start_stage(self._title(name), total)
         self.run_dir.append_event("stage_started", round=self.round_index, stage=name, total=total)
         started = time.perf_counter()
@@ -171,5 +174,8 @@ class StageRunner:
             seconds=seconds,
             images=seen["images"],
             peak_memory=peak,
+            **({"notices": seen["notices"]} if seen["notices"] else {}),
         )
         self.progress.end_stage(seconds)
+        for kind, (count, text) in seen["notices"].items():
+            self.progress.say(f"{self._title(name)}: {kind}, {count} in all, the last: {text}")

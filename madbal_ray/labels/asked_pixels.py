@@ -9,7 +9,9 @@ import pyarrow as pa
 
 from madbal_ray.arrays import BoolMap, LabelMap
 from madbal_ray.pool.reader import PoolImage, split_by_image
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.storage import IN_FLIGHT
 
 COLUMNS = ["image_id", "y", "x", "unit", "superpixel_id"]
 
@@ -26,7 +28,13 @@ class AskedPixels:
         self, labels: Sequence[StageDir], shard_id: int, label_maps: Mapping[str, LabelMap]
     ) -> None:
         self.label_maps = label_maps
-        parts = [stage.read_table(_table(stage), [shard_id], columns=COLUMNS) for stage in labels]
+
+        def read(stage: StageDir) -> pa.Table:
+            return stage.read_table(_table(stage), [shard_id], columns=COLUMNS)
+
+        far = [stage for stage in labels if not stage.folder.is_local]
+        threads = IN_FLIGHT if far else 1  # a run of many rounds has many of them
+        parts = list(map_ahead(read, labels, threads=threads, ahead=threads))
         self.rows: dict[str, slice] = {}
         if parts:
             table = pa.concat_tables(parts).sort_by([("image_id", "ascending")])

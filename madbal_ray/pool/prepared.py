@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from madbal_ray.arrays import BoolMap, LabelMap
-from madbal_ray.pool.features.stored_taps import NetworkInput, read_features
+from madbal_ray.pool.features.stored_taps import ImageFeatures, NetworkInput, read_features
 from madbal_ray.pool.reader import (
     ImageReader,
     PoolImage,
@@ -17,6 +17,7 @@ from madbal_ray.pool.reader import (
     split_by_image,
 )
 from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.storage import IN_FLIGHT
 from madbal_ray.vision.boundary import boundary_map
 
 
@@ -76,13 +77,31 @@ class Pool:
             return self.reader.on_input_grid(image)
         return read_features(self.features, image).taps
 
-    def input_and_boundary(self, image: PoolImage) -> tuple[NetworkInput, BoolMap]:
-        """Return what the network takes of an image, and delta on the working grid."""
+    def fetch(self, image: PoolImage) -> bytes | ImageFeatures:
+        """Return what `input_and_boundary` decodes: the encoded image, or its kept features."""
         if self.features is None:
-            picture, work_image = self.reader.on_both_grids(image)
-            return picture, boundary_map(work_image)
-        kept = read_features(self.features, image)
-        return kept.taps, kept.boundary
+            return self.reader.fetch(image)
+        return read_features(self.features, image)
+
+    def input_and_boundary(
+        self, image: PoolImage, fetched: bytes | ImageFeatures | None = None
+    ) -> tuple[NetworkInput, BoolMap]:
+        """Return what the network takes of an image, and delta on the working grid.
+
+        Args:
+            fetched: what `fetch` gave; None: it is fetched now.
+        """
+        fetched = self.fetch(image) if fetched is None else fetched
+        if isinstance(fetched, ImageFeatures):
+            return fetched.taps, fetched.boundary
+        picture, work_image = self.reader.on_both_grids(image, fetched)
+        return picture, boundary_map(work_image)
+
+    @property
+    def fetches(self) -> int:
+        """Return how many images to ask for at once; kept features are read one at a time."""
+        is_far = self.features is None and not self.reader.root.is_local
+        return IN_FLIGHT if is_far else self.threads
 
     def clusters_of(self, shard_id: int) -> dict[str, np.ndarray]:
         """Return cluster ids in superpixel order by image_id of one shard."""

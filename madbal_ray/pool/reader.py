@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -18,16 +17,14 @@ from madbal_ray.arrays import LabelMap, Mask, RGBImage
 from madbal_ray.data.dataset import mask_lookup
 from madbal_ray.data.members import read_image_bytes
 from madbal_ray.engine.contract import count_images
-from madbal_ray.errors import BadImageError, DataError, RunDirError
+from madbal_ray.errors import BadImageError, DataError
 from madbal_ray.pool.label_map import unpack_label_map
+from madbal_ray.state.retries import tried
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
 from madbal_ray.vision.decode import decode_image, decode_mask, resize_image, resize_mask
 
 Item = TypeVar("Item")
-
-READ_ATTEMPTS = 3
-READ_PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -78,16 +75,10 @@ class ImageReader:
         Raises:
             BadImageError, OSError: see `madbal_ray.data.members.read_image_bytes`.
         """
-        for attempt in range(READ_ATTEMPTS):
-            try:
-                return read_image_bytes(self.root, uri, max_bytes=self.max_bytes)
-            except (FileNotFoundError, RunDirError):  # neither heals within a second
-                raise
-            except OSError:
-                if attempt == READ_ATTEMPTS - 1:
-                    raise
-                time.sleep(READ_PAUSE_SECONDS * 2**attempt)
-        raise AssertionError("unreachable")
+        return tried(
+            lambda: read_image_bytes(self.root, uri, max_bytes=self.max_bytes),
+            self.root.file_uri(uri),
+        )
 
     def _same(self, uri: str, sha256: str | None) -> bytes:
         """Return the bytes of an image or mask, which are those that were inspected.
@@ -100,21 +91,34 @@ class ImageReader:
             raise BadImageError("it holds something else")
         return data
 
-    def original(self, image: PoolImage) -> RGBImage:
-        """Return the decoded image at its own size."""
+    def fetch(self, image: PoolImage) -> bytes:
+        """Return the encoded image; it may be fetched long before it is decoded."""
         try:
-            data = self._same(image.image_uri, image.image_sha256)
-            return decode_image(data, max_pixels=self.max_pixels)
+            return self._same(image.image_uri, image.image_sha256)
         except (OSError, BadImageError) as error:
+            raise _vanished(image.image_id, self.root, image.image_uri, error) from None
+
+    def original(self, image: PoolImage, data: bytes | None = None) -> RGBImage:
+        """Return the decoded image at its own size.
+
+        Args:
+            data: what `fetch` gave; None: it is fetched now.
+        """
+        data = self.fetch(image) if data is None else data
+        try:
+            return decode_image(data, max_pixels=self.max_pixels)
+        except BadImageError as error:
             raise _vanished(image.image_id, self.root, image.image_uri, error) from None
 
     def on_input_grid(self, image: PoolImage) -> RGBImage:
         """Return the image on the input grid."""
         return resize_image(self.original(image), image.input_height, image.input_width)
 
-    def on_both_grids(self, image: PoolImage) -> tuple[RGBImage, RGBImage]:
+    def on_both_grids(
+        self, image: PoolImage, data: bytes | None = None
+    ) -> tuple[RGBImage, RGBImage]:
         """Return the image on the input grid and on the working grid, decoded once."""
-        original = self.original(image)
+        original = self.original(image, data)
         return (
             resize_image(original, image.input_height, image.input_width),
             resize_image(original, image.work_height, image.work_width),
@@ -124,24 +128,36 @@ class ImageReader:
         """Return the image on the working grid."""
         return resize_image(self.original(image), image.work_height, image.work_width)
 
-    def mask(self, image: PoolImage) -> Mask:
-        """Return the mask at its own size."""
+    def fetch_mask(self, image: PoolImage) -> bytes:
+        """Return the encoded mask; it may be fetched long before it is decoded."""
         if image.mask_uri is None:
             raise DataError(f"{image.image_id} has no mask")
         try:
-            data = self._same(image.mask_uri, image.mask_sha256)
+            return self._same(image.mask_uri, image.mask_sha256)
+        except (OSError, BadImageError) as error:
+            raise _vanished(image.image_id, self.root, image.mask_uri, error) from None
+
+    def mask(self, image: PoolImage, data: bytes | None = None) -> Mask:
+        """Return the mask at its own size.
+
+        Args:
+            data: what `fetch_mask` gave; None: it is fetched now.
+        """
+        data = self.fetch_mask(image) if data is None else data
+        try:
             return decode_mask(
                 data,
                 self.mask_lookup,
                 max_pixels=self.max_pixels,
                 is_known=image.mask_sha256 is not None,
             )
-        except (OSError, BadImageError) as error:
-            raise _vanished(image.image_id, self.root, image.mask_uri, error) from None
+        except BadImageError as error:
+            uri = image.mask_uri or ""
+            raise _vanished(image.image_id, self.root, uri, error) from None
 
-    def mask_on_working_grid(self, image: PoolImage) -> Mask:
+    def mask_on_working_grid(self, image: PoolImage, data: bytes | None = None) -> Mask:
         """Return the mask on the working grid: the value under each pixel's centre."""
-        return resize_mask(self.mask(image), image.work_height, image.work_width)
+        return resize_mask(self.mask(image, data), image.work_height, image.work_width)
 
 
 def _vanished(image_id: str, root: Folder, uri: str, error: Exception) -> DataError:
@@ -156,7 +172,7 @@ def read_images(images: StageDir, shard_id: int) -> list[PoolImage]:
     return list(_images(images, shard_id))
 
 
-@functools.lru_cache(maxsize=2)  # a shard's job asks several times
+@functools.lru_cache(maxsize=4)  # a shard's job asks several times, and two shards are under way
 def _images(images: StageDir, shard_id: int) -> tuple[PoolImage, ...]:
     return tuple(pool_images(images.read_table("images", [shard_id])))
 
@@ -219,6 +235,7 @@ class ImageShardJob:
     reader: ImageReader
     threads: int
     is_light = False
+    uses_device = False
     counts_images = True
 
     def setup(self) -> None:

@@ -13,7 +13,7 @@ from madbal_ray import rng
 from madbal_ray.arrays import BoolMap, LabelMap
 from madbal_ray.engine.threads import shared_threads
 from madbal_ray.errors import NumericalError
-from madbal_ray.models.inputs import stack_inputs
+from madbal_ray.models.inputs import Stacked, stack_inputs
 from madbal_ray.models.network import NetworkOutput, SegmentationNetwork
 from madbal_ray.pool.features.stored_taps import NetworkInput
 from madbal_ray.scoring.candidates import (
@@ -29,9 +29,6 @@ from madbal_ray.scoring.reduce import random_top_pixels, reduce_scores
 from madbal_ray.scoring.registry import ScoreOptions, Views
 from madbal_ray.seams import SCORES
 from madbal_ray.selection.laps import laps_needed
-
-Stacked = torch.Tensor | tuple[torch.Tensor, ...]
-"""Normalised images, or the kept taps of images."""
 
 
 class ScoreImages:
@@ -70,7 +67,7 @@ class ScoreImages:
         self,
         *,
         image_id: Sequence[str],
-        inputs: Sequence[NetworkInput],
+        inputs: Stacked | Sequence[NetworkInput],
         boundary: Sequence[BoolMap],
         label_map: Sequence[LabelMap],
         cluster_id: Sequence[np.ndarray],
@@ -82,9 +79,7 @@ class ScoreImages:
             NumericalError: a score is not finite; the image is named.
         """
         with torch.inference_mode():
-            images = stack_inputs(inputs, self.device)
-            output = self._forward(images)
-            scores = self._score(images, output, np.stack(boundary), image_id)
+            scores, output = self.maps(image_id=image_id, inputs=inputs, boundary=boundary)
             parts = []
             for index, name in enumerate(image_id):
                 asked = torch.from_numpy(is_asked[index]).to(self.device)
@@ -102,6 +97,23 @@ class ScoreImages:
                 columns["image_id"] = [name] * len(next(iter(columns.values())))
                 parts.append(columns)
         return {name: _join([part[name] for part in parts]) for name in parts[0]}
+
+    def maps(
+        self,
+        *,
+        image_id: Sequence[str],
+        inputs: Stacked | Sequence[NetworkInput],
+        boundary: Sequence[BoolMap],
+    ) -> tuple[PixelScores, NetworkOutput]:
+        """Return the scores of all pixels of images of one size, and what the network said.
+
+        Raises:
+            NumericalError: a score is not finite; the image is named.
+        """
+        with torch.inference_mode():
+            images = stack_inputs(inputs, self.device)
+            output = self._forward(images)
+            return self._score(images, output, np.stack(boundary), image_id), output
 
     def _forward(self, images: Stacked, *, supports: bool = True) -> NetworkOutput:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bf16):

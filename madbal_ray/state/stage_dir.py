@@ -25,6 +25,7 @@ from madbal_ray.errors import ConfigError, IntegrityError, one_line
 from madbal_ray.state import tables
 from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.marker import FileRecord, Marker, canonical_json, digest
+from madbal_ray.state.retries import tried
 from madbal_ray.state.stages import STAGES
 from madbal_ray.state.storage import IN_FLIGHT, Folder
 
@@ -212,29 +213,35 @@ class StageDir:
         _hashed.add(place)
 
     def _decode(self, name: str, record: FileRecord, columns: Sequence[str] | None) -> pa.Table:
+        where = f"{self.folder}/{record.path}"
         try:
             with self.folder.told("read", record.path):
-                is_streamed = not self.folder.is_local and record.bytes > WHOLE_BYTES
-                if is_streamed:
-                    source = self.folder.open(record.path)
-                elif self.folder.is_local:
-                    self._check(record, lambda: self._hash(record.path))
-                    source = self.folder.open(record.path)
-                else:  # whole: not footer first, columns then
-                    data = self.folder.read(record.path)
-                    self._check(record, lambda: hashlib.sha256(data))
-                    source = pa.BufferReader(data)
-                try:
-                    return tables.decode(name, source, columns=columns)
-                except (pa.ArrowException, OSError) as error:
-                    # Arrow tells of a damaged page by an OSError too, but without a number.
-                    is_of_disk = isinstance(error, OSError) and (error.errno or is_streamed)
-                    if is_of_disk or isinstance(error, IntegrityError):
-                        raise
-                    where = f"{self.folder}/{record.path}"
-                    raise IntegrityError(f"{where} is damaged ({one_line(error)})") from None
+                return tried(lambda: self._decode_once(name, record, columns), where)
         except FileNotFoundError:
-            raise IntegrityError(f"{self.folder}/{record.path} is missing") from None
+            raise IntegrityError(f"{where} is missing") from None
+
+    def _decode_once(
+        self, name: str, record: FileRecord, columns: Sequence[str] | None
+    ) -> pa.Table:
+        is_streamed = not self.folder.is_local and record.bytes > WHOLE_BYTES
+        if is_streamed:
+            source = self.folder.open(record.path)
+        elif self.folder.is_local:
+            self._check(record, lambda: self._hash(record.path))
+            source = self.folder.open(record.path)
+        else:  # whole: not footer first, columns then
+            data = self.folder.read(record.path)
+            self._check(record, lambda: hashlib.sha256(data))
+            source = pa.BufferReader(data)
+        try:
+            return tables.decode(name, source, columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            # Arrow tells of a damaged page by an OSError too, but without a number.
+            is_of_disk = isinstance(error, OSError) and (error.errno or is_streamed)
+            if is_of_disk or isinstance(error, IntegrityError):
+                raise
+            where = f"{self.folder}/{record.path}"
+            raise IntegrityError(f"{where} is damaged ({one_line(error)})") from None
 
     def shards_with(self, name: str) -> list[int]:
         """Return the shards of a finished table that hold rows, in order; no file is opened."""

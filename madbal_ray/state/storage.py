@@ -27,6 +27,7 @@ from pyarrow import fs as pafs
 from madbal_ray.config.section import check_address, holds_credentials
 from madbal_ray.errors import ConfigError, IntegrityError, RunDirError
 from madbal_ray.state.ahead import map_ahead
+from madbal_ray.state.retries import tried
 
 FILE_SCHEME = "file://"
 TEMPORARY_PREFIX = "_tmp-"
@@ -130,8 +131,7 @@ class Folder:
         with self.told("asked for", name):
             if self._is_here(name):
                 return Path(self.file_uri(name)).is_file()
-            filesystem, path = self._remote(name)
-            return filesystem.get_file_info(path).type == pafs.FileType.File
+            return self._info(name).type == pafs.FileType.File
 
     def size(self, name: str) -> int | None:
         """Return the bytes of a file, None where there is none."""
@@ -141,8 +141,7 @@ class Folder:
             except (OSError, ValueError):
                 return None
         with self.told("asked for", name):
-            filesystem, path = self._remote(name)
-            info = filesystem.get_file_info(path)
+            info = self._info(name)
             return info.size if info.type == pafs.FileType.File else None
 
     def look(self, name: str) -> str | None:
@@ -155,17 +154,25 @@ class Folder:
             return f"{info.st_size}-{info.st_mtime_ns}-{info.st_ctime_ns}"
         try:
             with self.told("asked for", name):
-                filesystem, path = self._remote(name)
-                return _look(filesystem.get_file_info(path))
+                return _look(self._info(name))
         except RunDirError:
             return None
+
+    def _info(self, name: str) -> pafs.FileInfo:
+        filesystem, path = self._remote(name)
+        return tried(lambda: filesystem.get_file_info(path), self.file_uri(name))
+
+    def _list(self) -> tuple[str, list[pafs.FileInfo]]:
+        """Return this folder's path in its store, and what lies below it."""
+        filesystem, path = self._remote()
+        selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
+        return path, tried(lambda: filesystem.get_file_info(selector), self.uri)
 
     def looks(self) -> Iterator[tuple[str, str]]:
         """Yield (path relative to this folder, look) of every file below it on a store."""
         with self.told("listed"):
-            filesystem, path = self._remote()
-            selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
-            for info in filesystem.get_file_info(selector):
+            path, found = self._list()
+            for info in found:
                 look = _look(info)
                 if look is not None:
                     yield info.path[len(path) :].lstrip("/"), look
@@ -186,37 +193,42 @@ class Folder:
     def read(self, name: str) -> bytes:
         """Return the whole content of a file; FileNotFoundError where there is none."""
         with self.told("read", name):
-            if self._is_here(name):
-                return Path(self.file_uri(name)).read_bytes()
-            with self.open(name) as handle:
-                return handle.read()
+            return tried(lambda: self._read(name), self.file_uri(name))
+
+    def _read(self, name: str) -> bytes:
+        if self._is_here(name):
+            return Path(self.file_uri(name)).read_bytes()
+        with self.open(name) as handle:
+            return handle.read()
 
     def write(self, name: str, data: bytes) -> None:
         """Make `name` hold `data`: at any moment it is the old content or the new, whole."""
+        with self.told("written", name, makes=True):
+            tried(lambda: self._write(name, data), self.file_uri(name))
+
+    def _write(self, name: str, data: bytes) -> None:
         if not self.is_local:
-            with self.told("written", name, makes=True):
-                filesystem, path = self._remote(name)
-                with filesystem.open_output_stream(path) as sink:
-                    sink.write(data)
+            filesystem, path = self._remote(name)
+            with filesystem.open_output_stream(path) as sink:
+                sink.write(data)
             return
         target = Path(self.file_uri(name))
         temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{target.name}"
-        with self.told("written", name, makes=True):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with open(temporary, "xb") as sink:
-                    sink.write(data)
-                    sink.flush()
-                    os.fsync(sink.fileno())
-                    written = os.fstat(sink.fileno()).st_size
-                if written != len(data):
-                    raise OSError(f"{written} of {len(data)} bytes arrived")
-                os.replace(temporary, target)
-            except OSError:
-                with suppress(OSError):
-                    temporary.unlink()
-                raise
-            _sync_directory(target.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as sink:
+                sink.write(data)
+                sink.flush()
+                os.fsync(sink.fileno())
+                written = os.fstat(sink.fileno()).st_size
+            if written != len(data):
+                raise OSError(f"{written} of {len(data)} bytes arrived")
+            os.replace(temporary, target)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        _sync_directory(target.parent)
 
     def append_line(self, name: str, line: str) -> None:
         """Append a line, or several joined by line ends; `read_lines` bears a torn last one.
@@ -294,11 +306,10 @@ class Folder:
                         files.append((path.relative_to(root).as_posix(), info.st_size))
         else:
             with self.told("listed", ""):
-                filesystem, path = self._remote()
-                selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
+                path, found = self._list()
                 files = [
                     (info.path[len(path) :].lstrip("/"), info.size)
-                    for info in filesystem.get_file_info(selector)
+                    for info in found
                     if info.type == pafs.FileType.File
                 ]
         yield from sorted(files)
@@ -333,6 +344,8 @@ def _filesystem(scheme: str, bucket: str) -> pafs.FileSystem:
     """Return the file system of one bucket; credentials come from the environment."""
     if holds_credentials(f"{scheme}://{bucket}"):
         raise RunDirError("the address holds credentials; they belong into the environment")
+    # Arrow's client holds no more connections than there are threads here, or 25.
+    pa.set_io_thread_count(max(IN_FLIGHT, pa.io_thread_count()))
     # Opened when the first bytes come: else a small file is an upload in parts, three requests.
     options = "?allow_delayed_open=true" if scheme == "s3" else ""
     try:

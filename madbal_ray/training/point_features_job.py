@@ -50,6 +50,7 @@ class GatherPoints:
     seed: int
     device: str
     is_light = False
+    uses_device = True
     counts_images = True
     table_names = (TABLE,)
 

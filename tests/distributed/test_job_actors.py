@@ -14,10 +14,13 @@ pytestmark = pytest.mark.ray
 
 
 class Shards:
-    """Counts the shard's number; kills its process the first time it meets shard 2."""
+    """Counts the shard's number; a deadly shard kills its process, `deaths` times."""
 
     is_light = counts_images = True
+    uses_device = False
     table_names = ("images",)
+
+    deaths = 1
 
     def __init__(self, folder, *, deadly=(), defect=False):
         self.output = StageDir.plan(Folder(folder), "images", {"deadly": list(deadly)}, {})
@@ -31,8 +34,9 @@ class Shards:
         if self.defect:
             raise ZeroDivisionError("oops")
         flag = f"{self.folder}/died-{shard_id}"
-        if shard_id in self.deadly and not os.path.exists(flag):
-            open(flag, "w").close()
+        with open(flag, "a") as sink:
+            sink.write("+")
+        if shard_id in self.deadly and os.path.getsize(flag) <= self.deaths:
             os._exit(1)
         time.sleep(0.01)
         return {"images": pa.table({"image_id": [str(shard_id)]}, schema=None)}
@@ -91,6 +95,32 @@ def test_processes_stay_from_job_to_job_and_set_each_job_up_once(actors, plain_r
 def test_a_lost_actors_shards_run_again(actors, plain_rows, tmp_path):
     rows = list(actors(2, kind=plain_rows).map(Shards(tmp_path, deadly=[2, 5]), range(8)))
     assert shards_of(rows) == list(range(8))
+
+
+def test_a_shard_that_kills_three_processes_is_told_and_takes_no_other_along(
+    actors, plain_rows, tmp_path
+):
+    job = Shards(tmp_path, deadly=[2])
+    job.deaths = 99
+    rows = list(actors(1, kind=plain_rows).map(job, range(5)))
+    (failed,) = [row for row in rows if "error" in row]
+    assert shards_of(rows) == list(range(5))
+    assert failed["shard_id"] == 2
+    assert failed["error"]["text"].startswith(
+        "shard 2 was at work each time when 3 processes were lost, alone in the last two"
+    )
+    assert os.path.getsize(tmp_path / "died-2") == 3
+
+
+def test_many_deadly_shards_are_not_the_shards_fault(actors, plain_rows, tmp_path, monkeypatch):
+    from madbal_ray.distributed import job_actors
+
+    monkeypatch.setattr(job_actors, "DEATHS", 1)
+    monkeypatch.setattr(job_actors, "MOST_GIVEN_UP", 2)
+    rows = actors(1, kind=plain_rows).map(Shards(tmp_path, deadly=range(4)), range(4))
+    assert "error" in next(rows)
+    with pytest.raises(StageError, match="2 workers in a row were lost"):
+        next(rows)
 
 
 def test_an_actor_that_cannot_start_holds_up_nobody(actors, plain_rows, tmp_path):

@@ -9,7 +9,6 @@ from PIL import Image
 
 import madbal_ray
 from madbal_ray.errors import ConfigError, DataError, RunDirError
-from madbal_ray.pool import reader
 from madbal_ray.pool.reader import ImageReader, read_images
 from madbal_ray.state.storage import Folder
 from tests.conftest import tiny_config
@@ -129,7 +128,6 @@ def test_a_disk_that_refuses_a_file_is_not_a_file_that_has_changed(data, monkeyp
             raise OSError(errno.EIO, "Input/output error")
         return plain(self, name)
 
-    monkeypatch.setattr(reader, "READ_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(Folder, "open", refuse)
     with pytest.raises(RunDirError, match=r"train/2\.png cannot be read \(Input/output error\)"):
         madbal_ray.run(config_of(data), run_dir=data.parent / "runs/second", engine="local")

@@ -1,18 +1,21 @@
 """Scoring of a shard: what each batch holds, what is masked, and the statistics beside it."""
 
+import shutil
 import threading
 import time
 from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import torch
 
 from madbal_ray.config.asking import ScoreConfig, StrategyConfig
 from madbal_ray.config.training import ModelConfig
+from madbal_ray.errors import ResourceError
 from madbal_ray.models.trained import TrainedPhases
-from madbal_ray.scoring.job import ScoreShards, shard_statistics
+from madbal_ray.scoring.job import ScoreShards, _cut, shard_statistics
 from madbal_ray.scoring.plan import ScoringPlan
-from madbal_ray.state import tables
+from madbal_ray.state import notices, tables
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
 from tests.hand_made import FromArrays, pool_image, write_labels, write_pool
@@ -209,3 +212,56 @@ def test_a_shards_statistics_are_one_row_of_k_times_c_integers():
             "score_sum": [0, 3 * 2**30, 0, 2**33 + 2, 0, 2**32],
         }
     ]
+
+
+class Full(Noted):
+    """A GPU on which `fits` images have room."""
+
+    def __init__(self, fits):
+        super().__init__()
+        self.fits, self.refused = fits, []
+
+    def __call__(self, **batch):
+        if len(batch["image_id"]) > self.fits:
+            self.refused.append("".join(batch["image_id"]))
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return super().__call__(**batch)
+
+
+def test_a_batch_that_does_not_fit_is_halved_said_and_not_tried_again(tmp_path):
+    notices.take()
+    job = job_of(tmp_path, [USUAL] * 10, batch_size=5)
+    job._stage = Full(1)
+    found = job.run(3)
+    assert job._stage.refused == ["abcde", "ab"]  # and then it is known
+    assert ["".join(call["image_id"]) for call in job._stage.calls] == list("abcdefghij")
+    assert found["superpixel_scores"]["image_id"].to_pylist() == list("abcdefghij")
+    ((kind, (count, text)),) = notices.take().items()
+    assert (kind, count) == ("halved batches", 2)
+    assert text.startswith("2 images do not fit the GPU's memory (CUDA out of memory. Tried")
+    whole = job_of(tmp_path / "whole", [USUAL] * 10, batch_size=5)
+    assert found["superpixel_scores"].equals(whole.run(3)["superpixel_scores"])
+
+
+def test_an_image_that_does_not_fit_is_named(tmp_path):
+    job = job_of(tmp_path, [USUAL] * 2)
+    job._stage = Full(0)
+    with pytest.raises(ResourceError, match=r"^one image, a, does not fit the GPU's memory"):
+        job.run(3)
+    assert job._stage.refused == ["ab", "a"]
+
+
+def test_taps_are_cut_like_pictures():
+    taps = (np.zeros((4, 1, 2)), np.ones((4, 3, 1)))
+    found = _cut({"image_id": list("abcd"), "inputs": taps}, slice(1, 3))
+    assert found["image_id"] == ["b", "c"]
+    assert [one.shape for one in found["inputs"]] == [(2, 1, 2), (2, 3, 1)]
+
+
+def test_tables_and_images_are_read_before_a_shard_is_computed(tmp_path):
+    job = job_of(tmp_path, [USUAL] * 3)
+    loaded = job.load(3)
+    assert job._stage.calls == []
+    for stage in (job.pool.images, job.pool.superpixels, job.clusters):
+        shutil.rmtree(stage.folder.local_path)
+    assert job.compute(3, loaded)["superpixel_scores"]["image_id"].to_pylist() == list("abc")

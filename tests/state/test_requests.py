@@ -1,6 +1,7 @@
 """What an object store is asked for, counted: absolute numbers of requests."""
 
 import os
+import threading
 from dataclasses import dataclass
 
 import pytest
@@ -10,6 +11,7 @@ from madbal_ray.engine.local import LocalEngine
 from madbal_ray.engine.shards import complete_stage
 from madbal_ray.errors import DataError
 from madbal_ray.state import notes, storage, tables
+from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
 from tests.object_store import CREDENTIALS, CountedStore
@@ -150,3 +152,21 @@ def test_lines_of_one_call_are_one_object(store):
     assert [one.kind for one in seen] == ["PUT"]
     folder.append_line("log.jsonl", "three")
     assert folder.read_lines("log.jsonl") == ["one", "two", "three"]
+
+
+def test_as_many_requests_as_are_asked_for_are_in_flight(store):
+    folder = Folder("s3://counted/together")
+    folder.write("one", b"1")
+    together = threading.Barrier(storage.IN_FLIGHT)
+
+    def meet():
+        together.wait(timeout=30)
+        return ""
+
+    store.label = meet  # nobody is answered before all have asked
+    try:
+        read = map_ahead(folder.read, ["one"] * 64, threads=64, ahead=64)
+        assert list(read) == [b"1"] * 64
+    finally:
+        store.label = lambda: ""
+    assert not together.broken

@@ -38,6 +38,7 @@ class EmbedImages(ImageShardJob):
     num_threads: int
     keeps: bool
     device: str
+    uses_device = True
     table_names = (TABLE, "tap_sums")
 
     def setup(self) -> None:

@@ -15,6 +15,7 @@ from jaxtyping import Float16
 from madbal_ray.arrays import BoolMap, RGBImage
 from madbal_ray.errors import IntegrityError
 from madbal_ray.pool.reader import PoolImage
+from madbal_ray.state.retries import tried
 from madbal_ray.state.stage_dir import StageDir, table_path
 
 TABLE = "backbone_features"
@@ -59,8 +60,9 @@ def read_features(stage: StageDir, image: PoolImage) -> ImageFeatures:
     Raises:
         IntegrityError: the file is gone or damaged.
     """
+    path = stage.folder.file_uri(table_path(TABLE, image.shard_id))
     try:
-        row = _open_shard(stage, image.shard_id).row(image.image_id)
+        row = tried(lambda: _read_row(stage, image), path)
         shape = row["shape"].reshape(-1, 3)
         sizes = shape.prod(axis=1)
         values = np.frombuffer(row["taps"], np.float16)
@@ -73,13 +75,19 @@ def read_features(stage: StageDir, image: PoolImage) -> ImageFeatures:
             boundary=bits.reshape(image.work_height, image.work_width).astype(bool),
         )
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        _open_shard.cache_clear()  # so that a mended file is opened anew
-        path = stage.folder.file_uri(table_path(TABLE, image.shard_id))
         raise IntegrityError(
             f"the kept features of {image.image_id} cannot be read from {path} "
             f"({type(error).__name__}: {error}); start the same command again: what is missing or "
             "damaged is computed anew, and nothing else is lost"
         ) from None
+
+
+def _read_row(stage: StageDir, image: PoolImage) -> dict:
+    try:
+        return _open_shard(stage, image.shard_id).row(image.image_id)
+    except (pa.ArrowException, OSError, KeyError, ValueError):
+        _open_shard.cache_clear()  # so that a mended file is opened anew
+        raise
 
 
 def damaged_shards(stage: StageDir) -> list[str]:

@@ -31,6 +31,11 @@ class EmbedPool(ImageShardJob):
     device: str
     table_names = (TABLE,)
 
+    @property
+    def uses_device(self) -> bool:
+        """Tell whether the extractor is a network."""
+        return self.config.extractor != "color"
+
     def setup(self) -> None:
         """Load the extractor; one thread, since the workers are the parallelism."""
         torch.set_num_threads(1)
