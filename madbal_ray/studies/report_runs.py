@@ -17,8 +17,9 @@ from madbal_ray.report.results import Results
 from madbal_ray.report.run_result import RunResult
 from madbal_ray.runs.insight import cluster_galleries, look_inside
 from madbal_ray.runs.run import Run, open_run
+from madbal_ray.state.run_dir import SUITE_NAME
 from madbal_ray.state.storage import Folder
-from madbal_ray.studies.suite_config import SUITE_NAME, is_reference, protocol_differences
+from madbal_ray.studies.suite_config import is_reference, protocol_differences
 
 
 def open_runs(paths: Sequence[str]) -> tuple[list[Run], str | None]:
@@ -47,7 +48,10 @@ def open_runs(paths: Sequence[str]) -> tuple[list[Run], str | None]:
             runs.append(open_run(path))
     runs = [run for run in runs if run.num_rounds]
     if not runs:
-        raise RunDirError(f"{', '.join(paths)}: no round is finished yet")
+        raise RunDirError(
+            f"{', '.join(paths)}: no round is finished yet (`madbal score` writes none), so "
+            "nothing was measured that could be reported"
+        )
     return runs, baselines.pop() if len(baselines) == 1 else None
 
 
