@@ -10,10 +10,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from madbal_ray.api import Run, open_run, run
+    from madbal_ray.api import (
+        Run,
+        check_data,
+        export,
+        open_run,
+        run,
+        run_suite,
+        score,
+        status,
+        tune,
+        verify,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["Run", "open_run", "run"]
+__all__ = [
+    "Run",
+    "check_data",
+    "export",
+    "open_run",
+    "run",
+    "run_suite",
+    "score",
+    "status",
+    "tune",
+    "verify",
+]  # `report` is a room of this name: `madbal_ray.api.report`
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ from madbal_ray.config.schema import Config
 from madbal_ray.engine.contract import Engine
 from madbal_ray.engine.progress import Progress
 from madbal_ray.engine.stages import StopRequested
+from madbal_ray.engine.threads import free_cores
 from madbal_ray.labels.import_answers import ImportReport
 from madbal_ray.loop.launch import (
     EngineName,
@@ -38,7 +39,7 @@ from madbal_ray.runs import status as run_status
 from madbal_ray.runs.run import Run, open_run
 from madbal_ray.runs.status import Status, Step
 from madbal_ray.runs.trained_model import export_model, import_model, of_run
-from madbal_ray.state.run_dir import RunDir
+from madbal_ray.state.run_dir import SUITE_NAME, RunDir
 from madbal_ray.state.signature import read_key
 from madbal_ray.state.storage import Folder
 from madbal_ray.studies import tuning
@@ -47,10 +48,14 @@ from madbal_ray.studies.report_runs import open_runs, report_runs
 from madbal_ray.studies.suite import SuiteRunner
 from madbal_ray.studies.suite_config import load_suite
 from madbal_ray.studies.tasks import OneAfterAnother, TaskResult
+from madbal_ray.survey.examine import Survey, survey
+from madbal_ray.survey.experiment import write_experiment
+from madbal_ray.survey.page import page
 
 __all__ = [
     "Launch",
     "Run",
+    "check_data",
     "export",
     "export_requests",
     "import_requests",
@@ -65,6 +70,8 @@ __all__ = [
     "step",
     "tune",
     "verify",
+    "write_check_page",
+    "write_experiment",
 ]
 
 Source = Config | Mapping[str, Any] | str | Path
@@ -175,9 +182,9 @@ def score(
         ConfigError: the checkpoint does not fit, or `out` holds another pool's result.
         DataError, PoolError: the pool cannot be read, or holds no usable image.
     """
-    launch, folder = Launch(**launching), RunDir(out)
+    launch, folder = Launch(**launching), RunDir(out, option="--out")
     source = os.fspath(checkpoint)
-    if Folder(source).exists("config.json"):
+    if Folder(source).exists("config.json") or Folder(source).exists(SUITE_NAME):
         model = of_run(open_run(source), round_index)
     else:
         model = import_model(source, folder.folder / "pool")
@@ -284,6 +291,26 @@ def import_requests(
         DataError: the file cannot be read at all; nothing was taken.
     """
     return requests.import_requests(open_run(run_dir), Path(file), name=form, annotator=annotator)
+
+
+def check_data(root: Place, *, most: int = 2000) -> Survey:
+    """Look at images and masks before anything is run.
+
+    Args:
+        root: folder of images, as people have them.
+        most: images that are looked at.
+
+    Raises:
+        DataError: there are no images, or the class file cannot be used.
+    """
+    return survey(Folder(root), most=most, threads=free_cores())
+
+
+def write_check_page(found: Survey, file: Place) -> Path:
+    """Write what `check_data` found, with a few images under their masks, as one HTML page."""
+    target = Path(file).absolute()
+    Folder(target.parent).write(target.name, page(found).encode())
+    return target
 
 
 def plan(config: Config, *, run_dir: Place) -> list[str]:

@@ -18,10 +18,11 @@ Legend, used in every annotation and docstring:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from jaxtyping import Bool, UInt8, UInt16
+from jaxtyping import Bool, Int16, Int32, UInt8, UInt16
 
 IGNORE_INDEX: Final = 255
 """Class id of void in decoded masks; hence at most 255 classes."""
@@ -35,3 +36,16 @@ RGBImage = UInt8[np.ndarray, "_ _ 3"]
 Mask = UInt8[np.ndarray, "_ _"]
 LabelMap = UInt16[np.ndarray, "_ _"]
 BoolMap = Bool[np.ndarray, "_ _"]
+
+
+@dataclass(frozen=True)
+class ColorLookup:
+    """The class map of masks whose colours stand for classes.
+
+    Attributes:
+        keys: colours as ``red << 16 | green << 8 | blue``, ascending.
+        classes: class id of each, or `IGNORE_INDEX`.
+    """
+
+    keys: Int32[np.ndarray, "_"]
+    classes: Int16[np.ndarray, "_"]

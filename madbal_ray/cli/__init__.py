@@ -10,9 +10,20 @@ import click
 from madbal_ray import __version__
 from madbal_ray.errors import AnswersPending, MadbalError
 
+COMPLETION = (
+    """Completion in bash (zsh, fish alike): eval "$(_MADBAL_COMPLETE=bash_source madbal)" """
+)
+
 
 class _Group(click.Group):
     """A group that turns our errors into one clear message and an exit code."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, none of their lines cut."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, one.get_short_help_str(limit=500)) for name, one in commands if one]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -34,7 +45,9 @@ class _Group(click.Group):
             sys.exit(130)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group, epilog=COMPLETION, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="madbal")
 def main() -> None:
     """Active learning for semantic segmentation at cluster scale (MADBAL on Ray)."""
@@ -43,6 +56,7 @@ def main() -> None:
 def _register() -> None:
     from madbal_ray.cli import (
         annotate,
+        data,
         report,
         requests,
         run,
@@ -54,7 +68,7 @@ def _register() -> None:
         verify,
     )
 
-    for module in (run, suite, score, tune, status, report, verify, requests, annotate):
+    for module in (run, suite, score, tune, status, report, verify, requests, annotate, data):
         main.add_command(module.command)
     for one in (score.export, *steps.COMMANDS):
         main.add_command(one)

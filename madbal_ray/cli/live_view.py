@@ -47,8 +47,9 @@ class PlainLines:
         self.say(f"{self.title}: {seconds:.1f} s{rate}")
 
     def say(self, text: str) -> None:
-        """Print one line."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        """Print one line, in colour where it warns."""
+        style = "bold yellow" if text.startswith("warning: ") else None
+        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 class LiveLine(PlainLines):

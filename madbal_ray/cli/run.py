@@ -43,12 +43,13 @@ def command(
     from madbal_ray.cli.live_view import make_progress
     from madbal_ray.cli.summary import print_metrics
     from madbal_ray.config.file import load_config
-    from madbal_ray.engine.stages import StopRequested
+    from madbal_ray.engine.stages import StopRequested, check_stop
 
     console = Console(markup=False)
     resolved = load_config(config, overrides)
     folder = run_dir if run_dir is not None else str(api.default_run_dir(resolved))
     stop = parse_stop(stop_after)
+    check_stop(stop, resolved.num_rounds)
     if dry_run:
         for line in api.plan(resolved, run_dir=folder):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -72,6 +73,13 @@ def command(
         except StopRequested as stopped:
             console.print(str(stopped))
             return
+        if stop_after is not None:
+            console.print(
+                f"warning: --stop-after {stop_after} was not met: it was done before, or this run "
+                "has no such stage in that round",
+                style="bold yellow",
+                soft_wrap=True,
+            )
     finished = api.open_run(folder)
     print_metrics(console, finished)
     if not len(finished.metrics()):  # no masks, no evaluation.points: nothing to draw

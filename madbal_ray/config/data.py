@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     Field,
     model_validator,
 )
@@ -23,6 +24,9 @@ from madbal_ray.seams import (
     DATASETS,
 )
 
+STEM = "{stem}"
+"""In `data.folder.mask_name`: the name of the image without its suffix."""
+
 DatasetName = Annotated[str, known(DATASETS)]
 
 
@@ -38,6 +42,15 @@ class SyntheticConfig(Section):
     )
 
 
+def _mask_name(pattern: str) -> str:
+    if pattern.count(STEM) != 1 or "/" in pattern or pattern == STEM:
+        raise ValueError(
+            f"expected the name of a mask with {STEM} where its image's stands, without suffix and "
+            f"folders, as in {STEM}_mask.png; given: {pattern}"
+        )
+    return pattern
+
+
 class FolderConfig(Section):
     """The user's own images: `images/[split/]…`, `masks/[split/]…png`, a class list."""
 
@@ -47,8 +60,34 @@ class FolderConfig(Section):
         default=None,
         description="names in order of mask value; null: from <root>/classes.yaml or classes.txt",
     )
+    class_file: str | None = Field(
+        default=None,
+        json_schema_extra=RUNTIME,
+        description="a classes.yaml elsewhere; null: <root>/classes.yaml or classes.txt",
+    )
     void_value: Annotated[int, Field(ge=0, le=65535)] = Field(
-        default=255, description="mask value that means void"
+        default=255, description="mask value that means void, where classes.yaml says nothing of it"
+    )
+    mask_name: Annotated[str, AfterValidator(_mask_name)] = Field(
+        default=f"{STEM}.png",
+        json_schema_extra=ADDED,
+        description="name of an image's mask, below `masks` in the image's folder; beside the "
+        "images: masks: images, mask_name: '{stem}_mask.png'",
+    )
+    splits: dict[str, str] | None = Field(
+        default=None,
+        json_schema_extra=ADDED,
+        description="split -> its list below data.root, an image's path or stem a line, as in "
+        "train: ImageSets/Segmentation/train.txt; images in no list are left out; null: folders",
+    )
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        json_schema_extra=ADDED,
+        description="of images without lists and split folders: share that is split val, chosen by "
+        "a hash of their names",
+    )
+    only_with_masks: bool = Field(
+        default=False, json_schema_extra=ADDED, description="leave images without a mask out"
     )
 
 

@@ -44,6 +44,8 @@ def load_config(
         values = read_yaml(Path(source), "an experiment, see experiments/")
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected keys and values, got {type(values).__name__}")
+    if {"members", "base"} <= values.keys():
+        raise ConfigError(f"{where} is a suite and not an experiment: `madbal suite {where}`")
     for override in overrides:
         _apply_override(values, override)
     findings = _old_names(values)
@@ -57,10 +59,21 @@ def load_config(
         except ValidationError as error:
             findings += _explain(error)
             is_open = _drop_offending(values, error)
-    found = list(dict.fromkeys(findings))
+    given = [override.partition("=")[0].strip() for override in overrides]
+    found = [_of_override(line, given) for line in dict.fromkeys(findings)]
     more = [f"and {len(found) - MAX_FINDINGS} more"] if len(found) > MAX_FINDINGS else []
     lines = "\n".join(f"  {line[:MAX_LINE]}" for line in [*found[:MAX_FINDINGS], *more])
     raise ConfigError(f"{where} cannot be used:\n{lines}")
+
+
+def _of_override(line: str, keys: Sequence[str]) -> str:
+    """Say of a finding that --set is to blame and not the file."""
+    key, _, message = line.partition(":")
+    is_set = any(key == one or key.startswith(f"{one}.") for one in keys)
+    # A section that --set made by naming a key below it; checks across a section say other things.
+    is_made = any(one.startswith(f"{key}.") for one in keys)
+    is_made &= message.startswith((" unknown key", " Input should be a valid"))
+    return f"--set {line}" if is_set or is_made else line
 
 
 def changed_keys(old: Config, new: Config) -> list[str]:
@@ -176,6 +189,9 @@ def _explain(error: ValidationError) -> list[str]:
         message = finding["msg"].removeprefix("Value error, ")
         if finding["type"] == "extra_forbidden":
             message = f"unknown key; allowed here: {_allowed_keys(finding['loc'][:-1])}"
+        elif finding["type"] == "tuple_type" and isinstance(finding["input"], str):
+            names = ", ".join(part.strip() for part in finding["input"].split(","))
+            message = f"expected a list, as in [{names[:SHOWN]}]"
         elif finding["type"] != "value_error":
             message = f"{message}; given: {_shown(finding['input'])}"
         lines += [f"{key}: {line}" if key else line for line in message.splitlines()]

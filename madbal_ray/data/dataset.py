@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int16
 
-from madbal_ray.arrays import IGNORE_INDEX, MAX_CLASSES
+from madbal_ray.arrays import IGNORE_INDEX, MAX_CLASSES, ColorLookup
 from madbal_ray.data.records import ImageRecord as ImageRecord
 from madbal_ray.data.records import PackedRecords
 from madbal_ray.errors import DataError
 
+MaskCoding = Literal["values", "colors"]
 INVALID = -1
 """Entry of a mask lookup for a value that the class map does not know."""
 
@@ -25,8 +27,13 @@ class Dataset:
         records: images of every split; any iterable is packed.
         class_names: C names; class id = position.
         mask_values: mask value -> class id, or `IGNORE_INDEX` for void; a value that is
-            not listed is an error in the mask.
+            not listed is an error in the mask. Of coding ``colors``: ``red << 16 | green << 8 |
+            blue`` in place of the value.
         colors: one RGB triple (0..255) per class, for pictures.
+        coding: what of a mask's pixel says its class.
+        is_mapped: the data set's own file says what mask values mean, so that what it says
+            belongs to the index.
+        mask_sought: where a mask was looked for that is not there, for messages.
     """
 
     name: str
@@ -34,6 +41,9 @@ class Dataset:
     class_names: tuple[str, ...]
     mask_values: Mapping[int, int]
     colors: tuple[tuple[int, int, int], ...]
+    coding: MaskCoding = "values"
+    is_mapped: bool = False
+    mask_sought: str = ""
 
     def __post_init__(self) -> None:
         if not 1 < len(self.class_names) <= MAX_CLASSES:
@@ -84,6 +94,13 @@ class Dataset:
             self,
             records=(r for r in self._packed if r.split != split or r.image_id in kept),
         )
+
+
+def color_lookup(mask_colors: Mapping[int, int]) -> ColorLookup:
+    """Return the table of a mask's colours, for coding ``colors``."""
+    keys = sorted(mask_colors)
+    classes = [mask_colors[key] for key in keys]
+    return ColorLookup(np.array(keys, np.int32), np.array(classes, np.int16))
 
 
 def mask_lookup(mask_values: Mapping[int, int]) -> Int16[np.ndarray, "65536"]:

@@ -1,125 +1,211 @@
-"""A user's own images: ``images/``, optionally ``masks/``, and a class list.
+"""A user's own images: a folder of them, optionally masks, and a class file.
 
-``images/<split>/…`` gives splits when images lie below ``train``, ``val`` or ``test``, and then all
-must; otherwise all images are the pool (``data.pool_split``). The mask of
-``images/a/b.jpg`` is ``masks/a/b.png``. Mask values are positions in the class list:
-``classes.yaml`` (``classes: [{name: sky, color: [70, 130, 180]}, …]``, colours optional) or
-``classes.txt`` (a name a line).
+``images/<split>/…`` gives splits when images lie below ``train``, ``val`` or ``test`` (or what
+`SPLITS` takes for one of them), and then all must; or ``data.folder.splits`` names a list for each;
+otherwise all images are the pool (``data.pool_split``), but for ``data.folder.val_fraction``. The
+mask of ``images/a/b.jpg`` is ``masks/a/b.png``, or what ``data.folder.mask_name`` makes of it; it
+may lie beside its image. What mask values mean: `madbal_ray.data.class_file`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Annotated
 
-from pydantic import BaseModel, Field, StringConstraints, ValidationError
-
-from madbal_ray.config.data import DataConfig
-from madbal_ray.config.documents import parse_yaml
-from madbal_ray.data.dataset import Dataset, ImageRecord, identity_values, spread_colors
+from madbal_ray.config.data import STEM, DataConfig, FolderConfig
+from madbal_ray.data.class_file import listed, read_classes
+from madbal_ray.data.dataset import Dataset, ImageRecord
 from madbal_ray.data.members import read_lines
-from madbal_ray.errors import ConfigError, DataError
+from madbal_ray.errors import DataError
 from madbal_ray.state.storage import Folder
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-SPLITS = ("train", "val", "test")
-CLASS_FILE = "classes.yaml"
-CLASS_LIST = "classes.txt"
-MOST_FINDINGS = 3
-
-Byte = Annotated[int, Field(ge=0, le=255)]
-Color = tuple[Byte, Byte, Byte]
-
-
-class _NamedClass(BaseModel, extra="forbid"):
-    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-    color: Color | None = None
-
-
-class _ClassFile(BaseModel, extra="forbid"):
-    classes: list[_NamedClass]
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""Names of splits, and what folders of them are called, in any case."""
+HELD_OUT = "val"
 
 
 def open_dataset(config: DataConfig, root: Folder) -> Dataset:
-    """List the images and pair each with its mask.
+    """List the images, pair each with its mask, and sort them into splits.
 
     Raises:
-        DataError: no images, no classes, an image outside the splits, or a void value that is a
-            class.
+        DataError: no images, no classes, no mask where there is a folder of them, an image outside
+            the splits, or a class file that does not say what mask values mean.
     """
     options = config.folder
-    images = {
-        path: size
-        for path, size in (root / options.images).walk()
-        if PurePosixPath(path).suffix.lower() in SUFFIXES
-        and not PurePosixPath(path).name.startswith("._")  # macOS leaves these beside a file
-    }
-    if not images:
-        raise DataError(
-            f"{root}/{options.images} holds no images ({', '.join(sorted(SUFFIXES))}); set "
-            "data.root and data.folder.images"
+    images = _list_images(options, root)
+    masks = dict((root / options.masks).walk()) if options.masks is not None else {}
+    pairs = dict(_paired(options, images, masks))
+    records = [
+        ImageRecord(
+            image_id=f"{options.images}/{path}",
+            image_uri=f"{options.images}/{path}",
+            mask_uri=None if mask is None else f"{options.masks}/{mask}",
+            split=config.pool_split,
+            num_bytes=images[path],
         )
-    masks: set[str] = set()
-    if options.masks is not None:
-        masks = {path for path, _ in (root / options.masks).walk()}
-    stray = [path for path in images if path.split("/")[0] not in SPLITS or "/" not in path]
-    has_splits = len(stray) < len(images)
-    if has_splits and stray:
-        raise DataError(
-            f"{root}/{options.images}: {len(stray)} of {len(images)} images lie outside "
-            f"{', '.join(SPLITS)}, the first is {min(stray)!r}; move them into a split, or all "
-            "images out of them"
-        )
-    records = []
-    for path, size in images.items():
-        mask = PurePosixPath(path).with_suffix(".png").as_posix()
-        uri = f"{options.images}/{path}"
-        records.append(
-            ImageRecord(
-                image_id=uri,
-                image_uri=uri,
-                mask_uri=f"{options.masks}/{mask}" if mask in masks else None,
-                split=path.split("/")[0] if has_splits else config.pool_split,
-                num_bytes=size,
-            )
-        )
-    names, colors = _read_classes(root) if options.classes is None else (options.classes, {})
-    spread = spread_colors(len(names))
+        for path, mask in pairs.items()
+    ]
+    sought = _sought(options, pairs, masks, root)
+    if options.only_with_masks:
+        records = [record for record in records if record.mask_uri is not None]
+    classes = (
+        read_classes(root, options.void_value, options.class_file)
+        if options.classes is None
+        else listed(options.classes, options.void_value)
+    )
     return Dataset(
         name="folder",
-        records=records,
-        class_names=tuple(names),
-        mask_values=identity_values(len(names), options.void_value),
-        colors=tuple(colors.get(name, spread[index]) for index, name in enumerate(names)),
+        records=_sorted_into_splits(records, options, root),
+        class_names=classes.names,
+        mask_values=classes.mask_values,
+        colors=classes.colors,
+        coding=classes.coding,
+        is_mapped=classes.is_mapped,
+        mask_sought=sought,
     )
 
 
-def _read_classes(root: Folder) -> tuple[tuple[str, ...], dict[str, Color]]:
-    """Return the names, and the colours of those that have one."""
-    found = [name for name in (CLASS_FILE, CLASS_LIST) if root.exists(name)]
-    if len(found) != 1:
+def _list_images(options: FolderConfig, root: Folder) -> dict[str, int]:
+    """Return path below `images` -> bytes; masks that lie among them left out."""
+    images = {path: size for path, size in (root / options.images).walk() if is_image(path)}
+    if options.masks == options.images:
+        masks = {name for path in images if (name := mask_path(path, options)) != path}
+        images = {path: size for path, size in images.items() if path not in masks}
+    if not images:
         raise DataError(
-            f"{root} must hold {CLASS_FILE} (classes: [{{name: sky, color: [70, 130, 180]}}, …]) "
-            f"or {CLASS_LIST} (a name a line), in order of mask value; found: "
-            f"{' and '.join(found) or 'neither'}. Or set data.folder.classes"
+            f"{root}/{options.images} holds no images ({', '.join(sorted(SUFFIXES))}): "
+            f"{(root / options.images).why_empty()}; set data.root and data.folder.images; `madbal "
+            "data check` finds other layouts"
         )
-    if found == [CLASS_LIST]:
-        return tuple(line.strip() for line in read_lines(root, CLASS_LIST) if line.strip()), {}
-    try:
-        text = "\n".join(read_lines(root, CLASS_FILE))
-        listed = _ClassFile.model_validate(parse_yaml(text, f"{root}/{CLASS_FILE}")).classes
-    except (ConfigError, ValidationError) as error:
-        problem = str(error)
-        if isinstance(error, ValidationError):
-            found = error.errors()[:MOST_FINDINGS]
-            problem = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in found)
+    return images
+
+
+def is_image(path: str) -> bool:
+    """Tell whether a path names an image; macOS leaves files that only seem to be some."""
+    pure = PurePosixPath(path)
+    return pure.suffix.lower() in SUFFIXES and not pure.name.startswith("._")
+
+
+def mask_path(image: str, options: FolderConfig) -> str:
+    """Return where an image's mask is looked for, both below their folders."""
+    path = PurePosixPath(image)
+    return path.with_name(options.mask_name.replace(STEM, path.stem)).as_posix()
+
+
+def _paired(
+    options: FolderConfig, images: Mapping[str, int], masks: Mapping[str, int]
+) -> Iterator[tuple[str, str | None]]:
+    """Yield each image with its mask: of its own path, else of another name of its split."""
+    below = {_below_split(path): path for path in masks}
+    for image in images:
+        mask = mask_path(image, options)
+        yield image, mask if mask in masks else below.get(_below_split(mask))
+
+
+def _sought(
+    options: FolderConfig,
+    pairs: Mapping[str, str | None],
+    masks: Mapping[str, int],
+    root: Folder,
+) -> str:
+    """Return where the first mask that is missing was looked for, as a part of a sentence.
+
+    Raises:
+        DataError: there are files for masks, and none is an image's.
+    """
+    missing = next((image for image, mask in pairs.items() if mask is None), None)
+    if missing is None or options.masks is None:
+        return ""
+    sought = (
+        f" (for {options.images}/{missing}, {options.masks}/{mask_path(missing, options)} was "
+        "looked for)"
+    )
+    is_beside = options.masks == options.images
+    strangers = [path for path in masks if is_image(path) and not (is_beside and path in pairs)]
+    if strangers and not any(pairs.values()):
         raise DataError(
-            f"{root}/{CLASS_FILE} cannot be used: {problem}; expected classes: [{{name: sky, "
-            "color: [70, 130, 180]}, …], colours (0..255) optional"
-        ) from None
-    names = tuple(one.name for one in listed)
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(f"{root}/{CLASS_FILE}: class {twice[0]!r} is listed more than once")
-    return names, {one.name: one.color for one in listed if one.color is not None}
+            f"{root}: none of {len(pairs)} images has a mask{sought}, and {options.masks}/ holds "
+            f"{len(strangers)} others, the first is {min(strangers)!r}: set data.folder.mask_name "
+            f"(as in '{STEM}_mask.png', in quotes), or data.folder.masks: null to go without"
+        )
+    return sought
+
+
+# ---- splits ----
+
+
+def _sorted_into_splits(
+    records: list[ImageRecord], options: FolderConfig, root: Folder
+) -> list[ImageRecord]:
+    if options.splits is not None:
+        listed_in = _read_lists(records, options, root)
+        return [replace(r, split=listed_in[r.image_id]) for r in records if r.image_id in listed_in]
+    start = len(options.images) + 1
+    of_folder = {r.image_id: split_of(r.image_id[start:]) for r in records}
+    stray = sorted(image_id for image_id, split in of_folder.items() if split is None)
+    if len(stray) == len(records):
+        return _hold_out(records, options.val_fraction)
+    if stray:
+        raise DataError(
+            f"{root}/{options.images}: {len(stray)} of {len(records)} images lie outside "
+            f"{', '.join(SPLITS)}, the first is {stray[0][start:]!r}; move them into a split, or "
+            "all images out of them"
+        )
+    return [replace(record, split=of_folder[record.image_id] or "") for record in records]
+
+
+def _hold_out(records: list[ImageRecord], fraction: float | None) -> list[ImageRecord]:
+    """Make a share of the images split `HELD_OUT`: the same ones wherever they lie."""
+    if fraction is None:
+        return records
+    order = sorted(records, key=lambda r: hashlib.sha256(r.image_id.encode()).digest())
+    count = min(len(records) - 1, max(1, round(fraction * len(records))))  # one stays in the pool
+    held = {record.image_id for record in order[:count]}
+    return [replace(r, split=HELD_OUT) if r.image_id in held else r for r in records]
+
+
+def _read_lists(records: list[ImageRecord], options: FolderConfig, root: Folder) -> dict[str, str]:
+    """Return image_id -> split, of the images that a list names."""
+    ids: dict[str, str] = {}
+    start = len(options.images) + 1
+    for record in records:  # a line may leave folder and suffix out
+        for name in (record.image_id, record.image_id[start:]):
+            ids |= {name: record.image_id, name.rpartition(".")[0]: record.image_id}
+    found: dict[str, str] = {}
+    for split, name in (options.splits or {}).items():
+        for number, line in enumerate(read_lines(root, name), start=1):
+            entry = line.strip().removeprefix("./")
+            if not entry:
+                continue
+            image_id = ids.get(entry)
+            if image_id is None:
+                raise DataError(
+                    f"{root}/{name}, line {number}: {entry[:200]!r} is no image below "
+                    f"{options.images}/; expected a path or a stem, as in "
+                    f"{records[0].image_id[start:] if records else 'a.jpg'!r}"
+                )
+            if found.setdefault(image_id, split) != split:
+                raise DataError(
+                    f"{root}/{name}, line {number}: {entry!r} is of split "
+                    f"{found[image_id]!r} already; an image is of one split"
+                )
+    return found
+
+
+def split_of(path: str) -> str | None:
+    """Return the split that the first folder of a path stands for."""
+    folder, slash, _ = path.partition("/")
+    return next((n for n, also in SPLITS.items() if slash and folder.casefold() in also), None)
+
+
+def _below_split(path: str) -> str:
+    """Return a path with its split's own name: ``validation/a.png`` is ``val/a.png``."""
+    split = split_of(path)
+    return path if split is None else f"{split}/{path.partition('/')[2]}"

@@ -30,10 +30,12 @@ def open_dataset(config: DataConfig, pool: Folder) -> Dataset:
     root = data_root(config, pool)
     dataset = DATASETS[config.name](config, root)
     num_pool = dataset.size_of(config.pool_split)
+    if not num_pool and not dataset.splits:
+        raise PoolError(f"{config.name} at {root} holds no images: {root.why_empty()}")
     if not num_pool:
         raise PoolError(
             f"{config.name} at {root}: split {config.pool_split!r} holds no images; splits found: "
-            f"{', '.join(dataset.splits) or 'none'}"
+            f"{', '.join(dataset.splits)}"
         )
     if config.pool_images is not None and config.pool_images < num_pool:
         dataset = dataset.thinned(config.pool_split, config.pool_images)

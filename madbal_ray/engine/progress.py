@@ -54,5 +54,5 @@ class LogProgress:
         LOGGER.info("%s: %.1f s", self.title, seconds)
 
     def say(self, text: str) -> None:
-        """Log one line."""
-        LOGGER.info("%s", text)
+        """Log one line, loud where it warns."""
+        LOGGER.log(logging.WARNING if text.startswith("warning: ") else logging.INFO, "%s", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,9 +12,11 @@ from typing import Any, Protocol, runtime_checkable
 from madbal_ray.engine.contract import CallJob, Engine, ShardJob, TrainingJob
 from madbal_ray.engine.progress import Progress
 from madbal_ray.engine.shards import complete_stage, peak_memory
+from madbal_ray.errors import ConfigError
 from madbal_ray.state import notices
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.stages import stages_of
 from madbal_ray.state.storage import Folder
 from madbal_ray.tracking.trackers import Trackers
 
@@ -51,6 +54,33 @@ class JobRunner(Protocol):
 
 class StopRequested(Exception):  # noqa: N818  (not an error: --stop-after was reached)
     """The stage after which the user wanted to stop is done."""
+
+
+def check_stop(stop_after: tuple[str, int | None] | None, num_rounds: int) -> None:
+    """Refuse a place to stop that no run of so many rounds comes by.
+
+    Raises:
+        ConfigError: there is no such stage or round, or it is the other's: pool stages have none.
+    """
+    if stop_after is None:
+        return
+    name, round_index = stop_after
+    of_pool, of_round = stages_of("pool"), [*stages_of("round"), "train"]
+    if name not in (*of_pool, *of_round):
+        near = difflib.get_close_matches(name, (*of_pool, *of_round), n=1)
+        meant = f"; did you mean {near[0]}?" if near else "."
+        raise ConfigError(
+            f"--stop-after {name}: there is no such stage{meant} Of the pool: "
+            f"{', '.join(of_pool)}. Of a round, as in train:0: {', '.join(of_round)}"
+        )
+    if name in of_pool and round_index is not None:
+        raise ConfigError(f"--stop-after {name}:{round_index}: a stage of the pool; say {name}")
+    if name in of_round and (round_index is None or round_index >= num_rounds):
+        given = name if round_index is None else f"{name}:{round_index}"
+        raise ConfigError(
+            f"--stop-after {given}: a stage of a round; say which, from {name}:0 to "
+            f"{name}:{num_rounds - 1}"
+        )
 
 
 class StageRunner:

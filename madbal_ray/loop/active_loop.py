@@ -29,6 +29,7 @@ from madbal_ray.seams import ORACLES
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.signature import sign
 from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.strategies.strategy import resolve
 from madbal_ray.tracking.trackers import Trackers
 from madbal_ray.training.job import FEW_LABELS
 
@@ -76,6 +77,8 @@ def _run_rounds(
     key: bytes | None,
 ) -> None:
     run_dir.clear_stopped()
+    for remark in resolve(config.strategy).remarks(config):
+        runner.progress.say(f"warning: {remark}")
     check_backbone(config.model)
     shared = run_dir.pool_folder(config)
     weights = publish_weights(
@@ -151,9 +154,10 @@ class _Told:
             self.trackers.on_metrics(rows)
         for row in rows:
             miou = "undefined" if row["miou"] is None else f"{row['miou']:.4f}"
+            void = row["num_void"] / max(1, row["num_clicks"])
             say(
                 f"round {index}: {row['labels_per_image']:g} labels per image, "
-                f"mIoU on {row['split']} {miou}"
+                f"{void:.1%} of them void, mIoU on {row['split']} {miou}"
             )
         self.run_dir.append_event("round_finished", round=index)
         return rows

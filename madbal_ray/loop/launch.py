@@ -13,6 +13,7 @@ from madbal_ray.config.schema import Config
 from madbal_ray.engine.contract import Engine
 from madbal_ray.engine.local import LocalEngine
 from madbal_ray.engine.progress import LogProgress, Progress
+from madbal_ray.engine.stages import check_stop
 from madbal_ray.errors import ConfigError, ResourceError
 from madbal_ray.loop.active_loop import run_loop
 from madbal_ray.loop.follow import follow
@@ -100,11 +101,13 @@ def with_engine(
         make_engine: called once the folder is ours and the configuration accepted.
 
     Raises:
-        ConfigError: the configuration differs from the folder's, or a tracker that it asks for
-            is not installed.
+        ConfigError: the configuration differs from the folder's, a tracker that it asks for is not
+            installed, or there is no stage to stop after.
         LockedError: another process holds the folder.
     """
     check_tracking(config.tracking)
+    check_stop(launch.stop_after, config.num_rounds)
+    run_dir.check_ours()
     with run_dir.lock(take_over=launch.take_over):
         run_dir.store_config(config)
         forget_hashed()

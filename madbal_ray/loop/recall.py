@@ -16,6 +16,9 @@ from madbal_ray.state.marker import digest_each
 from madbal_ray.state.stage_dir import MARKER_NAME, StageDir
 from madbal_ray.state.storage import Folder
 
+OF_CLASS_FILE = ("masks", "classes")
+"""Settings of an index whose data set has a file of classes, which may have been edited since."""
+
 
 def recall_data_set(
     config: Config, shared: Folder, index: StageDir
@@ -45,7 +48,7 @@ def recall_data_set(
             f"{index.folder}: classes {stored} are stored, the data set has "
             f"{list(dataset.class_names)}"
         )
-    reader = ImageReader(root, dataset.mask_values, data.max_pixels, data.max_bytes)
+    reader = ImageReader.of(dataset, root, data)
     return reader, f"data set: {root} lists the files that were indexed"
 
 
@@ -53,14 +56,15 @@ def recall_index(
     config: Config, runner: JobRunner, shared: Folder, index: StageDir, images: StageDir
 ) -> None:
     """Plan the index and the inspection again; what the files held is taken as stored."""
+    noted = index.marker().settings
     settings = {
         "data": config.data.result_settings(),
         "pool": config.pool.result_settings(),
-        "files": index.marker().settings.get("files"),
+        **{name: noted[name] for name in ("files", *OF_CLASS_FILE) if name in noted},
     }
     runner.plan(shared, "index", settings, {})
-    noted = images.marker().settings
-    changed = {"changed": noted["changed"]} if "changed" in noted else {}
+    inspected_as = images.marker().settings
+    changed = {name: inspected_as[name] for name in ("changed",) if name in inspected_as}
     inspected = config.grids.result_settings() | changed
     runner.plan(shared, "images", inspected, {"index": index.digest()})
 

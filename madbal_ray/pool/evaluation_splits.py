@@ -20,6 +20,36 @@ def totals_of(images: StageDir, shard_ids: Sequence[int]) -> dict[str, int]:
     return {name: totals[name] for name in ("images", "quarantined", "work_pixels", "without_mask")}
 
 
+def check_splits(config: Config, splits: Sequence[str], say: Callable[[str], None]) -> None:
+    """Say before anything is done what a run will be measured on, where that is nothing.
+
+    Args:
+        splits: of the data set.
+        say: told that nothing will be measured, where that may be meant.
+
+    Raises:
+        DataError: a split that is asked for is not there, or a simulation, which is made for its
+            numbers, would give none.
+    """
+    wanted, pool_split = config.evaluation.splits, config.data.pool_split
+    found = f"splits found: {', '.join(splits)}"
+    for split in wanted or ():
+        if split not in splits:
+            raise DataError(
+                f"evaluation.splits: {config.data.name} has no split {split!r}; {found}"
+            )
+    if wanted or config.evaluation.points is not None or set(splits) != {pool_split}:
+        return
+    if wanted is None and ORACLES[config.oracle.kind].needs_masks:
+        raise DataError(
+            f"nothing to measure on, so every round would train for no number: {found} (the "
+            f"pool's); expected {pool_split!r} and another beside it, such as val or test (folder: "
+            "images/val/ or data.folder.splits or data.folder.val_fraction). Or set "
+            "evaluation.points, or evaluation.splits=[] to run without"
+        )
+    say(f"warning: nothing will be measured ({found}, the pool's); see evaluation.points")
+
+
 def evaluation_splits(
     config: Config, shards: dict[str, list[int]], images: StageDir, say: Callable[[str], None]
 ) -> dict[str, list[int]]:
@@ -31,7 +61,7 @@ def evaluation_splits(
         say: told which splits have no masks, where nobody promised any.
 
     Raises:
-        DataError: a split is not there, or some of its images have no mask.
+        DataError: some of a split's images have no mask.
     """
     wanted = config.evaluation.splits
     if wanted is None:
@@ -47,11 +77,6 @@ def evaluation_splits(
             others = [split for split in others if split not in bare]
         wanted = tuple(others)
     for split in wanted:
-        if split not in shards:
-            raise DataError(
-                f"evaluation.splits: {config.data.name} has no split {split!r}; splits found: "
-                f"{', '.join(shards)}"
-            )
         totals = totals_of(images, shards[split])
         if totals["without_mask"] or not totals["images"]:
             raise DataError(

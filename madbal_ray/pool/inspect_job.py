@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from madbal_ray.config.pool import GridsConfig
 from madbal_ray.errors import BadImageError, DataError
+from madbal_ray.pool.census import Pixels, count_pixels, note_census
 from madbal_ray.pool.contents import note_looks, uris_of
 from madbal_ray.pool.reader import ImageShardJob
 from madbal_ray.state import tables
@@ -38,8 +39,8 @@ class InspectImages(ImageShardJob):
         """
         rows = self.index.read_table("images", [shard_id]).to_pylist()
         note_looks(self.output, shard_id, self.reader.root, uris_of(rows))
-        good, bad, mask_problems = [], [], []
-        for row, problem, mask_problem in map_ahead(
+        good, bad, mask_problems, held = [], [], [], []
+        for row, problem, looked in map_ahead(
             self._inspect, rows, threads=self.threads, ahead=2 * self.threads
         ):
             if problem:
@@ -52,12 +53,15 @@ class InspectImages(ImageShardJob):
                         "sha256": row["image_sha256"],
                     }
                 )
-            elif mask_problem:
-                mask_problems.append(mask_problem)
+            elif isinstance(looked, str):
+                mask_problems.append(looked)
             else:
                 good.append(row)
+                held += [looked] if looked is not None else []
         if mask_problems:
             raise DataError("\n  ".join(["masks cannot be used:", *mask_problems]))
+        if held:
+            note_census(self.output, shard_id, np.sum(held, axis=0))
         return {
             "images": tables.from_rows("images", good),
             "quarantine": tables.from_rows("quarantine", bad),
@@ -74,7 +78,10 @@ class InspectImages(ImageShardJob):
             "without_mask": images["mask_uri"].null_count,
         }
 
-    def _inspect(self, row: dict[str, Any]) -> tuple[dict[str, Any], str | None, str | None]:
+    def _inspect(
+        self, row: dict[str, Any]
+    ) -> tuple[dict[str, Any], str | None, Pixels | str | None]:
+        """Return the row, what is wrong with the image, and what its mask holds or why not."""
         try:
             data = self.reader.encoded(row["image_uri"])
             row["image_sha256"] = hashlib.sha256(data).hexdigest()
@@ -90,7 +97,7 @@ class InspectImages(ImageShardJob):
             row |= {f"{prefix}height": rows, f"{prefix}width": columns}
         return row, None, self._inspect_mask(row)
 
-    def _inspect_mask(self, row: dict[str, Any]) -> str | None:
+    def _inspect_mask(self, row: dict[str, Any]) -> Pixels | str | None:
         if row["mask_uri"] is None:
             return None
         where = self.reader.root.file_uri(row["mask_uri"])
@@ -107,7 +114,7 @@ class InspectImages(ImageShardJob):
                 f"{where}: {mask.shape[0]} x {mask.shape[1]}, its image {row['image_id']} is "
                 f"{row['height']} x {row['width']}"
             )
-        return None
+        return count_pixels(mask)
 
 
 def _why_not_read(uri: str, error: OSError) -> str:

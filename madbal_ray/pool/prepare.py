@@ -1,4 +1,7 @@
-"""Preparing a pool: the stages that every run on it shares."""
+"""Preparing a pool: the stages that every run on it shares.
+
+Longer than others: the stages of a pool in their order, on one page.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,17 @@ from madbal_ray.data.registry import data_root, open_dataset
 from madbal_ray.engine.stages import JobRunner, StageRunner
 from madbal_ray.errors import DataError, PoolError
 from madbal_ray.models.weights import PublishedWeights, publish_weights
+from madbal_ray.pool.census import check_classes
 from madbal_ray.pool.clusters.assign_job import AssignPool
 from madbal_ray.pool.clusters.backend import choose_backend
 from madbal_ray.pool.clusters.fit_job import FitKMeans
 from madbal_ray.pool.contents import plan_inspection
-from madbal_ray.pool.evaluation_splits import evaluation_splits, points_split, totals_of
+from madbal_ray.pool.evaluation_splits import (
+    check_splits,
+    evaluation_splits,
+    points_split,
+    totals_of,
+)
 from madbal_ray.pool.features.prepare_features import prepare_features
 from madbal_ray.pool.index import index_rows, write_index
 from madbal_ray.pool.inspect_job import InspectImages
@@ -54,18 +63,15 @@ def prepare_pool(
         PoolError: too many bad images, none left, or too few superpixels.
     """
     dataset = open_dataset(config.data, folder)
-    reader = ImageReader(
-        root=data_root(config.data, folder),
-        mask_values=dataset.mask_values,
-        max_pixels=config.data.max_pixels,
-        max_bytes=config.data.max_bytes,
-    )
+    if needs_masks:
+        check_splits(config, dataset.splits, runner.progress.say)
+    reader = ImageReader.of(dataset, data_root(config.data, folder), config.data)
     index = _index(config, folder, dataset, reader.root)
     runner.point(index)
     images = _inspect(config, folder, runner, reader, index)
     return prepare_inspected(
         config, folder, runner, reader, index, images, device, weights=weights,
-        needs_masks=needs_masks,
+        needs_masks=needs_masks, mask_sought=dataset.mask_sought,
     )  # fmt: skip
 
 
@@ -80,19 +86,25 @@ def prepare_inspected(
     *,
     weights: PublishedWeights | None = None,
     needs_masks: bool = True,
+    mask_sought: str = "",
     publish: Callable[..., PublishedWeights] = publish_weights,
 ) -> Pool:
     """Do what follows the inspection: features, superpixels, clusters.
 
     Args:
+        mask_sought: where masks were looked for, for a message.
         publish: of the extractor's weights (`publish_weights`).
     """
     shards: dict[str, list[int]] = index.marker().summary["shards_of_split"]
     pool_shards = shards[config.data.pool_split]
     totals = totals_of(images, pool_shards)
-    _check_pool(config, totals, needs_masks=needs_masks)
+    _check_pool(config, totals, mask_sought, needs_masks=needs_masks)
     evaluation_shards = evaluation_splits(config, shards, images, runner.progress.say)
     points = points_split(config, shards)
+    if needs_masks:
+        measured = {config.data.pool_split: pool_shards} | evaluation_shards
+        class_names = index.marker().summary["class_names"]
+        check_classes(config, images, measured, class_names, runner.progress.say)
     features, statistics = None, None
     if not config.model.train_backbone and weights is not None:
         measured = [shard_id for ids in evaluation_shards.values() for shard_id in ids]
@@ -127,6 +139,10 @@ def _index(config: Config, folder: Folder, dataset: Dataset, root: Folder) -> St
         "pool": config.pool.result_settings(),
         "files": files,
     }
+    if dataset.is_mapped:  # of a file that may be edited; only where there is one
+        values = sorted(dataset.mask_values.items())
+        settings["masks"] = {"coding": dataset.coding, "values": values}
+        settings["classes"] = list(dataset.class_names)
     index = StageDir.plan(folder, "index", settings, {})
     if not index.is_done:
         write_index(
@@ -193,7 +209,7 @@ def _too_many_bad(
     )
 
 
-def _check_pool(config: Config, totals: dict[str, int], *, needs_masks: bool) -> None:
+def _check_pool(config: Config, totals: dict[str, int], sought: str, *, needs_masks: bool) -> None:
     if not totals["images"]:
         raise PoolError(
             f"no image of the pool can be used: all {totals['quarantined']} are quarantined"
@@ -202,7 +218,7 @@ def _check_pool(config: Config, totals: dict[str, int], *, needs_masks: bool) ->
     if needs_masks and ORACLES[kind].needs_masks and totals["without_mask"]:
         raise DataError(
             f"{totals['without_mask']} of {totals['images']} pool images have no mask, so a "
-            f"{kind} oracle cannot answer for them; add the masks, or remove the images"
+            f"{kind} oracle cannot answer for them{sought}; add the masks, or remove the images"
         )
 
 

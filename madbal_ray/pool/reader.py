@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int16
 
-from madbal_ray.arrays import LabelMap, Mask, RGBImage
-from madbal_ray.data.dataset import mask_lookup
+from madbal_ray.arrays import ColorLookup, LabelMap, Mask, RGBImage
+from madbal_ray.config.data import DataConfig
+from madbal_ray.data.dataset import Dataset, MaskCoding, color_lookup, mask_lookup
 from madbal_ray.data.members import read_image_bytes
 from madbal_ray.engine.contract import count_images
 from madbal_ray.errors import BadImageError, DataError
@@ -51,7 +52,8 @@ class ImageReader:
 
     Attributes:
         root: folder that URIs are relative to.
-        mask_values: mask value -> class id or `IGNORE_INDEX`.
+        mask_values: mask value, or colour, -> class id or `IGNORE_INDEX`.
+        coding: which of the two.
         max_pixels, max_bytes: of one image or mask; more is refused before it is read.
     """
 
@@ -59,11 +61,20 @@ class ImageReader:
     mask_values: Mapping[int, int]
     max_pixels: int
     max_bytes: int
+    coding: MaskCoding = "values"
 
     @functools.cached_property
-    def mask_lookup(self) -> Int16[np.ndarray, "65536"]:
+    def mask_lookup(self) -> Int16[np.ndarray, "65536"] | ColorLookup:
         """Return the class map as a table; small jobs travel faster without it."""
+        if self.coding == "colors":
+            return color_lookup(self.mask_values)
         return mask_lookup(self.mask_values)
+
+    @staticmethod
+    def of(dataset: Dataset, root: Folder, config: DataConfig) -> ImageReader:
+        """Return what reads a data set that was opened."""
+        limits = {"max_pixels": config.max_pixels, "max_bytes": config.max_bytes}
+        return ImageReader(root, dataset.mask_values, coding=dataset.coding, **limits)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the table out."""

@@ -1,4 +1,7 @@
-"""Runs beside each other: one value per seed, means with intervals, shares of full supervision."""
+"""Runs beside each other: one value per seed, means with intervals, shares of full supervision.
+
+Longer than others: all that the page compares is asked of one class.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from madbal_ray.report.statistics import (
     bootstrap_interval,
     clicks_to_reach,
     compare_with,
+    disagreements,
     win_matrix,
 )
 
@@ -197,18 +201,18 @@ class Results:
             )
         for comparison in comparisons:
             difference, visible = comparison.difference, 100 * comparison.smallest_visible
-            points = 100 * difference.mean
-            judged = "more" if abs(points) >= visible else "less"
+            judged = "more" if abs(100 * difference.mean) >= visible else "less"
             text = (
-                f"{comparison.first} − {comparison.second}: {points:+.2f} mIoU points over the "
-                f"curve [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}], ahead in "
+                f"{split}, {difference.count} seeds: {comparison.first} − {comparison.second}: "
+                f"{100 * difference.mean:+.2f} mIoU points over the curve "
+                f"[{100 * difference.low:+.2f}, {100 * difference.high:+.2f}], ahead in "
                 f"{comparison.wins} of {difference.count} seeds; {judged} than the "
                 f"{visible:.2f} that these seeds could show"
             )
             if comparison.p_value is not None:
                 text += f"; p = {comparison.p_value:.3g} (paired t-test, Holm)"
             lines.append(text + ".")
-        return lines
+        return lines + disagreements(split, {name: self.comparisons(name) for name in self.splits})
 
     def class_iou(self, member: str, split: str) -> pd.DataFrame:
         """Return clicks_per_image x class: mean IoU over seeds, NaN where absent."""

@@ -204,3 +204,18 @@ def _paired_p_value(differences: np.ndarray) -> float:
     if differences.std() == 0:
         return 0.0
     return float(np.asarray(stats.ttest_1samp(differences, 0.0))[1])
+
+
+def disagreements(headline: str, of_split: Mapping[str, Sequence[Comparison]]) -> list[str]:
+    """Return where another split says the contrary of the headline's, in sentences."""
+    found = []
+    for split, comparisons in of_split.items():
+        means = {one.first: one.difference.mean for one in comparisons}
+        for one in of_split[headline]:
+            mean, other = one.difference.mean, means.get(one.first, 0.0)
+            if mean * other < 0:
+                found.append(
+                    f"The splits disagree on {one.first} − {one.second}: {100 * mean:+.2f} mIoU "
+                    f"points on {headline}, {100 * other:+.2f} on {split}."
+                )
+    return found

@@ -96,8 +96,7 @@ class Run:
         folder = self.run_dir.pool_folder(self.config)
         dataset = open_dataset(self.config.data, folder)
         root = data_root(self.config.data, folder)
-        data = self.config.data
-        return ImageReader(root, dataset.mask_values, data.max_pixels, data.max_bytes)
+        return ImageReader.of(dataset, root, self.config.data)
 
     def network(self, round_index: int) -> TrainedPhases:
         """Return the stages that hold a round's network.
@@ -171,7 +170,11 @@ class Run:
             )
             for split, shard_ids in index.marker().summary["shards_of_split"].items()
         }
-        return describe_protocol(self.config, split_sizes=sizes, num_classes=len(self.class_names))
+        remarks = resolve(self.config.strategy).remarks(self.config)
+        return [
+            *describe_protocol(self.config, split_sizes=sizes, num_classes=len(self.class_names)),
+            *(f"remark      {remark}" for remark in remarks),
+        ]
 
     def weights_identity(self) -> str:
         """Return what stands for the pretrained weights: ``none``, a name, or a sha256."""

@@ -32,16 +32,20 @@ ASK_SECONDS = 0.01
 
 
 @contextmanager
-def hold(folder: Folder, *, take_over: bool = False) -> Iterator[None]:
+def hold(folder: Folder, *, take_over: bool = False, option: str = "--run-dir") -> Iterator[None]:
     """Hold a folder. A dead process frees it: at once on a disk, after `LEASE_SECONDS` else.
 
     Args:
         take_over: end somebody else's lease; on a disk the kernel knows who lives.
+        option: that named the folder, for messages.
 
     Raises:
         LockedError: another process holds it; the message says which.
     """
-    with _flock(folder) if folder.is_local else _lease(folder, take_over=take_over):
+    held = (
+        _flock(folder, option) if folder.is_local else _lease(folder, option, take_over=take_over)
+    )
+    with held:
         yield
 
 
@@ -73,7 +77,7 @@ def _is_locked(handle: IO[bytes], kind: int) -> bool:
 
 
 @contextmanager
-def _flock(folder: Folder) -> Iterator[None]:
+def _flock(folder: Folder, option: str) -> Iterator[None]:
     path = folder.local_path / LOCK_NAME
     with folder.told("locked", LOCK_NAME):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,18 +87,18 @@ def _flock(folder: Folder) -> Iterator[None]:
         while not _is_locked(handle, fcntl.LOCK_EX):
             # Who asks for the holder has it for a moment, again and again where `status` is polled.
             if time.monotonic() > ends:
-                raise LockedError(_holder_text(folder, holder(folder), ""))
+                raise LockedError(_holder_text(folder, holder(folder), option))
             time.sleep(ASK_SECONDS)
         folder.write(OWNER_NAME, json.dumps(_owner()).encode())
         yield
 
 
 @contextmanager
-def _lease(folder: Folder, *, take_over: bool) -> Iterator[None]:
+def _lease(folder: Folder, option: str, *, take_over: bool) -> Iterator[None]:
     current = holder(folder)
     if current is not None and not take_over:
         wait = f"; if that process is dead, wait {LEASE_SECONDS:.0f} s or add --take-over"
-        raise LockedError(_holder_text(folder, current, wait))
+        raise LockedError(_holder_text(folder, current, option, wait))
     mine = _owner() | {"token": secrets.token_hex(8)}
     ended = threading.Event()
 
@@ -113,7 +117,7 @@ def _lease(folder: Folder, *, take_over: bool) -> Iterator[None]:
     renew()
     time.sleep(RACE_SECONDS)
     if not _is_ours(folder, mine):
-        raise LockedError(_holder_text(folder, holder(folder), ""))
+        raise LockedError(_holder_text(folder, holder(folder), option))
     thread = threading.Thread(target=keep, name="lease", daemon=True)
     thread.start()
     try:
@@ -144,7 +148,9 @@ def _read_lease(folder: Folder) -> dict[str, Any] | None:
     return lease if isinstance(lease.get("expires"), (int, float)) else None
 
 
-def _holder_text(folder: Folder, held_by: Mapping[str, Any] | None, hint: str) -> str:
+def _holder_text(
+    folder: Folder, held_by: Mapping[str, Any] | None, option: str, hint: str = ""
+) -> str:
     if held_by is None:
         return f"{folder} was held by another process a moment ago; start the same command again"
     since = held_by.get("since")
@@ -152,5 +158,5 @@ def _holder_text(folder: Folder, held_by: Mapping[str, Any] | None, hint: str) -
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
     return (
         f"{folder} is held by process {held_by.get('pid')} on {held_by.get('host')} since {since}; "
-        f"wait for it, or end it, or choose another --run-dir{hint}"
+        f"wait for it, or end it, or choose another {option}{hint}"
     )

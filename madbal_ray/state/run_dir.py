@@ -1,5 +1,7 @@
 """The run folder: configuration, pointers to finished stages, events, the lock.
 
+Longer than others: what a run may hold, and who may write into it, in one place.
+
 ::
 
     <run>/config.json                    resolved configuration of the run
@@ -45,13 +47,32 @@ MENDED = ("backbone_features",)
 POINTER = re.compile(
     r"pool/(?P<pool>\w+)\.json|rounds/(?P<round>\d{3,})/(?P<stage>\w+)/_CURRENT\.json"
 )
+SUITE_NAME = "suite.json"
+"""File of a suite folder that names its runs and its baseline."""
+
+OURS = (
+    "answers.sqlite",
+    "events.jsonl",
+    "evaluation",
+    "pool",
+    "rounds",
+    STOPPED_NAME,
+    TRACKING_NAME,
+)
+"""What a run may have written before its configuration."""
+
+MAX_SHOWN = 200
 
 
 class RunDir:
-    """Paths and state of one run."""
+    """Paths and state of one run.
 
-    def __init__(self, uri: str | os.PathLike[str]) -> None:
-        self.folder = Folder(uri)
+    Attributes:
+        option: of the command line that named the folder, for messages.
+    """
+
+    def __init__(self, uri: str | os.PathLike[str], *, option: str = "--run-dir") -> None:
+        self.folder, self.option = Folder(uri), option
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -69,6 +90,7 @@ class RunDir:
     def config(self) -> Config:
         """Read the run's resolved configuration."""
         if not self.exists:
+            self._refuse_suite()
             raise RunDirError(
                 f"{self.folder} is not a run folder: no {CONFIG_NAME}; start one with `madbal run`"
             )
@@ -76,6 +98,31 @@ class RunDir:
             return stored_config(self.folder.read_json(CONFIG_NAME))
         except ConfigError as error:
             raise ConfigError(f"{self.folder}/{CONFIG_NAME}: {error}") from None
+
+    def _refuse_suite(self) -> None:
+        if self.folder.exists(SUITE_NAME):
+            runs = ", ".join(map(str, self.folder.read_json(SUITE_NAME).get("runs", ())))
+            raise RunDirError(
+                f"{self.folder} is the folder of a suite and not of a run; give one of its runs "
+                f"({runs[:MAX_SHOWN]}), or `madbal report {self.folder}`"
+            )
+
+    def check_ours(self) -> None:
+        """Refuse to start a run in a folder that holds somebody's other things.
+
+        Raises:
+            RunDirError: naming one of them.
+        """
+        if self.exists or not self.folder.is_local or not self.folder.local_path.is_dir():
+            return
+        self._refuse_suite()
+        found = sorted(path.name for path in self.folder.local_path.iterdir())
+        others = [name for name in found if name not in OURS and not name.startswith("_")]
+        if others:
+            raise RunDirError(
+                f"{self.folder} holds {len(others)} other things, such as {others[0]!r}; a run "
+                f"wants a folder of its own: choose another {self.option}"
+            )
 
     def store_config(self, config: Config) -> None:
         """Store the configuration, after checking that a resume may use it.
@@ -87,11 +134,12 @@ class RunDir:
         if self.exists:
             self._check_revisions()
             changes = changed_keys(self.config(), config)
-            if changes:
+            # Without an index nothing was made: a mistake in the settings may be mended.
+            if changes and self.folder.exists(self._pointer_name("index", None)):
                 lines = "\n".join(f"  {change}" for change in changes)
                 raise ConfigError(
                     f"{self.folder} was started with other settings:\n{lines}\n"
-                    "resume with the same settings, or choose another --run-dir"
+                    f"resume with the same settings, or choose another {self.option}"
                 )
         data = json.dumps(config.model_dump(mode="json"), indent=1).encode()
         if not (self.exists and self.folder.read(CONFIG_NAME) == data):
@@ -111,8 +159,8 @@ class RunDir:
             raise ConfigError(
                 f"{self.folder} was made by an earlier version of madbal_ray and cannot be carried "
                 f"on, since these stages would now write other bytes: {', '.join(old.values())}; "
-                "it still opens, reports and verifies: choose another --run-dir, or carry on with "
-                "the version that made it"
+                f"it still opens, reports and verifies: choose another {self.option}, or carry on "
+                "with the version that made it"
             )
 
     def pool_folder(self, config: Config) -> Folder:
@@ -164,7 +212,7 @@ class RunDir:
             raise ConfigError(
                 f"{self.folder}: stage {stage_dir.stage} was run with key {known['key']} and "
                 f"would now be {stage_dir.key}: images, masks or weights have changed since "
-                "the run was started; restore them, or choose another --run-dir"
+                f"the run was started; restore them, or choose another {self.option}"
             )
         return known
 
@@ -253,7 +301,7 @@ class RunDir:
         Raises:
             LockedError: another process holds it; the message says which.
         """
-        return lock.hold(self.folder, take_over=take_over)
+        return lock.hold(self.folder, take_over=take_over, option=self.option)
 
     def holder(self) -> Mapping[str, Any] | None:
         """Return the owner of the process that holds the lock, None when it is free."""

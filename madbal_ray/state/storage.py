@@ -314,6 +314,19 @@ class Folder:
                 ]
         yield from sorted(files)
 
+    def why_empty(self) -> str:
+        """Return why nothing is found below a folder, as a part of a sentence."""
+        if not self.is_local:
+            return "there is nothing of that kind"
+        path = Path(self.uri)
+        if not path.exists():
+            return "it does not exist"
+        if not path.is_dir():
+            return "it is a file"
+        if not os.access(path, os.R_OK | os.X_OK):
+            return "this user may not read it: mend the permissions"
+        return "it holds other files" if any(path.iterdir()) else "it is empty"
+
     def remove_stale_temporaries(self) -> None:
         """Remove what killed writers left behind more than an hour ago."""
         if not self.is_local:

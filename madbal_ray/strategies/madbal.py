@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,6 +33,16 @@ class Breakdown(Strategy):
         "pixel_share",
     )
     scopes: ClassVar = ("image", "pool")
+
+    def remarks(self, config: Config) -> Iterator[str]:
+        """Yield that Eq. 8 has next to nothing to share out, where B is close to K."""
+        budget, clusters = config.budget.pixels_per_image, self.num_clusters(config)
+        if config.budget.scope == "image" and clusters > 1 and budget < 2 * clusters:
+            yield (
+                f"budget.pixels_per_image = {budget} for {clusters} clusters leaves little to "
+                "share out by their scores (Eq. 8): whole pixels make it about one each, whatever "
+                f"the network says; {2 * clusters} pixels or more, or fewer clusters, let it choose"
+            )
 
     def run(self, asking: Asking) -> StageDir:
         """Return the queries: budgets of clusters, then image by image or over the pool."""

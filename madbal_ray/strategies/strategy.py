@@ -79,6 +79,10 @@ class Strategy(abc.ABC):
             )
         yield from self._own_options(config.strategy)
 
+    def remarks(self, config: Config) -> Iterator[str]:
+        """Yield what may go together and hardly does what is wanted, a line each."""
+        yield from ()
+
     def _own_options(self, config: StrategyConfig) -> Iterator[str]:
         if self.options_model is None:
             if config.options:

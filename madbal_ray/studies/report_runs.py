@@ -22,8 +22,9 @@ from madbal_ray.report.viewer import num_images
 from madbal_ray.runs.image_stories import shown_rounds
 from madbal_ray.runs.insight import cluster_galleries, look_inside
 from madbal_ray.runs.run import Run, open_run
+from madbal_ray.state.run_dir import SUITE_NAME
 from madbal_ray.state.storage import Folder
-from madbal_ray.studies.suite_config import SUITE_NAME, is_reference, protocol_differences
+from madbal_ray.studies.suite_config import is_reference, protocol_differences
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,10 @@ def open_runs(paths: Sequence[str]) -> Opened:
             titles.append(runs[-1].config.name)
     runs = [run for run in runs if run.num_rounds]
     if not runs:
-        raise RunDirError(f"{', '.join(paths)}: no round is finished yet")
+        raise RunDirError(
+            f"{', '.join(paths)}: no round is finished yet (`madbal score` writes none), so "
+            "nothing was measured that could be reported"
+        )
     only = suites[0] if len(suites) == 1 else {}
     return Opened(
         runs,

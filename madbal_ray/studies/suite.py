@@ -11,9 +11,9 @@ from madbal_ray.config.file import changed_keys
 from madbal_ray.errors import ConfigError
 from madbal_ray.loop.versions import command_line
 from madbal_ray.runs.status import format_seconds, is_finished
-from madbal_ray.state.run_dir import RunDir
+from madbal_ray.state.run_dir import SUITE_NAME, RunDir
 from madbal_ray.state.storage import Folder
-from madbal_ray.studies.suite_config import SUITE_NAME, Suite, SuiteRun
+from madbal_ray.studies.suite_config import Suite, SuiteRun
 from madbal_ray.studies.tasks import RunTask, TaskPool, TaskResult
 
 

@@ -29,9 +29,6 @@ FREE = (
 
 REFERENCE = "full_supervision"
 
-SUITE_NAME = "suite.json"
-"""File of a suite folder that names its runs and its baseline."""
-
 
 class SuiteFile(BaseModel):
     """What a suite's YAML holds."""
@@ -199,6 +196,8 @@ def _roots(overrides: tuple[str, ...]) -> Iterator[str]:
 
 def _read(path: Path) -> SuiteFile:
     values = read_yaml(path, "a suite, see experiments/suites/")
+    if isinstance(values, dict) and not {"members", "base"} & values.keys():
+        raise ConfigError(f"{path} is an experiment and not a suite: `madbal run {path}`")
     try:
         return SuiteFile.model_validate(values)
     except ValidationError as error:

@@ -15,8 +15,14 @@ import numpy as np
 from jaxtyping import Int16, UInt8
 from PIL import Image, ImageOps
 
-from madbal_ray.arrays import Mask, RGBImage
+from madbal_ray.arrays import ColorLookup, Mask, RGBImage
 from madbal_ray.errors import BadImageError
+from madbal_ray.vision.mask_values import (
+    MaskContents,
+    classes_of_colors,
+    classes_of_values,
+    mask_colors,
+)
 from madbal_ray.vision.png import SIGNATURE, PngHeader, check_png_stream, read_png_header
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit is checked below, before any pixel is decoded
@@ -35,6 +41,7 @@ BITS_PER_SAMPLE = 258
 BETWEEN = rb"(?:\s|#[^\n]*\n)+"  # nothing in it can be read in two ways, or blanks would cost 2**n
 PPM_DEPTH = re.compile(rb"P[2356]%b\d+%b\d+%b(\d+)" % (BETWEEN, BETWEEN, BETWEEN))
 REASON_LENGTH = 200
+JPEG = b"\xff\xd8\xff"
 
 
 def decode_image(data: bytes, *, max_pixels: int) -> RGBImage:
@@ -59,48 +66,84 @@ def decode_image(data: bytes, *, max_pixels: int) -> RGBImage:
 
 
 def decode_mask(
-    data: bytes, lookup: Int16[np.ndarray, "65536"], *, max_pixels: int, is_known: bool = False
+    data: bytes,
+    lookup: Int16[np.ndarray, "65536"] | ColorLookup,
+    *,
+    max_pixels: int,
+    is_known: bool = False,
 ) -> Mask:
     """Decode one mask, a PNG, to class ids, `IGNORE_INDEX` where void.
 
     Args:
         lookup: mask value -> class id, `IGNORE_INDEX`, or a negative number where the value
-            is unknown; see `madbal_ray.data.mask_lookup`.
+            is unknown; or the same of its colours; see `madbal_ray.data.dataset`.
         is_known: these bytes passed before, so their checksums are not looked at again.
 
     Raises:
-        BadImageError: no PNG, unreadable, damaged, more than one channel, or values that the
-            class map does not know.
+        BadImageError: no PNG, unreadable, damaged, several channels that differ where values
+            are looked up, or values or colours that the class map does not know.
     """
     try:
-        values = _mask_values(data, max_pixels, is_known=is_known)
+        image = _open_mask(data, max_pixels, is_known=is_known)
+        if isinstance(lookup, ColorLookup):
+            return classes_of_colors(mask_colors(np.asarray(_to_rgb(image))), lookup)
+        return classes_of_values(_mask_values(data, image), lookup)
     except BadImageError:
         raise
     except Exception as error:  # as above
         raise BadImageError(f"cannot be decoded: {_plain(error)}") from None
-    if values.min() < 0 or values.max() >= len(lookup):
-        raise BadImageError(f"mask values from {values.min()} to {values.max()} are out of range")
-    classes = lookup[values]
-    if classes.min() < 0:
-        unknown = np.unique(values[classes < 0])
-        shown = ", ".join(map(str, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
-        raise BadImageError(f"mask values outside the class map: {shown}")
-    return classes.astype(np.uint8)
 
 
-def _mask_values(data: bytes, max_pixels: int, *, is_known: bool) -> np.ndarray:
-    """Return the stored values of a mask."""
+def look_into_mask(data: bytes, *, max_pixels: int) -> MaskContents:
+    """Return what a mask holds, before anybody has said what that means.
+
+    Raises:
+        BadImageError: as `decode_mask`, but for the class map.
+    """
+    try:
+        image = _open_mask(data, max_pixels, is_known=False)
+        colors = None if "16" in image.mode or image.mode == "I" else np.asarray(_to_rgb(image))
+        try:
+            values = _mask_values(data, image)
+        except BadImageError:  # several channels: colours alone
+            values = None
+        return MaskContents.of(image.mode, values, colors)
+    except BadImageError:
+        raise
+    except Exception as error:  # as above
+        raise BadImageError(f"cannot be decoded: {_plain(error)}") from None
+
+
+def _open_mask(data: bytes, max_pixels: int, *, is_known: bool) -> Image.Image:
+    """Open a mask and look at its checksums, before any pixel."""
     if not data:
         raise BadImageError("the file is empty")
+    if data.startswith(JPEG):
+        raise BadImageError(
+            "a mask must be a PNG, this is a JPEG: JPEG blends neighbouring values, so classes "
+            "along every edge are damaged, and saving it as PNG does not bring them back; export "
+            "the masks as PNG from the tool that they were drawn in"
+        )
     if not data.startswith(SIGNATURE):
         raise BadImageError("a mask must be a PNG: it loses nothing and carries checksums")
-    header = read_png_header(data)
     image = _open(data, max_pixels)
-    if image.mode not in ("L", "P", "1", "I", "I;16", "I;16B", "I;16L"):
-        raise BadImageError(f"a mask needs one value a pixel, got mode {image.mode}")
     if not is_known:
-        check_png_stream(data, header)
-    values = np.asarray(image)
+        check_png_stream(data, read_png_header(data))
+    return image
+
+
+def _mask_values(data: bytes, image: Image.Image) -> np.ndarray:
+    """Return the stored values of a mask."""
+    if image.mode in ("RGB", "RGBA", "LA"):
+        channels = np.moveaxis(np.asarray(_to_rgb(image)), -1, 0)
+        if (channels[0] == channels).all():  # grey that was saved as three channels
+            return channels[0]
+    if image.mode not in ("L", "P", "1", "I", "I;16", "I;16B", "I;16L"):
+        raise BadImageError(
+            f"a mask needs one value a pixel, got mode {image.mode} with colours; where colours "
+            "stand for classes, write `masks: colors` and every class's color into classes.yaml"
+        )
+    values, header = np.asarray(image), read_png_header(data)
     if header.color_type == 0 and header.bit_depth in (2, 4):  # Pillow stretches these to 0..255
         return values // (255 // (2**header.bit_depth - 1))
     return values.astype(np.uint8) if values.dtype == np.bool_ else values

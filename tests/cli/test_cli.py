@@ -115,6 +115,10 @@ def test_a_stored_configuration_repeats_the_run(copied_run, tiny_run, tmp_path):
         (["--set", "train.phase1.epoch=3"], "train.phase1.epoch: unknown key; allowed here"),
         (["--set", "seed=9"], "seed: 0 -> 9"),
         (["--stop-after", "Score 1"], "expected STAGE or STAGE:ROUND"),
+        (["--stop-after", "training"], "there is no such stage; did you mean train?"),
+        (["--stop-after", "score"], "a stage of a round; say which, from score:0 to score:1"),
+        (["--stop-after", "train:2"], "say which, from train:0 to train:1"),
+        (["--stop-after", "images:0"], "a stage of the pool; say images"),
     ],
 )
 def test_refusals_exit_with_2_and_write_nothing(copied_run, config_path, arguments, message):

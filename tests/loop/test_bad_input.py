@@ -13,6 +13,8 @@ from madbal_ray.pool.reader import ImageReader, PoolImage
 from madbal_ray.state.storage import Folder
 from tests.conftest import tiny_config
 
+COLORED = np.full((40, 56, 3), (128, 0, 0), np.uint8)
+
 
 def folder_config(root, **changes):
     """Nine good training images and two for validation, 40 x 56, three classes."""
@@ -95,7 +97,7 @@ def test_a_pool_of_only_bad_images_is_a_sentence(tmp_path):
     [
         (np.zeros((40, 55), np.uint8), r"train/0\.png: 40 x 55, its image .* is 40 x 56"),
         (np.full((40, 56), 7, np.uint8), r"train/0\.png: mask values outside the class map: 7"),
-        (np.zeros((40, 56, 3), np.uint8), r"train/0\.png: a mask needs one value a pixel"),
+        (COLORED, r"train/0\.png: a mask needs one value a pixel"),
     ],
 )
 def test_masks_that_do_not_fit_are_named_before_training(tmp_path, mask, message):
@@ -187,8 +189,10 @@ def test_a_class_without_labels_is_reported_and_the_run_goes_on(tmp_path):
 
 def test_only_void_answers_are_an_error_with_a_reason(tmp_path):
     config = folder_config(tmp_path / "data")
+    mask = np.full((40, 56), 255, np.uint8)
+    mask[0, :2] = 0, 1  # two pixels an image that nobody asks for: the masks are not all void
     for path in (tmp_path / "data" / "masks" / "train").iterdir():
-        Image.fromarray(np.full((40, 56), 255, np.uint8)).save(path)
+        Image.fromarray(mask).save(path)
     with pytest.raises(LabelError, match="every answer was void"):
         run(config, tmp_path)
 

@@ -74,6 +74,28 @@ def test_curves_over_minutes_of_people_are_those_of_the_runs_that_know_them():
     assert Results([run("b", 0, [10, 20], [0.3, 0.5])]).minute_curves("test") == []
 
 
+def test_the_headline_names_split_and_seeds_and_says_where_the_other_disagrees():
+    runs = []
+    for member, of_split in (
+        ("madbal", {"test": [0.3, 0.5], "val": [0.3, 0.2]}),
+        ("random", {"test": [0.3, 0.4], "val": [0.3, 0.3]}),
+    ):
+        for seed in range(3):
+            rows = [
+                {"round": r, "split": s, "clicks_per_image": 10.0 * (r + 1), "miou": miou}
+                for s, curve in of_split.items()
+                for r, miou in enumerate(curve)
+            ]
+            name = f"{member}-{seed}"
+            runs.append(RunResult(member, seed, name, False, pd.DataFrame(rows)))
+    results = Results(runs, baseline="random")
+    _, headline, disagreement = results.verdict(results.splits[-1])
+    assert headline.startswith("test, 3 seeds: madbal − random: +5.00 mIoU points")
+    assert disagreement == (
+        "The splits disagree on madbal − random: +5.00 mIoU points on test, -5.00 on val."
+    )
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -185,7 +185,11 @@ class TestStageDir:
 class TestRunDir:
     def test_resume_refuses_changed_results_and_lists_them(self, tmp_path):
         run_dir = RunDir(tmp_path / "run")
-        run_dir.store_config(load_config({"num_rounds": 2}))
+        run_dir.store_config(load_config({"num_rounds": 5, "seed": 9}))
+        run_dir.store_config(load_config({"num_rounds": 2}))  # nothing was made: it may be mended
+        index = StageDir.plan(Folder(tmp_path / "pool"), "index", {}, {})
+        index.commit([], {})
+        run_dir.point(index, None)
         run_dir.store_config(load_config({"num_rounds": 3, "resources": {"scoring_workers": 2}}))
         assert run_dir.config().num_rounds == 3
         with pytest.raises(ConfigError) as caught:

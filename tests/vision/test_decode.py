@@ -103,7 +103,7 @@ def test_masks_are_mapped_and_unknown_values_named():
     with pytest.raises(BadImageError, match=r"outside the class map: 3, 9"):
         decode_mask(encode(Image.fromarray(np.array([[3, 9]], np.uint8))), lookup, max_pixels=LIMIT)
     with pytest.raises(BadImageError, match="one value a pixel"):
-        decode_mask(encode(Image.new("RGB", (2, 2))), lookup, max_pixels=LIMIT)
+        decode_mask(encode(Image.new("RGB", (2, 2), (7, 0, 0))), lookup, max_pixels=LIMIT)
 
 
 def test_mask_resize_takes_the_pixel_under_each_centre():

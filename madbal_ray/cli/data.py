@@ -1,0 +1,44 @@
+"""`madbal data check`: a look at somebody's data before anything is run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.group("data")
+def command() -> None:
+    """Look at data before anything is run."""
+
+
+@command.command("check")
+@click.argument("root")
+@click.option("--out", type=click.Path(path_type=Path), help="Write an experiment for this data.")
+@click.option("--page", type=click.Path(path_type=Path), help="Write images under their masks.")
+@click.option(
+    "--most", default=2000, show_default=True, type=click.IntRange(min=1), help="Images looked at."
+)
+def check(root: str, out: Path | None, page: Path | None, most: int) -> None:
+    """Tell what lies below ROOT: layout, sizes, classes, what is missing, damaged or twice.
+
+    Exit code 1 where a simulation could not run on it as it is.
+    """
+    from madbal_ray import api
+
+    for path in (out, page):
+        if path is not None and path.exists():
+            raise click.UsageError(f"{path} exists; choose another name, or remove it")
+    found = api.check_data(root, most=most)
+    for line in found.lines():
+        click.echo(line)
+    written = api.write_experiment(found, out) if out is not None else []
+    if page is not None:
+        written.append(api.write_check_page(found, page))
+    for path in written:
+        click.echo(f"wrote {path}")
+    if out is not None:
+        click.echo(f"next: madbal run {out}")
+    elif found.problems:
+        sys.exit(1)

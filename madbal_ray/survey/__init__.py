@@ -1,0 +1,1 @@
+"""A look at somebody's data before anything is run: `madbal data check`."""

@@ -1,0 +1,271 @@
+"""Every image and mask of a data set decoded once, and what they hold told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from madbal_ray.arrays import IGNORE_INDEX, Mask, RGBImage
+from madbal_ray.config.data import DataConfig
+from madbal_ray.data.class_file import CLASS_FILE
+from madbal_ray.data.dataset import Dataset, ImageRecord
+from madbal_ray.data.folder import is_image, open_dataset
+from madbal_ray.errors import BadImageError
+from madbal_ray.pool.reader import ImageReader
+from madbal_ray.state.ahead import map_ahead
+from madbal_ray.state.storage import Folder
+from madbal_ray.survey.duplicates import Look, across_splits, look_at
+from madbal_ray.survey.layout import Layout, find_layout
+from madbal_ray.vision.decode import decode_image, decode_mask, look_into_mask
+from madbal_ray.vision.mask_values import MaskContents
+
+UNNAMED = ("a", "b")
+"""Stand in for class names where there is no class file yet: files are paired without them."""
+
+SHOWN = 3
+OVERLAYS = 6
+OVERLAY_SIDE = 480
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One image and its mask.
+
+    Attributes:
+        problem, mask_problem: why they cannot be used.
+        classes: pixels by class id, where the class map is known.
+    """
+
+    record: ImageRecord
+    height: int = 0
+    width: int = 0
+    look: Look | None = None
+    problem: str | None = None
+    contents: MaskContents | None = None
+    mask_problem: str | None = None
+    classes: Mapping[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What lies below a folder.
+
+    Attributes:
+        examined: in image_id order; all images, or as many as were asked for, evenly spaced.
+        strays: masks that are no image's.
+        duplicates: pairs of images of different splits that show the same.
+    """
+
+    root: Folder
+    config: DataConfig
+    layout: Layout
+    dataset: Dataset
+    examined: list[Examined]
+    strays: list[str]
+    duplicates: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def good(self) -> list[Examined]:
+        """Return the images that can be read."""
+        return [one for one in self.examined if one.problem is None]
+
+    @property
+    def has_masks(self) -> bool:
+        """Tell whether there is any mask."""
+        return any(one.record.mask_uri is not None for one in self.examined)
+
+    @property
+    def problems(self) -> list[str]:
+        """Return what keeps a simulation from running on this data, a line each."""
+        masks = [one for one in self.good if one.mask_problem]
+        lines = []
+        if not self.layout.has_classes and self.has_masks:
+            lines.append(
+                f"no {CLASS_FILE}: nothing says what mask values mean; --out drafts one from those "
+                "that were found"
+            )
+        if masks:
+            shown = "; ".join(f"{one.record.mask_uri}: {one.mask_problem}" for one in masks[:SHOWN])
+            lines.append(f"{len(masks)} masks cannot be used: {shown}")
+        return lines
+
+    def lines(self) -> Iterator[str]:
+        """Yield what was found, in words."""
+        sizes = {split: self.dataset.size_of(split) for split in self.dataset.splits}
+        total, looked = sum(sizes.values()), len(self.examined)
+        of = "" if looked == total else f"; {looked} of them looked at, evenly spaced"
+        yield f"data      {self.root}: {total} images{of}"
+        yield "splits    " + ", ".join(f"{split} {count}" for split, count in sizes.items())
+        for option, value in self.layout.options.items():
+            yield f"layout    data.folder.{option}: {value} ({self.layout.reasons[option]})"
+        shapes = Counter((one.height, one.width) for one in self.good)
+        shown = ", ".join(f"{h} x {w} ({n})" for (h, w), n in shapes.most_common(SHOWN))
+        yield f"sizes     {shown}" + (f", {len(shapes)} in all" if len(shapes) > SHOWN else "")
+        yield from self._mask_lines()
+        yield from self.findings()
+
+    def _mask_lines(self) -> Iterator[str]:
+        contents = [one.contents for one in self.good if one.contents is not None]
+        if not contents:
+            yield "masks     none"
+            return
+        modes = Counter(one.mode for one in contents)
+        yield "masks     " + ", ".join(f"{mode} ({count})" for mode, count in modes.most_common())
+        classes = self.class_pixels()
+        if classes is None:
+            for name, share in self.shares_by_name():
+                yield f"holds     {name} {share:.2%}"
+            return
+        whole = max(1, sum(classes.values()))
+        for class_id, name in enumerate(self.dataset.class_names):
+            share = classes.get(class_id, 0) / whole
+            yield f"class     {name} {share:.2%}" + ("" if share else " (never)")
+        yield f"void      {classes.get(IGNORE_INDEX, 0) / whole:.2%}"
+
+    def findings(self) -> Iterator[str]:
+        """Yield what somebody should look at, a line each."""
+        bare = [one.record.image_id for one in self.examined if one.record.mask_uri is None]
+        bad = [one for one in self.examined if one.problem]
+        if bare and self.has_masks:
+            yield f"finding   {len(bare)} images have no mask{self.dataset.mask_sought}"
+        if self.strays:
+            first = self.strays[0]
+            yield f"finding   {len(self.strays)} masks are no image's, the first is {first}"
+        if bad:
+            shown = "; ".join(f"{one.record.image_id}: {one.problem}" for one in bad[:SHOWN])
+            yield f"finding   {len(bad)} images cannot be used: {shown}"
+        if self.duplicates:
+            first, second = self.duplicates[0]
+            yield (
+                f"finding   {len(self.duplicates)} pairs show the same in two splits, which "
+                f"flatters every number: {first} and {second}"
+            )
+        if len(self.dataset.splits) < 2:
+            only = ", ".join(self.dataset.splits)
+            yield (
+                f"finding   one split, {only}: nothing to measure on; expected "
+                "another beside it, such as val"
+            )
+        yield from (f"problem   {line}" for line in self.problems)
+
+    def class_pixels(self) -> dict[int, int] | None:
+        """Return pixels by class id, void at `IGNORE_INDEX`; None: no class map is known."""
+        if not self.layout.has_classes:
+            return None
+        total: Counter[int] = Counter()
+        for one in self.good:
+            total.update(one.classes or {})
+        return dict(total)
+
+    def held(self) -> tuple[str, dict[int, int]]:
+        """Return what masks are told apart by, values or colours, and pixels of each found."""
+        contents = [one.contents for one in self.good if one.contents is not None]
+        coding = "values" if all(one.values is not None for one in contents) else "colors"
+        total: Counter[int] = Counter()
+        for one in contents:
+            total.update((one.values if coding == "values" else one.colors) or {})
+        return coding, dict(sorted(total.items()))
+
+    def shares_by_name(self) -> Iterator[tuple[str, float]]:
+        """Yield what masks hold where nobody has named it, the most frequent first."""
+        coding, held = self.held()
+        whole = max(1, sum(held.values()))
+        most = sorted(held, key=lambda key: -held[key])
+        for key in most[:30]:
+            shown = f"value {key}" if coding == "values" else f"colour {color_text(key)}"
+            yield shown, held[key] / whole
+
+    def overlays(self) -> Iterator[tuple[str, RGBImage, Mask | None]]:
+        """Yield a few images with their masks, evenly spaced, decoded again."""
+        reader = ImageReader.of(self.dataset, self.root, self.config)
+        step = max(1, len(self.good) // OVERLAYS)
+        for one in self.good[::step][:OVERLAYS]:
+            image = decode_image(reader.encoded(one.record.image_uri), max_pixels=reader.max_pixels)
+            mask = None
+            if one.classes is not None and one.record.mask_uri is not None:
+                data = reader.encoded(one.record.mask_uri)
+                mask = decode_mask(data, reader.mask_lookup, max_pixels=reader.max_pixels)
+            yield one.record.image_id, image, mask
+
+
+def color_text(key: int) -> str:
+    """Return a colour as it stands in a class file."""
+    return f"[{key >> 16}, {key >> 8 & 255}, {key & 255}]"
+
+
+def survey(root: Folder, *, most: int, threads: int) -> Survey:
+    """Look at the data below a folder.
+
+    Args:
+        most: images to look at; of more, so many evenly spaced.
+        threads: that decode.
+
+    Raises:
+        DataError: there is no image, or the class file cannot be used.
+    """
+    layout = find_layout(root)
+    options = layout.options | ({} if layout.has_classes else {"classes": UNNAMED})
+    config = DataConfig.model_validate({"name": "folder", "root": root.uri, "folder": options})
+    dataset = open_dataset(config, root)
+    records = sorted(dataset.records, key=lambda record: record.image_id)
+    step = max(1, -(-len(records) // most))
+    reader = ImageReader.of(dataset, root, config)
+
+    def examine(record: ImageRecord) -> Examined:
+        return _examine(record, reader, knows_classes=layout.has_classes)
+
+    examined = list(map_ahead(examine, records[::step], threads=threads, ahead=2 * threads))
+    looks = [
+        (one.record.image_id, one.record.split, one.look)
+        for one in examined
+        if one.look is not None
+    ]
+    return Survey(
+        root=root,
+        config=config,
+        layout=layout,
+        dataset=dataset,
+        examined=examined,
+        strays=_strays(config, root, dataset),
+        duplicates=list(across_splits(looks)),
+    )
+
+
+def _examine(record: ImageRecord, reader: ImageReader, *, knows_classes: bool) -> Examined:
+    limit = reader.max_pixels
+    try:
+        image = decode_image(reader.encoded(record.image_uri), max_pixels=limit)
+    except (BadImageError, OSError) as error:
+        return Examined(record, problem=str(error))
+    height, width = image.shape[:2]
+    look = look_at(image)
+    if record.mask_uri is None:
+        return Examined(record, height, width, look)
+    contents, classes = None, None
+    try:
+        data = reader.encoded(record.mask_uri)
+        contents = look_into_mask(data, max_pixels=limit)
+        if (contents.height, contents.width) != (height, width):
+            raise BadImageError(
+                f"{contents.height} x {contents.width}, its image is {height} x {width}"
+            )
+        if knows_classes:
+            mask = decode_mask(data, reader.mask_lookup, max_pixels=limit)
+            counts = np.bincount(mask.ravel())
+            classes = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
+    except (BadImageError, OSError) as error:
+        return Examined(record, height, width, look, None, contents, str(error))
+    return Examined(record, height, width, look, None, contents, None, classes)
+
+
+def _strays(config: DataConfig, root: Folder, dataset: Dataset) -> list[str]:
+    """Return files among the masks that are no image's mask."""
+    options = config.folder
+    if options.masks is None or options.masks == options.images:
+        return []
+    used = {record.mask_uri for record in dataset.records}
+    found = (f"{options.masks}/{path}" for path, _ in (root / options.masks).walk())
+    return sorted(path for path in found if is_image(path) and path not in used)

@@ -1,0 +1,123 @@
+"""Which options of data set `folder` fit a tree of files: folders, names of masks, lists."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from madbal_ray.config.data import STEM
+from madbal_ray.data.class_file import CLASS_FILE, CLASS_LIST
+from madbal_ray.data.folder import SPLITS, is_image, split_of
+from madbal_ray.errors import DataError
+from madbal_ray.state.storage import Folder
+
+IMAGES = ("images", "image", "imgs", "img", "jpegimages", "photos", "frames", "rgb")
+MASKS = (
+    *("masks", "mask", "segmentationclass", "labels", "label", "annotations", "annotation"),
+    *("gt", "ground_truth", "segmentation", "seg"),
+)
+LISTS = ("ImageSets/Segmentation/", "ImageSets/", "splits/", "")
+HELD_OUT = 0.2
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Options of `data.folder`, and why each has its value.
+
+    Attributes:
+        options: those that are not the default.
+        has_classes: there is a class file.
+    """
+
+    options: dict[str, Any]
+    reasons: dict[str, str]
+    has_classes: bool
+
+
+def find_layout(root: Folder) -> Layout:
+    """Return how images, masks and splits lie below a folder.
+
+    Raises:
+        DataError: there is no image at all.
+    """
+    paths = [path for path, _ in root.walk() if is_image(path)]
+    if not paths:
+        raise DataError(
+            f"{root} holds no images: {root.why_empty()}; give the folder that holds them, or a "
+            "folder of them"
+        )
+    tops = dict.fromkeys(path.partition("/")[0] for path in paths if "/" in path)
+    images = _named(tops, IMAGES) or (next(iter(tops)) if len(tops) == 1 else ".")
+    masks = _named(tops, MASKS)
+    options: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+
+    def say(option: str, value: Any, reason: str) -> None:
+        options[option], reasons[option] = value, reason
+
+    if images != "images":
+        say("images", images, "where the images lie")
+    below = [
+        path.removeprefix(f"{images}/") for path in paths if images in (".", path.split("/")[0])
+    ]
+    if masks is not None:
+        names = [path for path in paths if path.startswith(f"{masks}/")]
+    else:
+        names, masks = below, images
+    pattern, count = _mask_pattern(below, names, is_beside=masks == images)
+    if pattern is None:
+        say("masks", None, "no file is named like the mask of an image")
+    else:
+        if masks != "masks":
+            say("masks", masks, "where the masks lie")
+        if pattern != f"{STEM}.png":
+            say("mask_name", pattern, f"so are {count} masks named")
+    if not any(split_of(path) for path in below):
+        _splits(root, options, reasons)
+    return Layout(options, reasons, any(root.exists(name) for name in (CLASS_FILE, CLASS_LIST)))
+
+
+def _splits(root: Folder, options: dict[str, Any], reasons: dict[str, str]) -> None:
+    for base in LISTS:
+        lists = {
+            split: f"{base}{split}.txt" for split in SPLITS if root.exists(f"{base}{split}.txt")
+        }
+        if "train" in lists and len(lists) > 1:
+            options["splits"], reasons["splits"] = lists, "lists that lie there"
+            return
+    options["val_fraction"] = HELD_OUT
+    reasons["val_fraction"] = "neither split folders nor lists; a fifth is measured on"
+
+
+def _named(folders: Iterable[str], names: Sequence[str]) -> str | None:
+    """Return the folder whose name comes first in a list, in any case."""
+    found = {folder.casefold(): folder for folder in folders}
+    return next((found[name] for name in names if name in found), None)
+
+
+def _mask_pattern(
+    images: Sequence[str], masks: Sequence[str], *, is_beside: bool
+) -> tuple[str | None, int]:
+    """Return what most masks are called after their images, and how many are."""
+    stems = Counter(PurePosixPath(path).stem for path in images)
+    patterns: Counter[str] = Counter()
+    for path in masks:
+        name = PurePosixPath(path)
+        stem, suffix = name.stem, name.suffix
+        is_twin = suffix == ".png" and stems[stem] > 1  # a.png beside a.jpg
+        if stem in stems and (is_twin or not is_beside):
+            patterns[f"{STEM}{suffix}"] += 1
+            continue
+        ends = (end for end in range(len(stem) - 1, 0, -1) if stem[:end] in stems)
+        starts = (start for start in range(1, len(stem)) if stem[start:] in stems)
+        end, start = next(ends, None), next(starts, None)
+        if end is not None and not stem[end].isalnum():
+            patterns[f"{STEM}{stem[end:]}{suffix}"] += 1
+        elif start is not None and not stem[start - 1].isalnum():
+            patterns[f"{stem[:start]}{STEM}{suffix}"] += 1
+    most = patterns.most_common(1)[0] if patterns else (None, 0)
+    is_chance = is_beside and most[1] < len(images) // 4  # a name that begins like another's
+    return (None, 0) if is_chance else most
