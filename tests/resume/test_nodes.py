@@ -1,4 +1,6 @@
-"""Three Ray nodes on one machine; nodes vanish without grace, the run ends by itself."""
+"""Three Ray nodes on one machine, a head without CPUs or GPUs among them; nodes vanish without
+grace, one read or write in twenty fails, and the run ends by itself.
+"""
 
 import json
 import shutil
@@ -13,10 +15,33 @@ import pytest
 import madbal_ray
 from madbal_ray.loop.verify import verify_run
 from madbal_ray.state.run_dir import RunDir
+from madbal_ray.state.storage import Folder
 from tests.conftest import tiny_config
 
 TRAINING, SCORING = "RayTrainWorker", "HeavyActor"
 DEADLINE = 900
+
+
+FAULTS = """
+import errno, os, random
+from pathlib import Path
+from madbal_ray.state.storage import Folder
+
+draw, noted = random.Random(os.getpid()), Path(__file__).with_name("noted")
+
+def flaky(method):
+    def act(self, *given):
+        if noted.exists() and draw.random() < 0.05:
+            with open(noted, "a") as sink:
+                sink.write("+")
+            raise OSError(errno.EIO, "Input/output error")
+        return method(self, *given)
+    return act
+
+for name in ("_read", "_write", "open"):
+    setattr(Folder, name, flaky(getattr(Folder, name)))
+"""
+"""A plug-in: every process of the run, driver and workers, has a disk that fails in passing."""
 
 
 def node_of(cluster, worker_name):
@@ -48,10 +73,14 @@ def wait_for_node(cluster, process, worker_name, is_time):
 
 @pytest.mark.kill
 @pytest.mark.timeout(2 * DEADLINE)
-def test_a_run_survives_the_loss_of_two_nodes(tmp_path):
+def test_a_run_survives_the_loss_of_two_nodes_and_a_flaky_store(tmp_path, monkeypatch):
     from ray.cluster_utils import Cluster
 
+    (tmp_path / "faults.py").write_text(FAULTS)
+    faults = tmp_path / "noted"  # while it is there
+    faults.touch()
     config = tiny_config(
+        plugins=["faults"],
         data__synthetic={"num_train": 24, "num_val": 3, "height": 96, "width": 128},
         train__num_workers=2,
         train__phase1={"epochs": 12, "batch_size": 4},
@@ -64,7 +93,7 @@ def test_a_run_survives_the_loss_of_two_nodes(tmp_path):
     node_options = {"num_cpus": 2, "num_gpus": 0, "object_store_memory": 128 * 2**20}
     cluster = Cluster(
         initialize_head=True,
-        head_node_args=node_options | {"num_cpus": 1, "include_dashboard": False},
+        head_node_args=node_options | {"num_cpus": 0, "include_dashboard": False},
     )
     try:
         for _ in range(2):
@@ -96,8 +125,15 @@ def test_a_run_survives_the_loss_of_two_nodes(tmp_path):
     finally:
         cluster.shutdown()
 
+    num_faults = faults.stat().st_size
+    faults.unlink()
+    for name in ("_read", "_write", "open"):  # the plug-in stays in this test
+        monkeypatch.setattr(Folder, name, getattr(Folder, name))
+    monkeypatch.syspath_prepend(str(tmp_path))
     run = madbal_ray.open_run(where)
     assert run.num_rounds == 2
+    told = [e["notices"]["tried again"][0] for e in run.run_dir.events() if "notices" in e]
+    assert 0 < sum(told) <= num_faults
     assert any("replayed" in line for line in verify_run(run.run_dir))  # ledger and selection
     again = undisturbed(tmp_path, config)
     for name in ("superpixel_scores", "cluster_budgets", "queries", "labels"):
