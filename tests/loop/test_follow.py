@@ -9,9 +9,11 @@ import time
 import pytest
 
 import madbal_ray
+from madbal_ray.config.file import load_config
 from madbal_ray.errors import AnswersPending, ConfigError, RunDirError
 from madbal_ray.labels.answer_store import AnswerStore
 from madbal_ray.loop import follow as follow_module
+from madbal_ray.state.run_dir import RunDir
 from tests.conftest import tiny_config
 from tests.people import answer_waiting, people_config, picture_folder
 
@@ -73,24 +75,21 @@ def test_answers_that_come_while_it_looks_are_not_waited_for_again(tmp_path, pic
     folder = tmp_path / "run"
     with pytest.raises(AnswersPending):
         madbal_ray.run(people_config(root, num_rounds=1), run_dir=folder, engine="local")
-    from madbal_ray.config.file import load_config
-    from madbal_ray.state.run_dir import RunDir
-
-    tries = []
+    answered = []
 
     def work():
-        tries.append(answer_waiting(folder, masks, names, most=25 if not tries else 5))
-        if len(tries) == 1:
-            raise AnswersPending("round 0", 30)
-        if len(tries) == 2:
-            raise AnswersPending("round 0", 5)
+        answered.append(answer_waiting(folder, masks, names, most=25))
+        if len(answered) == 1:
+            raise AnswersPending("round 0", 30)  # it had looked before the 25 came
 
-    monkeypatch.setattr(
-        follow_module.time, "sleep", lambda s: tries.append(answer_waiting(folder, masks, names))
-    )
+    def sleep(seconds):
+        assert len(answered) == 1, "it waits for answers that are there"
+        answered.append(answer_waiting(folder, masks, names))
+
+    monkeypatch.setattr(follow_module.time, "sleep", sleep)
     config = load_config(people_config(root, num_rounds=1))
     follow_module.follow(config, RunDir(folder), work, print)
-    assert tries == [25, 5, 0, 0]  # 25, a wait in which 5 came, and one more look
+    assert answered == [25, 5, 0]
 
 
 def test_who_asks_nobody_follows_nobody(tmp_path):
