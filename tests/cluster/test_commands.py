@@ -12,7 +12,10 @@ import yaml
 from madbal_ray.config.file import load_config
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "cluster.md").read_text()
+PYTHON = re.compile(r"^```python\n.*?^```\n", re.DOTALL | re.MULTILINE)
+"""Blocks that are no commands (tests/cluster/test_batches.py runs them)."""
+
+TEXT = PYTHON.sub("", (ROOT / "docs" / "cluster.md").read_text())
 PROGRAMS = ("ray", "madbal", "kubectl", "sbatch", "docker", "aws", "gcloud")
 IMAGE_ROOTS = ("/opt/madbal/", "/shared/madbal_ray/")
 """Where the repository lies in the image, and on machines of one's own."""

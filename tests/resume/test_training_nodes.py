@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from madbal_ray.runs.verify import verify_run
+from madbal_ray.loop.verify import verify_run
 
 import madbal_ray
 from madbal_ray.state.run_dir import RunDir
