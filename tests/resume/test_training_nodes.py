@@ -6,9 +6,9 @@ import sys
 import time
 
 import pytest
-from madbal_ray.loop.verify import verify_run
 
 import madbal_ray
+from madbal_ray.loop.verify import verify_run
 from madbal_ray.state.run_dir import RunDir
 from tests.conftest import tiny_config
 from tests.resume.test_nodes import DEADLINE, TRAINING, undisturbed, wait_for_node
