@@ -18,7 +18,7 @@ import torch
 from madbal_ray.arrays import RGBImage
 from madbal_ray.config.schema import Config
 from madbal_ray.config.training import PhaseConfig
-from madbal_ray.data.dataset import Dataset, mask_lookup
+from madbal_ray.data.dataset import Dataset
 from madbal_ray.data.members import read_image_bytes
 from madbal_ray.data.registry import data_root, open_dataset
 from madbal_ray.engine.threads import shared_threads
@@ -36,7 +36,7 @@ from madbal_ray.pool.features.stored_taps import (
     feature_row,
     read_features,
 )
-from madbal_ray.pool.reader import PoolImage
+from madbal_ray.pool.reader import ImageReader, PoolImage
 from madbal_ray.scoring.score_images import ScoreImages
 from madbal_ray.state import tables
 from madbal_ray.state.ahead import map_ahead
@@ -93,12 +93,11 @@ class Probe:
 
     def decode_masks(self) -> float:
         """Return the seconds that a mask takes, bad ones included; 0: there are none."""
-        lookup, limits = mask_lookup(self.dataset.mask_values), self.config.data
+        reader = ImageReader.of(self.dataset, self.root, self.config.data)
 
         def decode(uri: str) -> None:
             with suppress(OSError, BadImageError):
-                data = read_image_bytes(self.root, uri, max_bytes=limits.max_bytes)
-                decode_mask(data, lookup, max_pixels=limits.max_pixels)
+                decode_mask(reader.encoded(uri), reader.mask_lookup, max_pixels=reader.max_pixels)
 
         uris = [record.mask_uri for record in self.pool[:PROBED] if record.mask_uri]
         return timed(lambda: [decode(uri) for uri in uris])[0] if uris else 0.0
@@ -110,7 +109,7 @@ class Probe:
         for index, (of_one, work) in enumerate(zip(taps, works, strict=True)):
             rows.append(feature_row(str(index), of_one, boundary_map(work)))
             images.append(PoolImage(str(index), "", None, *3 * work.shape[:2], shard_id=0))
-        stage.write_table(TABLE, 0, tables.from_rows(TABLE, rows))
+        stage.commit([stage.write_table(TABLE, 0, tables.from_rows(TABLE, rows))], {})
         return timed(lambda: [read_features(stage, image) for image in images])[0]
 
     def images_asked(self) -> int:
