@@ -146,6 +146,26 @@ def test_a_noted_shard_does_not_run_again_unless_its_file_is_missing(tmp_path):
     }
 
 
+def test_a_noted_shard_runs_again_when_one_of_its_tables_is_missing(tmp_path):
+    job = job_of(tmp_path, Both)
+    for shard_id in (0, 1):
+        records = [
+            job.output.write_table(n, shard_id, rows_of(n, shard_id)) for n in (TABLE, OTHER)
+        ]
+        job.output.append_manifest(
+            {
+                "shard_id": shard_id,
+                "files": [vars(record) for record in records],
+                "counts": {"images": 1},
+                "seconds": 1.5,
+                "peak_memory": 9,
+            }
+        )
+    job.output.folder.delete(table_path(OTHER, 1))
+    complete(job)
+    assert job.ran == [2, 1]
+
+
 def test_nothing_runs_when_every_shard_is_noted(tmp_path):
     job = job_of(tmp_path)
     manifest(job, 0, images=1)

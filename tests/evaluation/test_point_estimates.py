@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from madbal_ray.evaluation import point_estimates
 from madbal_ray.evaluation.point_estimates import (
     Estimate,
     estimate_from_points,
@@ -30,6 +31,16 @@ def test_values_are_those_of_the_points_confusion():
     assert np.isnan([one.value for one in found.class_iou[2:]]).all()
     assert np.isnan(found.class_iou[3].low)
     assert found.miou.value == pytest.approx(7 / 12)
+
+
+def test_an_interval_is_moved_back_by_twice_what_resampling_shifts():
+    """0.3 to 0.6 around 0.45, while the sample says 0.5: 0.3075 and 0.5925, up by 0.1."""
+    found = point_estimates._interval(0.5, np.linspace(0.3, 0.6, 601))
+    assert (found.low, found.high) == pytest.approx((0.4075, 0.6925))
+    found = point_estimates._interval(0.95, np.linspace(0.7, 1.0, 601))
+    assert (found.low, found.high) == pytest.approx((0.9075, 1.0))  # 1.1925 is no share
+    found = point_estimates._interval(0.2, np.linspace(0.3, 0.6, 601))
+    assert found.low <= 0.2 <= found.high
 
 
 def test_points_of_one_image_are_drawn_together():
