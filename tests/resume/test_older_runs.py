@@ -58,7 +58,7 @@ def test_it_is_not_carried_on_and_the_sentence_names_the_stages(older_run):
         madbal_ray.run(config, run_dir=older_run, engine="local")
     text = str(caught.value)
     assert text.count("\n") == 0
-    assert "superpixels (revision 0, now 2)" in text
+    assert "superpixels (revision 0, now 3)" in text
     assert "phase2 (revision 0, now 1)" in text
     assert "it still opens, reports and verifies" in text
     assert madbal_ray.open_run(older_run).config.num_rounds == 2  # nothing was changed
