@@ -241,6 +241,8 @@ class Replay:
             tables.in_order("metrics", evaluation.summed_up(confusion)),
             f"{self._where(stage)}: metrics",
         )
+        if stage.marker().summary:
+            raise IntegrityError(f"{self._where(stage)}: its marker says more than the stage does")
         classes = list(range(job.pool.num_classes))
         ids = confusion["class_id"].to_pylist()
         if ids != classes * (len(ids) // len(classes)):

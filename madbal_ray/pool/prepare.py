@@ -64,8 +64,8 @@ def prepare_pool(
     runner.point(index)
     images = _inspect(config, folder, runner, reader, index)
     return prepare_inspected(
-        config, folder, runner, reader, index, images, device, weights=weights,
-        needs_masks=needs_masks,
+        config, folder, runner, reader, index, images, device, class_names=dataset.class_names,
+        weights=weights, needs_masks=needs_masks,
     )  # fmt: skip
 
 
@@ -78,6 +78,7 @@ def prepare_inspected(
     images: StageDir,
     device: str,
     *,
+    class_names: tuple[str, ...],
     weights: PublishedWeights | None = None,
     needs_masks: bool = True,
     publish: Callable[..., PublishedWeights] = publish_weights,
@@ -106,7 +107,7 @@ def prepare_inspected(
     return Pool(
         reader=reader,
         threads=config.resources.decode_threads,
-        class_names=tuple(index.marker().summary["class_names"]),
+        class_names=class_names,
         images=images,
         superpixels=superpixels,
         clusters=clusters,

@@ -407,6 +407,12 @@ def test_a_confusion_matrix_with_a_class_twice(copy):
         copy.verify()
 
 
+def test_a_marker_that_says_more_than_its_stage(copy):
+    copy.change_marker("metrics", 0, summary={"more": 1})
+    with pytest.raises(IntegrityError, match="its marker says more than the stage does"):
+        copy.verify()
+
+
 def test_tables_that_nothing_can_be_computed_from(copy):
     def change(rows):
         rows[1]["epoch"] += 1
@@ -552,6 +558,10 @@ def test_tables_are_compared_row_by_row():
     stored = pa.table({"a": [1, 2, 3], "b": [[1.0], [2.0], [3.0]]})
     compare(stored, stored.slice(0), "queries")
     compare(stored, pa.table({"a": pa.array([1, 2, 3], pa.int32()), "b": stored["b"]}), "queries")
+    unknown = pa.table({"a": [float("nan")]})
+    compare(unknown, pa.table({"a": [float("nan")]}), "queries")
+    with pytest.raises(IntegrityError, match=r"^queries: column a differs"):
+        compare(unknown, pa.table({"a": [0.5]}), "queries")
     with pytest.raises(IntegrityError, match=r"^queries: 3 rows are stored, the replay gives 2$"):
         compare(stored, stored.slice(0, 2), "queries")
     other = pa.table({"a": [1, 2, 3], "b": [[1.0], [2.5], [3.5]]})
