@@ -152,6 +152,7 @@ class _Walk:
             index,
             images,
             self.device,
+            class_names=tuple(index.marker().summary["class_names"]),
             weights=weights,
             publish=self._features_weights,
         )

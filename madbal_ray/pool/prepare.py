@@ -6,7 +6,7 @@ Longer than others: the stages of a pool in their order, on one page.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from madbal_ray.config.schema import Config
@@ -84,17 +84,17 @@ def prepare_inspected(
     images: StageDir,
     device: str,
     *,
+    class_names: tuple[str, ...],
     weights: PublishedWeights | None = None,
     needs_masks: bool = True,
     mask_sought: str = "",
-    class_names: Sequence[str] | None = None,
     publish: Callable[..., PublishedWeights] = publish_weights,
 ) -> Pool:
     """Do what follows the inspection: features, superpixels, clusters.
 
     Args:
         mask_sought: where masks were looked for, for a message.
-        class_names: of the data set as it is; None: as it was indexed.
+        class_names: of the data set as it is, or as it was indexed.
         publish: of the extractor's weights (`publish_weights`).
     """
     shards: dict[str, list[int]] = index.marker().summary["shards_of_split"]
@@ -103,10 +103,9 @@ def prepare_inspected(
     _check_pool(config, totals, mask_sought, needs_masks=needs_masks)
     evaluation_shards = evaluation_splits(config, shards, images, runner.progress.say)
     points = points_split(config, shards)
-    names: Sequence[str] = class_names or index.marker().summary["class_names"]
     if needs_masks:
         measured = {config.data.pool_split: pool_shards} | evaluation_shards
-        check_classes(config, images, measured, names, runner.progress.say)
+        check_classes(config, images, measured, class_names, runner.progress.say)
     features, statistics = None, None
     if not config.model.train_backbone and weights is not None:
         measured = [shard_id for ids in evaluation_shards.values() for shard_id in ids]
@@ -120,7 +119,7 @@ def prepare_inspected(
     return Pool(
         reader=reader,
         threads=config.resources.decode_threads,
-        class_names=tuple(names),
+        class_names=class_names,
         images=images,
         superpixels=superpixels,
         clusters=clusters,
