@@ -45,7 +45,7 @@ def test_scoring_begins_with_one_gpu_where_nodes_may_come(patience, least, monke
     engine.plugins, engine.metrics, engine._heavy = (), RunMetrics("r"), None
     engine._heavy_is_on_gpus = False
     assert engine.heavy.count == 4
-    assert engine.heavy.options == {"num_cpus": 2.0, "num_gpus": 1}
+    assert engine.heavy.options == {"num_cpus": 2.0, "num_gpus": 1, "max_concurrency": 3}
     assert waited == [(least, "resources.scoring_workers", patience)]
 
 
