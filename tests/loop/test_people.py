@@ -274,7 +274,7 @@ def test_points_of_a_held_out_split_measure_a_run_without_masks(tmp_path):
     assert (found["low"].dropna() <= found["value"].dropna()).all()
     labelled = sum(truth(point, masks, names)[0] == "labelled" for point in points)
     assert found.loc["miou", "num_points"] == labelled
-    assert len(list(api.verify(folder))) == 3
+    assert len(list(api.verify(folder))) == 7
     assert CliRunner().invoke(main, ["report", str(folder)]).exit_code == 0
     page = (folder / "report" / "index.html").read_text()
     assert "Measured on points" in page
