@@ -188,7 +188,7 @@ def _run_tests(
 ) -> tuple[int | None, str]:
     """Return pytest's exit code (None: it ran out of time) and what it printed."""
     with tempfile.NamedTemporaryFile("r") as printed:
-        options = ["-x", "-q", "-p", "no:cacheprovider", *tests]
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not kill and not drill", *tests]
         process = FORKS.Process(
             target=_pytest, args=(tree, options, writes_bytecode, environment, printed.name)
         )

@@ -69,7 +69,7 @@ def test_a_checkpoint_that_another_writer_removes_meanwhile_is_none(tmp_path, mo
 
     monkeypatch.setattr(Folder, "read", too_late)
     network, _, checkpoint, _ = parts(tmp_path, 9.0)
-    assert checkpoint.restore(CPU) == 0
+    assert checkpoint.restore(Worker()) == 0
     assert network.weight.item() == 9.0
 
 

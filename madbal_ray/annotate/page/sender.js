@@ -25,10 +25,11 @@ export class Sender {
 
   /** Keep an answer and send it; it is safe in this browser when this resolves. */
   async keep(query, status, className, milliseconds, prediction = null) {
-    this.unsent.push(await this.outbox.add({
+    const kept = await this.outbox.add({
       uuid: crypto.randomUUID(), query_id: query.query_id, status, class_name: className, milliseconds,
       prediction, query,
-    }));
+    });
+    this.unsent.push(kept);  // the list as it is now: while this was kept, others may have been sent
     this.told.changed();
     this.send();
   }
