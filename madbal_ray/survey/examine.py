@@ -18,7 +18,7 @@ from madbal_ray.pool.reader import ImageReader
 from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.storage import Folder
 from madbal_ray.survey.duplicates import Look, across_splits, look_at
-from madbal_ray.survey.layout import Layout, find_layout
+from madbal_ray.survey.layout import Layout, data_set_below, find_layout
 from madbal_ray.vision.decode import decode_image, decode_mask, look_into_mask
 from madbal_ray.vision.mask_values import MaskContents
 
@@ -200,12 +200,14 @@ def survey(root: Folder, *, most: int, threads: int) -> Survey:
     """Look at the data below a folder.
 
     Args:
+        root: of the data, or a folder that holds their folder and nothing else.
         most: images to look at; of more, so many evenly spaced.
         threads: that decode.
 
     Raises:
         DataError: there is no image, or the class file cannot be used.
     """
+    root = data_set_below(root)
     layout = find_layout(root)
     options = layout.options | ({} if layout.has_classes else {"classes": UNNAMED})
     config = DataConfig.model_validate({"name": "folder", "root": root.uri, "folder": options})

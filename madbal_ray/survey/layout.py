@@ -37,6 +37,22 @@ class Layout:
     has_classes: bool
 
 
+def data_set_below(root: Folder) -> Folder:
+    """Return the folder that holds a data set's folders: `root`, or the only one down from it.
+
+    Archives unpack into folders of folders, such as ``VOCdevkit/VOC2012``. What has a class file or
+    lists of its own is taken as it is.
+    """
+    paths = [path for path, _ in root.walk() if is_image(path)]
+    tops = {path.partition("/")[0] for path in paths}
+    is_wrapped = len(tops) == 1 and all(path.count("/") > 1 for path in paths)
+    names = (CLASS_FILE, CLASS_LIST, *(f"{split}.txt" for split in SPLITS))
+    if not is_wrapped or any(root.exists(name) for name in names):
+        return root
+    (top,) = tops
+    return root if top.casefold() in IMAGES else data_set_below(root / top)
+
+
 def find_layout(root: Folder) -> Layout:
     """Return how images, masks and splits lie below a folder.
 

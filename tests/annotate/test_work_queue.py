@@ -8,6 +8,7 @@ from madbal_ray.annotate.shares import is_asked_twice
 from madbal_ray.annotate.work_queue import WorkQueue
 from madbal_ray.errors import ConfigError, LabelError
 from madbal_ray.labels.answer_rows import NewAnswer
+from madbal_ray.labels.answer_store import AnswerStore
 from tests.annotate.hand_made import CLASSES, made_queries, made_store
 
 
@@ -176,8 +177,6 @@ def test_a_new_server_knows_who_has_what(store, clock):
 
 
 def test_what_others_write_is_taken_up(store, clock, tmp_path):
-    from madbal_ray.labels.answer_store import AnswerStore
-
     queue = WorkQueue(store, overlap=0, clock=clock)
     with AnswerStore.open(str(tmp_path / "answers.sqlite")) as other:
         other.append(
@@ -193,8 +192,6 @@ def test_what_others_write_is_taken_up(store, clock, tmp_path):
 
 
 def test_what_is_posted_and_answered_elsewhere_comes_before_an_answer_here(store, clock, tmp_path):
-    from madbal_ray.labels.answer_store import AnswerStore
-
     queue = WorkQueue(store, overlap=0, clock=clock)
     mine = ids(queue.lease("ada"))
     with AnswerStore.open(str(tmp_path / "answers.sqlite")) as other:
@@ -205,6 +202,20 @@ def test_what_is_posted_and_answered_elsewhere_comes_before_an_answer_here(store
     assert queue.lease("bob")[0].query_id == "q0i1n0"
     (left,) = [q.query_id for q in _all(queue, "eve") if q.round == 1]
     assert left == "q1i0n1"
+
+
+def test_what_is_posted_and_answered_between_two_looks_is_taken_up(store, clock, monkeypatch):
+    """The queries were counted just before they were posted, the answers read just after."""
+    queue = WorkQueue(store, overlap=0, clock=clock)
+    store.post(made_queries(1, 2, round=1))
+    store.append([NewAnswer(query_id="q1i0n0", annotator="csv", status="void", source="csv")])
+    late = iter([60])
+    count = AnswerStore.num_queries
+    monkeypatch.setattr(AnswerStore, "num_queries", lambda own: next(late, None) or count(own))
+    monkeypatch.setattr(queue, "_seen_version", -1)
+    queue.lease("ada")
+    assert queue.waiting == 61
+    assert "q1i0n1" in {q.query_id for q in _all(queue, "eve")}
 
 
 def _all(queue, name):

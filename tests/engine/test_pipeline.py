@@ -76,6 +76,22 @@ def test_the_next_shard_is_loaded_and_the_last_written_while_one_is_computed(tmp
     assert [row["shard_id"] for row in rows_of(job_of(tmp_path, hook))] == [0, 1, 2, 3]
 
 
+def test_a_shard_that_is_slow_to_write_holds_up_no_other(tmp_path, monkeypatch):
+    computing = threading.Event()
+    write = StageDir.write_table
+
+    def hook(step, shard_id):
+        if (step, shard_id) == ("compute", 1):
+            computing.set()
+
+    def slow_write(stage, name, shard_id, table):
+        assert computing.wait(10)  # shard 1, while shard 0 is not written yet
+        return write(stage, name, shard_id, table)
+
+    monkeypatch.setattr(StageDir, "write_table", slow_write)
+    assert len(rows_of(job_of(tmp_path, hook))) == 4
+
+
 def test_one_thread_computes_and_no_more_than_two_shards_are_loaded(tmp_path):
     threads, loads, done = set(), [], []
 

@@ -105,6 +105,12 @@ def test_lines_have_bands_gaps_and_names_as_text():
     assert "type" not in plots.lines(series[:1], x_label="", y_label="")["layout"]["xaxis"]
 
 
+def test_a_band_goes_forth_along_its_upper_edge_and_back_along_the_lower():
+    rising = plots.Series("a", [1, 2], [0.2, 0.5], [0.1, 0.4], [0.3, 0.6])
+    band, _ = plots.lines([rising], x_label="", y_label="")["data"]
+    assert list(zip(band["x"], band["y"], strict=True)) == [(1, 0.3), (2, 0.6), (2, 0.4), (1, 0.1)]
+
+
 def test_superpixels_are_coloured_by_what_is_asked_for():
     table = pd.DataFrame(
         {

@@ -4,6 +4,7 @@ import os
 import threading
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pytest
 
 from madbal_ray.engine.contract import LightShardJob
@@ -35,6 +36,17 @@ def store():
     storage._filesystem.cache_clear()
     for name, value in before.items():
         os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def test_as_many_connections_as_requests_that_are_sent_at_once(store):
+    before = pa.io_thread_count()
+    try:
+        pa.set_io_thread_count(8)
+        storage._filesystem.cache_clear()
+        Folder("s3://counted/threads").exists("nothing")
+        assert pa.io_thread_count() == storage.IN_FLIGHT == 64
+    finally:
+        pa.set_io_thread_count(before)
 
 
 @dataclass(kw_only=True)

@@ -15,7 +15,7 @@ from madbal_ray.state.storage import Folder
 from madbal_ray.survey.duplicates import Look, across_splits, look_at
 from madbal_ray.survey.examine import survey
 from madbal_ray.survey.experiment import write_experiment
-from madbal_ray.survey.layout import find_layout
+from madbal_ray.survey.layout import data_set_below, find_layout
 from madbal_ray.survey.page import page
 
 LISTS = "ImageSets/Segmentation"
@@ -89,6 +89,25 @@ def test_layouts(tmp_path, names, options):
     assert layout.options == options
     assert layout.reasons.keys() == options.keys()
     assert not layout.has_classes
+
+
+@pytest.mark.parametrize(
+    ("names", "below"),
+    [
+        (["VOCdevkit/VOC2012/JPEGImages/a.jpg", "VOCdevkit/VOC2012/SegmentationClass/a.png"],
+         "VOCdevkit/VOC2012"),
+        (["unpacked/train/a.jpg", "unpacked/val/b.jpg"], "unpacked"),
+        (["unpacked/train/a.jpg", "classes.yaml"], ""),
+        (["unpacked/a/b.jpg", "train.txt"], ""),
+        (["images/train/a.jpg"], ""),
+        (["pictures/a.jpg"], ""),
+        (["images/a.jpg", "masks/a.png"], ""),
+        (["a.jpg", "deep/b/c.jpg"], ""),
+    ],
+)  # fmt: skip
+def test_a_data_set_is_found_below_the_folders_that_wrap_it(tmp_path, names, below):
+    found = data_set_below(touch(tmp_path, *names))
+    assert found.uri == (Folder(tmp_path) / below if below else Folder(tmp_path)).uri
 
 
 def test_no_image_is_a_sentence(tmp_path):
