@@ -180,8 +180,10 @@ def _adopt_shard(job: ShardJob, shard_id: int) -> dict[str, Any] | None:
     records = [job.output.adopt(path) for path in paths.values()]
     if any(record is None for record in records):
         return None
+    folder = job.output.folder
     adopted = {
-        name: tables.decode(name, job.output.folder.open(path)) for name, path in paths.items()
+        name: tables.decode(name, pa.BufferReader(folder.read(path)))
+        for name, path in paths.items()
     }
     return {
         "shard_id": shard_id,

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
+
 from madbal_ray.config.schema import Config
 from madbal_ray.data.dataset import Dataset
 from madbal_ray.data.registry import data_root, open_dataset
@@ -106,11 +108,11 @@ def prepare_inspected(
     if needs_masks:
         measured = {config.data.pool_split: pool_shards} | evaluation_shards
         check_classes(config, images, measured, class_names, runner.progress.say)
-    features, statistics = None, None
+    kept: dict[str, StageDir] = {}
     if not config.model.train_backbone and weights is not None:
         measured = [shard_id for ids in evaluation_shards.values() for shard_id in ids]
         measured += () if points is None else points[1]
-        features, statistics = prepare_features(
+        kept = prepare_features(
             config, folder, runner, reader, images, weights, pool_shards, measured, device
         )
     superpixels, clusters = _cluster(
@@ -128,8 +130,7 @@ def prepare_inspected(
         points_split=points,
         num_images=totals["images"],
         num_pixels=totals["work_pixels"],
-        features=features,
-        tap_statistics=statistics,
+        **kept,
     )
 
 
@@ -201,7 +202,8 @@ def _too_many_bad(
     images: StageDir, shard_id: int, split: str, bad: int, total: int, config: Config
 ) -> PoolError:
     path = table_path("quarantine", shard_id)
-    rows = tables.decode("quarantine", images.folder.open(path)).slice(0, SHOWN_REASONS).to_pylist()
+    quarantine = tables.decode("quarantine", pa.BufferReader(images.folder.read(path)))
+    rows = quarantine.slice(0, SHOWN_REASONS).to_pylist()
     reasons = "".join(f"\n  {row['image_id']}: {row['reason']}" for row in rows)
     return PoolError(
         f"{bad} of {total} images of split {split!r} cannot be used, more than "

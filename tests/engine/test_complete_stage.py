@@ -1,5 +1,6 @@
 """Completing a stage: what is adopted, what runs again, which error is raised."""
 
+import errno
 import hashlib
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from madbal_ray.engine.contract import LightShardJob
 from madbal_ray.engine.local import LocalEngine
 from madbal_ray.engine.shards import complete_stage
 from madbal_ray.errors import AnswersPending, DataError, LabelError, NumericalError
-from madbal_ray.state import tables
+from madbal_ray.state import notices, retries, tables
 from madbal_ray.state.stage_dir import StageDir, table_path
 from madbal_ray.state.storage import Folder
 
@@ -88,6 +89,29 @@ def test_a_whole_file_that_the_manifest_does_not_name_is_adopted(tmp_path):
     content = job.output.folder.read(record.path)
     assert record.sha256 == hashlib.sha256(content).hexdigest()
     assert marker.summary["shards"]["1"] == {"images": 2}
+
+
+def test_adopting_is_tried_again_where_the_disk_failed_in_passing(tmp_path, monkeypatch):
+    job, failed = job_of(tmp_path), []
+    job.output.write_table(TABLE, 1, rows_of(TABLE, 1))
+
+    def every_other(method):
+        def act(folder, name):
+            failed.append(name)
+            if len(failed) % 2:
+                raise OSError(errno.EIO, "Input/output error")
+            return method(folder, name)
+
+        return act
+
+    monkeypatch.setattr(retries, "PAUSE_SECONDS", 0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "_read", every_other(Folder._read))
+        patched.setattr(Folder, "open", every_other(Folder.open))
+        complete(job)
+    notices.take()
+    assert job.ran == [2, 0]
+    assert table_path(TABLE, 1) in failed
 
 
 def test_a_file_of_another_stage_or_half_a_file_is_not_adopted(tmp_path):

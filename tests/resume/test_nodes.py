@@ -63,7 +63,9 @@ def node_of(cluster, worker_name):
 def wait_for_node(cluster, process, worker_name, is_time):
     ends = time.monotonic() + DEADLINE
     while time.monotonic() < ends:
-        assert process.poll() is None, f"the run ended before a node with {worker_name} was lost"
+        if process.poll() is not None:
+            said = (Path(process.args[-3]).parents[1] / "log").read_text()[-3000:]
+            raise AssertionError(f"the run ended before a node with {worker_name} was lost\n{said}")
         node = node_of(cluster, worker_name) if is_time() else None
         if node is not None:
             return node
