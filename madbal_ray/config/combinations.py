@@ -50,6 +50,11 @@ def combinations(config: Config) -> Iterator[str]:
 def _frozen(config: Config) -> Iterator[str]:
     """Yield what does not go with a frozen backbone, or only with one."""
     train = config.train
+    if train.mirrored_points and not config.model.learns_from_points:
+        yield (
+            "train.mirrored_points needs head hypercolumn on a frozen backbone "
+            "(model.train_backbone: false); elsewhere train.augment.flip mirrors images"
+        )
     for name in ("frozen_head", "phase1", "phase2"):
         phase = getattr(train, name)
         if phase.steps is not None and not config.model.learns_from_points:

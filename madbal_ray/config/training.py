@@ -182,6 +182,12 @@ class TrainConfig(Section):
         description="points an image and round that a head learns from on a frozen backbone, drawn "
         "where regions or whole images were labelled",
     )
+    mirrored_points: bool = Field(
+        default=False,
+        json_schema_extra=ADDED,
+        description="on a frozen backbone: a head learns from the features of the mirrored image, "
+        "too, a second set that the pool keeps",
+    )
     init: Literal["pretrained", "previous", "frozen_head"] = Field(
         default="pretrained",
         description="weights at the start of a round: model.weights | last round's | model.weights "

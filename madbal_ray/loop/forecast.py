@@ -128,14 +128,20 @@ def forecast_stages(probe: Probe) -> list[StageForecast]:
         embed, taps = timed(lambda: [probe.taps(network, picture) for picture in inputs])
         count = total + probe.num_evaluated
         size = count * float(np.mean([sum(t.nbytes for t in of_one) for of_one in taps]))
-        is_kept = keeps_features(config.pool, size)
-        size += count * float(np.mean([work[..., 0].size / 8 for work in works]))  # delta, in bits
+        mirrored = total if config.train.mirrored_points else 0
+        of_mirrored = size / count * mirrored
+        is_kept = keeps_features(config.pool, size + of_mirrored)
+        delta = float(np.mean([work[..., 0].size / 8 for work in works]))  # in bits
+        size, of_mirrored = size + count * delta, of_mirrored + mirrored * delta
         seconds = (count if is_kept else 0) * (decode + embed) / workers
         stages.append(StageForecast("backbone_features", seconds, size if is_kept else 0.0))
-        gather = decode + embed
+        if is_kept and mirrored:
+            seconds *= mirrored / count
+            stages.append(StageForecast("mirrored_features", seconds, of_mirrored))
+        gather = decode + embed * (2 if mirrored else 1)
         if is_kept:
             seen, decode = taps, probe.read_taps(taps, works)
-            gather = decode
+            gather = decode * (2 if mirrored else 1)
         stages.append(StageForecast("point_features", asked * gather / workers, rounds=rounds))
     maker = probe.batch_maker(network, inputs, works, seen)
     phases = {"train phase I": PHASE1} | ({"train phase II": PHASE2} if strategy.has_phase2 else {})

@@ -207,13 +207,12 @@ class Round:
         assert pool.tap_statistics is not None
         for index in range(len(history.points), len(history.labels)):
             labels = history.labels[: index + 1]
-            most = config.train.points_per_image
-            output = self.runner.plan(
-                self.folder,
-                "point_features",
-                {"points_per_image": most, "seed": config.seed, "round": index},
-                digests(pool.images, pool.superpixels, pool.tap_statistics) | label_digests(labels),
-            )
+            most, mirrored = config.train.points_per_image, config.train.mirrored_points
+            settings = {"points_per_image": most, "seed": config.seed, "round": index}
+            settings |= {"mirrored": True} if mirrored else {}
+            inputs = digests(pool.images, pool.superpixels, pool.tap_statistics)
+            inputs |= label_digests(labels)
+            output = self.runner.plan(self.folder, "point_features", settings, inputs)
             job = GatherPoints(
                 output=output,
                 pool=pool,
@@ -224,6 +223,7 @@ class Round:
                 num_threads=config.score.threads_per_worker,
                 round_index=index,
                 most=most,
+                mirrored=mirrored,
                 seed=config.seed,
                 device=self.device,
             )

@@ -19,6 +19,7 @@ from madbal_ray.pool.reader import (
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import IN_FLIGHT
 from madbal_ray.vision.boundary import boundary_map
+from madbal_ray.vision.grids import mirror_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class Pool:
         evaluation_points: their answers (table `labels`), once there are any.
         held_points: their queries, where they lie in the pool: neither asked nor trained on.
         features: what is kept of a frozen backbone's taps; None: nothing is.
+        mirrored_features: the same of mirrored images, where they are learned from and kept.
         tap_statistics: of a frozen backbone.
     """
 
@@ -56,6 +58,7 @@ class Pool:
     evaluation_points: StageDir | None = None
     held_points: StageDir | None = None
     features: StageDir | None = None
+    mirrored_features: StageDir | None = None
     tap_statistics: StageDir | None = None
 
     @property
@@ -96,6 +99,17 @@ class Pool:
             return fetched.taps, fetched.boundary
         picture, work_image = self.reader.on_both_grids(image, fetched)
         return picture, boundary_map(work_image)
+
+    def mirrored_input(self, image: PoolImage, inputs: NetworkInput) -> NetworkInput:
+        """Return what the network takes of an image's mirror image.
+
+        Args:
+            inputs: of the image itself.
+        """
+        if not isinstance(inputs, tuple):
+            return mirror_images(inputs)
+        assert self.mirrored_features is not None
+        return read_features(self.mirrored_features, image).taps
 
     @property
     def fetches(self) -> int:

@@ -42,7 +42,7 @@ CONFIG_NAME = "config.json"
 EVENTS_NAME = "events.jsonl"
 STOPPED_NAME = "stopped.json"
 TRACKING_NAME = "tracking.json"
-MENDED = ("backbone_features",)
+MENDED = ("backbone_features", "mirrored_features")
 """Stages that are computed anew where files are lost, by another machine perhaps."""
 POINTER = re.compile(
     r"pool/(?P<pool>\w+)\.json|rounds/(?P<round>\d{3,})/(?P<stage>\w+)/_CURRENT\.json"

@@ -59,6 +59,7 @@ for _stage in (
     StageSpec("evaluation_points", "pool", drafts=("queries",)),
     StageSpec("evaluation_labels", "pool", drafts=("labels",)),
     StageSpec("backbone_features", "pool", ("backbone_features",), drafts=("tap_sums",)),
+    StageSpec("mirrored_features", "pool", drafts=("backbone_features", "tap_sums")),
     StageSpec("tap_statistics", "pool", ("tap_statistics",)),
     StageSpec("superpixels", "pool", ("superpixels",), revision=3),
     StageSpec("superpixel_features", "pool", ("superpixel_features",)),

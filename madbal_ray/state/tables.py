@@ -92,7 +92,10 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         y=(_int32, "working grid"),
         x=(_int32, "working grid"),
         is_boundary=(pa.bool_(), "delta"),
-        features=(pa.binary(), "little-endian float16: the taps at the point, one after another"),
+        features=(
+            pa.binary(),
+            "little-endian float16: the taps at the point, one after another; mirrored ones follow",
+        ),
     ),
     "superpixel_clusters": _fields(image_id=_string, superpixel_id=_int32, cluster_id=_int32),
     "centroids": _fields(cluster_id=_int32, centroid=pa.list_(_float32)),

@@ -136,6 +136,7 @@ class TrainRound:
                 self.points,
                 network.backbone.channels,
                 memory_gib=resources.image_cache_gib,
+                mirrored=self.config.train.mirrored_points,
             )
             return PointBatchMaker(
                 matrix=matrix, seed=self.config.seed, round_index=self.round_index

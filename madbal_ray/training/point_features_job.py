@@ -11,12 +11,14 @@ import pyarrow as pa
 import torch
 
 from madbal_ray import rng
+from madbal_ray.arrays import BoolMap
 from madbal_ray.config.training import ModelConfig
 from madbal_ray.engine.contract import count_images
 from madbal_ray.labels.asked_pixels import AskedPixels
 from madbal_ray.models.backbones import frozen_backbone
 from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.models.weights import PublishedWeights
+from madbal_ray.pool.features.stored_taps import NetworkInput
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.pool.reader import PoolImage
 from madbal_ray.state import tables
@@ -36,6 +38,7 @@ class GatherPoints:
     Attributes:
         labels: label stages up to this round; the last one is this round's.
         most: pixels of an image that are taken.
+        mirrored: features of the same pixels in the mirror image follow.
     """
 
     output: StageDir
@@ -47,6 +50,7 @@ class GatherPoints:
     num_threads: int
     round_index: int
     most: int
+    mirrored: bool
     seed: int
     device: str
     is_light = False
@@ -78,15 +82,22 @@ class GatherPoints:
         }
         asked = [image for image in images if len(points[image.image_id][0])]
         loaded = map_ahead(
-            self.pool.input_and_boundary,
+            self._load,
             asked,
             threads=self.pool.threads,
             ahead=2 * self.pool.threads,
         )
         parts = []
-        for image, (inputs, boundary) in zip(asked, loaded, strict=True):
+        for image, (views, boundary) in zip(asked, loaded, strict=True):
             y, x = points[image.image_id]
-            features = self._features(inputs, y, x, boundary.shape)
+            places = (x, boundary.shape[1] - 1 - x)
+            features = np.concatenate(
+                [
+                    self._features(inputs, y, place, boundary.shape)
+                    for inputs, place in zip(views, places, strict=False)
+                ],
+                axis=1,
+            )
             columns: dict[str, Any] = {
                 "round": np.full(len(y), self.round_index),
                 "image_id": [image.image_id] * len(y),
@@ -98,6 +109,13 @@ class GatherPoints:
             parts.append(tables.from_columns(TABLE, columns))
         return {TABLE: tables.concat(TABLE, parts)}
 
+    def _load(self, image: PoolImage) -> tuple[tuple[NetworkInput, ...], BoolMap]:
+        """Return the image and, where it is wanted, its mirror image; delta."""
+        inputs, boundary = self.pool.input_and_boundary(image)
+        if not self.mirrored:
+            return (inputs,), boundary
+        return (inputs, self.pool.mirrored_input(image, inputs)), boundary
+
     def _draw(self, image: PoolImage, is_new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         y, x = np.nonzero(is_new)
         if len(y) > self.most:
@@ -107,7 +125,7 @@ class GatherPoints:
         return y, x
 
     def _features(
-        self, inputs: Any, y: np.ndarray, x: np.ndarray, shape: tuple[int, ...]
+        self, inputs: NetworkInput, y: np.ndarray, x: np.ndarray, shape: tuple[int, ...]
     ) -> np.ndarray:
         """Return the taps at points, float16 [P, sum of channels]."""
         with torch.inference_mode():

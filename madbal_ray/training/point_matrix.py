@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from madbal_ray import rng
 from madbal_ray.config.training import PhaseConfig
 from madbal_ray.engine.workers import TrainContext
 from madbal_ray.errors import LabelError
@@ -39,7 +40,8 @@ class PointMatrix:
 
     Attributes:
         channels: of each tap; they lie one after another in a row.
-        features: float16 [P, sum of channels]; in memory, or a scratch file mapped into it.
+        features: float16 [P, V * sum of channels], of the image and (V = 2) then of its mirror
+            image; in memory, or a scratch file mapped into it.
         class_id: [P].
         is_boundary: delta [P].
         is_target: Y_L of Eq. 1, once recorded.
@@ -51,10 +53,22 @@ class PointMatrix:
     is_boundary: np.ndarray
     is_target: np.ndarray | None = None
 
-    def taps(self, rows: np.ndarray | slice) -> tuple[Tensor, ...]:
-        """Return the taps of some points as images of one pixel, each [P, c_k, 1, 1]."""
-        picked = torch.from_numpy(np.ascontiguousarray(self.features[rows])).float()
-        return tuple(part[:, :, None, None] for part in picked.split(self.channels, dim=1))
+    @property
+    def is_mirrored(self) -> bool:
+        """Return whether there are features of mirror images."""
+        return self.features.shape[1] > sum(self.channels)
+
+    def taps(self, rows: np.ndarray, mirror: np.ndarray | None = None) -> tuple[Tensor, ...]:
+        """Return the taps of some points as images of one pixel, each [P, c_k, 1, 1].
+
+        Args:
+            mirror: bool [P], those that are taken from the mirror image; None: none.
+        """
+        width, picked = sum(self.channels), self.features[rows]
+        if mirror is not None:
+            picked = np.where(mirror[:, None], picked[:, width:], picked[:, :width])
+        values = torch.from_numpy(np.ascontiguousarray(picked[:, :width])).float()
+        return tuple(part[:, :, None, None] for part in values.split(self.channels, dim=1))
 
 
 def read_point_matrix(
@@ -64,17 +78,20 @@ def read_point_matrix(
     channels: tuple[int, ...],
     *,
     memory_gib: float,
+    mirrored: bool = False,
 ) -> PointMatrix:
     """Join labels with the features that were gathered at their pixels, shard by shard.
 
     Args:
         stages: stages `point_features` of all rounds.
         memory_gib: a larger matrix lies in a scratch file without a name.
+        mirrored: the stages have features of mirror images, too.
 
     Raises:
         LabelError: no labelled pixel has features.
     """
-    most, width = sum(total_of(stage, "points") for stage in stages), sum(channels)
+    most = sum(total_of(stage, "points") for stage in stages)
+    width = sum(channels) * (2 if mirrored else 1)
     features = _room((most, width), memory_gib)
     position = {image.image_id: index for index, image in enumerate(points.images)}
     labelled = _codes(points)
@@ -184,15 +201,19 @@ class PointBatchMaker(Batches):
     ) -> Iterator[list[PointBatch]]:
         """Yield this worker's part of every batch."""
         check_views(views)
+        mirror = None
+        if self.matrix.is_mirrored:
+            generator = rng.stream(self.seed, "mirror", self.round_index, phase, epoch)
+            mirror = generator.random(self.num_points) < 0.5
         for rows in self.cut(phase, epoch, batch_size, rank=rank, world_size=world_size):
-            yield [self.batch_of(rows)]
+            yield [self.batch_of(rows, None if mirror is None else mirror[rows])]
 
-    def batch_of(self, rows: np.ndarray) -> PointBatch:
-        """Return some points as a batch."""
+    def batch_of(self, rows: np.ndarray, mirror: np.ndarray | None = None) -> PointBatch:
+        """Return some points as a batch, those of `mirror` as their mirror images show them."""
         matrix = self.matrix
         corner = torch.zeros(len(rows))
         return PointBatch(
-            taps=matrix.taps(rows),
+            taps=matrix.taps(rows, mirror),
             crop=(1, 1),
             batch=torch.arange(len(rows)),
             y=corner,

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt8
+
 from madbal_ray.config.section import GridSize, LongSide
 
 
@@ -19,6 +22,11 @@ def grid_shape(size: GridSize, height: int, width: int) -> tuple[int, int]:
         factor = size.long_side / max(height, width)
         return max(1, round(height * factor)), max(1, round(width * factor))
     return int(size[0]), int(size[1])
+
+
+def mirror_images(images: UInt8[np.ndarray, "*_ W 3"]) -> UInt8[np.ndarray, "*_ W 3"]:
+    """Flip pictures left and right: column x is column W - 1 - x now."""
+    return np.ascontiguousarray(images[..., ::-1, :])
 
 
 def move_points(points: Any, old_size: int, new_size: int) -> Any:

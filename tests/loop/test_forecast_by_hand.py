@@ -139,6 +139,19 @@ def test_features_of_a_frozen_backbone_are_computed_once_and_spare_decoding(tmp_
     assert found["score"].seconds == 2 * 7 * SCORE / 2
 
 
+def test_mirrored_features_are_of_the_pool_and_read_beside_the_others(tmp_path, monkeypatch):
+    mirrored = {"train__mirrored_points": True}
+    found = frozen_stages(tmp_path, monkeypatch, **mirrored)
+    assert found["backbone_features"].num_bytes == 11 * (TAPS + 48 * 64 / 8)
+    assert found["mirrored_features"].num_bytes == 7 * (TAPS + 48 * 64 / 8)
+    assert found["mirrored_features"].seconds == pytest.approx(7 * (DECODE + FORWARD) / 2)
+    assert found["point_features"].seconds == 3 * 7 * 2 * READ / 2
+    never = {"pool": {"shard_images": 2, "features_cache": "never"}}
+    again = frozen_stages(tmp_path, monkeypatch, **(mirrored | never))
+    assert "mirrored_features" not in again
+    assert again["point_features"].seconds == 3 * 7 * (DECODE + 2 * FORWARD) / 2
+
+
 def test_features_that_do_not_fit_cost_nothing_and_spare_nothing(tmp_path, monkeypatch):
     never = {"pool": {"shard_images": 2, "features_cache": "never"}}
     found = frozen_stages(tmp_path, monkeypatch, **never)

@@ -5,19 +5,25 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 import madbal_ray
 from madbal_ray import api
 from madbal_ray.config.file import load_config
+from madbal_ray.data.registry import data_root, open_dataset
 from madbal_ray.engine.stages import StopRequested
 from madbal_ray.errors import ConfigError, IntegrityError
+from madbal_ray.loop.verify import verify_run
+from madbal_ray.models.backbones import frozen_backbone
 from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.features.stored_taps import read_features
-from madbal_ray.pool.reader import pool_images
+from madbal_ray.pool.reader import ImageReader, pool_images, read_images
 from madbal_ray.state import tables
 from madbal_ray.state.storage import Folder
 from madbal_ray.studies.cross_validation import CrossValidation
+from madbal_ray.vision.normalize import normalize_images
+from madbal_ray.vision.points import sample_points
 from tests.conftest import frozen_config
 
 TABLES = ("superpixel_scores", "cluster_budgets", "queries", "labels", "metrics")
@@ -67,6 +73,63 @@ def test_features_that_are_computed_again_give_the_same_queries(frozen_run, tmp_
     assert sum(tables.count_rows(str(path)) for path in files_of_features(again)) == 0
     for name in ("queries", "labels", "point_features"):
         assert again.table(name).equals(frozen_run.table(name)), name
+
+
+@pytest.fixture(scope="module")
+def mirrored_run(tmp_path_factory):
+    """A run whose head learns from mirror images, too."""
+    config = frozen_config()
+    config["train"]["mirrored_points"] = True
+    return run(tmp_path_factory.mktemp("mirrored"), config)
+
+
+def test_the_mirror_image_of_a_point_has_the_features_of_the_mirrored_image(
+    mirrored_run, frozen_run
+):
+    width = 24 + 32 + 96 + 320
+    own = frozen_run.table("point_features", 0).to_pylist()
+    rows = mirrored_run.table("point_features", 0).to_pylist()
+    assert [row["features"][: 2 * width] for row in rows] == [row["features"] for row in own]
+
+    run_dir = mirrored_run.run_dir
+    image = read_images(run_dir.find("images", None), 0)[0]
+    config = mirrored_run.config
+    folder = run_dir.pool_folder(config)
+    dataset = open_dataset(config.data, folder)
+    reader = ImageReader.of(dataset, data_root(config.data, folder), config.data)
+    picture = np.ascontiguousarray(reader.on_input_grid(image)[:, ::-1])
+    backbone = frozen_backbone(config.model, None)
+    with torch.inference_mode():
+        taps = backbone(normalize_images(torch.from_numpy(picture[None])))
+    row = next(row for row in rows if row["image_id"] == image.image_id)
+    seen = [
+        sample_points(
+            tap.half(),
+            point_batch=torch.tensor([0]),
+            point_y=torch.tensor([float(row["y"])]),
+            point_x=torch.tensor([63.0 - row["x"]]),
+            height=48,
+            width=64,
+        )
+        for tap in taps
+    ]
+    expected = torch.cat(seen, dim=1)[0].half().numpy()
+    found = np.frombuffer(row["features"], np.float16)[width:]
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    assert np.abs(found - np.frombuffer(row["features"], np.float16)[:width]).max() > 0.01
+
+
+def test_mirrored_features_are_of_the_pool_alone_and_may_be_computed_again(mirrored_run, tmp_path):
+    stage = mirrored_run.run_dir.find("mirrored_features", None)
+    assert stage.shards_with("backbone_features") == [0, 1, 2]
+    config = frozen_config()
+    config["train"]["mirrored_points"] = True
+    config["pool"] = {"shard_images": 2, "features_cache": "never"}
+    again = run(tmp_path, config)
+    assert again.run_dir.find("mirrored_features", None) is None
+    for name in ("queries", "labels", "point_features"):
+        assert again.table(name).equals(mirrored_run.table(name)), name
+    assert any("replayed" in line for line in verify_run(mirrored_run.run_dir))
 
 
 def test_auto_keeps_what_fits(tmp_path):
@@ -166,6 +229,10 @@ def test_a_finished_run_is_verified_reported_and_exported(frozen_run, tmp_path):
         ({"train": {"precision": "bf16"}}, "must be the same"),
         ({"model": {"train_backbone": True}}, r"train\.phase1\.steps counts batches of points"),
         ({"model": {"train_backbone": True}}, r"train\.phase2\.batch_points has no effect"),
+        (
+            {"model": {"train_backbone": True}, "train": {"mirrored_points": True}},
+            r"train\.mirrored_points needs head hypercolumn",
+        ),
         (
             {"train": {"frozen_head": {"backbone_rate_factor": 0.1}}},
             r"train\.frozen_head\.backbone_rate_factor has no effect",

@@ -139,6 +139,42 @@ def test_steps_take_the_place_of_epochs():
     assert num_epochs(points, Phase2Config(steps=6, batch_points=2)) == 2
 
 
+def test_mirrored_points_come_half_of_the_time_and_others_in_every_epoch(pool, tmp_path):
+    points = [("a", y, x, 0, "labelled") for y in range(2) for x in range(3)]
+    rows = feature_rows(0, [p[:3] for p in points])
+    for row in rows:  # the mirror image's: negated
+        row["features"] += (-np.frombuffer(row["features"], np.float16)).tobytes()
+    stage = write_stage(
+        tmp_path / "mirrored", "point_features", {0: rows, 1: []},
+        summary={"shards": {"0": {"points": 6}, "1": {"points": 0}}},
+    )  # fmt: skip
+    labels = (labels_of(tmp_path, points, 0),)
+    matrix = read_point_matrix(
+        pool, read_labeled_points(pool, labels), (stage,), CHANNELS, memory_gib=1.0, mirrored=True
+    )
+    assert matrix.is_mirrored
+    assert matrix.features[4].tolist() == [11, 11.5, -1, -11, -11.5, 1]
+    plain = matrix.taps(np.array([4, 1]))
+    assert [tap.flatten().tolist() for tap in plain] == [[11, 1], [11.5, -1, 1.5, -1]]
+    some = matrix.taps(np.array([4, 1]), np.array([True, False]))
+    assert [tap.flatten().tolist() for tap in some] == [[-11, 1], [-11.5, 1, 1.5, -1]]
+
+    maker = PointBatchMaker(matrix=matrix, seed=4, round_index=1)
+
+    def shown(epoch, rank=0, world_size=1):
+        cut = maker.epoch("phase1", epoch, 2, rank=rank, world_size=world_size)
+        return [value for views in cut for value in views[0].taps[0].flatten().tolist()]
+
+    epochs = [shown(epoch) for epoch in range(20)]
+    assert all(sorted(map(abs, values)) == [0, 1, 2, 10, 11, 12] for values in epochs)
+    shown_ever = {value for values in epochs for value in values}
+    assert shown_ever >= {-12, -11, -10, -2, -1, 1, 2, 10, 11, 12}
+    assert 30 < sum(value < 0 for values in epochs for value in values) < 70  # of 100 not at 0
+    both = [value for pair in zip(shown(3, 0, 2), shown(3, 1, 2), strict=True) for value in pair]
+    assert both == epochs[3]  # whatever the number of workers
+    assert maker.batch_of(np.array([4])).taps[0].flatten().tolist() == [11]
+
+
 def test_an_objective_with_several_views_is_refused():
     with pytest.raises(ConfigError, match=r"model\.train_backbone: true"):
         next(maker().epoch("phase1", 0, 2, rank=0, world_size=1, views=("augmented", "weak")))

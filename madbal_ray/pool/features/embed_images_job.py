@@ -19,6 +19,7 @@ from madbal_ray.state import tables
 from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.vision.boundary import boundary_map
+from madbal_ray.vision.grids import mirror_images
 from madbal_ray.vision.normalize import normalize_images
 
 
@@ -28,6 +29,7 @@ class EmbedImages(ImageShardJob):
 
     Attributes:
         keeps: the taps are written; False: only what adds up.
+        is_mirrored: taps of the images mirrored left to right; delta stays the image's.
     """
 
     images: StageDir
@@ -37,6 +39,7 @@ class EmbedImages(ImageShardJob):
     batch_size: int
     num_threads: int
     keeps: bool
+    is_mirrored: bool = False
     device: str
     uses_device = True
     table_names = (TABLE, "tap_sums")
@@ -62,16 +65,17 @@ class EmbedImages(ImageShardJob):
         rows: list[dict[str, Any]] = []
         sums: list[_Sums] = []
         for batch in cut_batches(pairs, self.batch_size, shape_of=lambda pair: pair[1][0].shape):
-            taps = self._taps(np.stack([pictures[0] for _, pictures in batch]))
+            pictures = np.stack([of_grids[0] for _, of_grids in batch])
+            taps = self._taps(mirror_images(pictures) if self.is_mirrored else pictures)
             sums = sums or [_Sums.of(tap.shape[3]) for tap in taps]
             for total, tap in zip(sums, taps, strict=True):
                 total.add(tap)
             if self.keeps:
                 rows += [
                     feature_row(
-                        image.image_id, [tap[index] for tap in taps], boundary_map(pictures[1])
+                        image.image_id, [tap[index] for tap in taps], boundary_map(of_grids[1])
                     )
-                    for index, (image, pictures) in enumerate(batch)
+                    for index, (image, of_grids) in enumerate(batch)
                 ]
         return {
             TABLE: tables.from_rows(TABLE, rows),

@@ -34,11 +34,12 @@ def prepare_features(
     pool_shards: Sequence[int],
     evaluation_shards: Sequence[int],
     device: str,
-) -> tuple[StageDir | None, StageDir]:
+) -> dict[str, StageDir]:
     """Compute the taps of all images and keep them where they fit, else only their statistics.
 
     Returns:
-        Stage `backbone_features`, None where taps are not kept, and `tap_statistics`.
+        What `Pool` has of it: `tap_statistics`; `features`, and `mirrored_features` where they are
+        learned from, if taps are kept.
     """
     settings = {
         "backbone": config.model.backbone,
@@ -47,13 +48,10 @@ def prepare_features(
         "precision": config.score.precision,
     }
     wanted = sorted({*pool_shards, *evaluation_shards})
-    sizes = images.read_table("images", wanted, columns=["input_height", "input_width"])
-    counted = sizes.group_by(sizes.column_names).aggregate([([], "count_all")]).to_pylist()
-    backbone = shapes_only(config.model)
-    size = sum(
-        row["count_all"] * features_bytes(backbone, row["input_height"], row["input_width"])
-        for row in counted
-    )
+    is_mirrored = config.train.mirrored_points
+    size, num_images = _size(config.model, images, wanted)
+    of_mirrored, num_mirrored = _size(config.model, images, pool_shards) if is_mirrored else (0, 0)
+    size += of_mirrored
     keeps = keeps_features(config.pool, size)
     runner.progress.say(
         f"features of the frozen backbone: {size / GIBIBYTE:.2f} GiB, "
@@ -62,12 +60,13 @@ def prepare_features(
     )
     sampled = sampled_shards(pool_shards)
     inputs = digests(images)
-    kept = {"keeps": keeps, "shards": digest(wanted if keeps else sampled)}
-    features = runner.plan(folder, "backbone_features", settings | kept, inputs)
-    _mend(features, runner)
-    runner.map(
-        EmbedImages(
-            output=features,
+
+    def embed(name: str, shards: Sequence[int], *, is_mirrored: bool, total: int) -> StageDir:
+        kept = {"keeps": keeps, "shards": digest(shards)}
+        output = runner.plan(folder, name, settings | kept, inputs)
+        _mend(output, runner)
+        job = EmbedImages(
+            output=output,
             reader=reader,
             threads=config.resources.decode_threads,
             images=images,
@@ -77,14 +76,34 @@ def prepare_features(
             batch_size=config.score.batch_size,
             num_threads=config.score.threads_per_worker,
             keeps=keeps,
+            is_mirrored=is_mirrored,
             device=device,
-        ),
-        wanted if keeps else sampled,
-        total=sizes.num_rows if keeps else None,
-    )
+        )
+        runner.map(job, shards, total=total if keeps else None)
+        return output
+
+    shards = wanted if keeps else sampled
+    features = embed("backbone_features", shards, is_mirrored=False, total=num_images)
+    made = {"features": features} if keeps else {}
+    if keeps and is_mirrored:
+        made["mirrored_features"] = embed(
+            "mirrored_features", pool_shards, is_mirrored=True, total=num_mirrored
+        )
     statistics = runner.plan(folder, "tap_statistics", settings, inputs)
     runner.call(TapStatistics(output=statistics, features=features, shard_ids=sampled))
-    return features if keeps else None, statistics
+    return made | {"tap_statistics": statistics}
+
+
+def _size(model: ModelConfig, images: StageDir, shards: Sequence[int]) -> tuple[int, int]:
+    """Return the bytes of the taps of some shards' images, and how many images they are."""
+    sizes = images.read_table("images", shards, columns=["input_height", "input_width"])
+    counted = sizes.group_by(sizes.column_names).aggregate([([], "count_all")]).to_pylist()
+    backbone = shapes_only(model)
+    size = sum(
+        row["count_all"] * features_bytes(backbone, row["input_height"], row["input_width"])
+        for row in counted
+    )
+    return size, sizes.num_rows
 
 
 def features_bytes(backbone: Backbone, height: int, width: int) -> int:
