@@ -142,7 +142,7 @@ class WorkQueue:
         ]
         given = _of_one_image(lost) or self._choose(annotator, have, now)
         given.sort(key=lambda item: item.query.rank)  # who took one back finds it where it was
-        with self.store.transaction() as connection:
+        with self.store.transaction(waits_for_disk=False) as connection:
             connection.executemany(
                 "INSERT OR REPLACE INTO leases VALUES (?, ?, ?)",
                 [(item.query.query_id, annotator, time.time()) for item in given],

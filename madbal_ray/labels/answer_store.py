@@ -45,6 +45,9 @@ STORE_NAME = "answers.sqlite"
 FORMAT = "1"
 STATUSES = ("labelled", "void", "skipped", "unsure", "undone")
 BUSY_SECONDS = 30.0
+FULL, NORMAL = 2, 1
+"""Of SQLite's `synchronous`: the log is flushed at each commit, or only when it is moved."""
+
 INSTEAD = "keep it elsewhere with --set oracle.store=/a/local/path/answers.sqlite"
 
 _SCHEMA = """
@@ -95,7 +98,6 @@ class AnswerStore:
                 path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             (mode,) = self._connection.execute("PRAGMA journal_mode=WAL").fetchone()
-            self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.execute("PRAGMA foreign_keys=ON")
         except sqlite3.Error as error:
             raise RunDirError(f"{path} cannot be opened as a store of answers: {error}") from None
@@ -151,9 +153,15 @@ class AnswerStore:
         self.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write as one: everything inside is on the disk when this ends, or nothing is."""
+    def transaction(self, *, waits_for_disk: bool = True) -> Iterator[sqlite3.Connection]:
+        """Write as one: everything inside is on the disk when this ends, or nothing is.
+
+        Args:
+            waits_for_disk: False: a process that is killed loses nothing, a machine that loses its
+                power may lose the whole of it; of what is no answer.
+        """
         try:
+            self._connection.execute(f"PRAGMA synchronous={FULL if waits_for_disk else NORMAL}")
             self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
             self._connection.execute("COMMIT")

@@ -86,11 +86,10 @@ def _readable() -> str:
 
 
 def _book(run: Run, store: AnswerStore, *, with_answered: bool) -> RequestBook:
-    states = store.states()
+    posted = store.queries()
+    states = store.states()  # of all these, and of what a run that goes on has posted since
     queries: Sequence = [
-        query
-        for query in store.queries()
-        if with_answered or states[query.query_id].settled is None
+        query for query in posted if with_answered or states[query.query_id].settled is None
     ]
     images = run.table("images").select(["image_id", "height", "width"]).to_pylist()
     root = data_root(run.config.data, run.run_dir.pool_folder(run.config))

@@ -29,6 +29,7 @@ def test_what_is_typed_on_the_page_carries_the_run_on(waiting, monkeypatch):
     said_lines, counts = [], []
 
     def annotate(server, sockets):
+        assert sockets[0].proto == socket.IPPROTO_TCP  # or replies wait 40 ms for a receipt
         link = re.fullmatch(r"ada: (http://127\.0\.0\.1:\d+)(/\?token=\S+)", said_lines[0])
         client = TestClient(server.config.app, base_url=link[1])
         assert client.get(link[2]).status_code == 200

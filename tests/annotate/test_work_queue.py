@@ -176,6 +176,26 @@ def test_a_new_server_knows_who_has_what(store, clock):
     assert say(again, "ada", mine[1]) == 1
 
 
+def test_an_answer_waits_for_the_disk_and_a_lease_does_not(store, clock):
+    queue, mode, written = WorkQueue(store, overlap=0, clock=clock), [], {}
+
+    def note(statement):
+        if statement.startswith("PRAGMA synchronous"):
+            mode.append(statement)
+        elif statement.startswith("INSERT"):
+            table = "answers" if "INTO answers" in statement else "leases"
+            written.setdefault(table, set()).add(mode[-1])
+
+    store._connection.set_trace_callback(note)
+    (first, *_) = queue.lease("ada")
+    say(queue, "ada", first.query_id)
+    queue.lease("bob")
+    assert written == {
+        "leases": {"PRAGMA synchronous=1"},  # NORMAL
+        "answers": {"PRAGMA synchronous=2"},  # FULL
+    }
+
+
 def test_what_others_write_is_taken_up(store, clock, tmp_path):
     queue = WorkQueue(store, overlap=0, clock=clock)
     with AnswerStore.open(str(tmp_path / "answers.sqlite")) as other:

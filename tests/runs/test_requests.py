@@ -2,6 +2,8 @@
 
 import csv
 import io
+import shutil
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -145,8 +147,6 @@ def test_what_is_no_text_and_no_file(asked, tmp_path):
 
 
 def test_from_the_command_line_to_a_trained_run(waiting, tmp_path):
-    import shutil
-
     source, masks, names = waiting
     shutil.copytree(source.parent, tmp_path / "copy")
     run, out = tmp_path / "copy" / "run", tmp_path / "ask.csv"
@@ -191,6 +191,33 @@ def test_what_madbal_score_asked_for_can_be_answered(frozen_run, tmp_path):
         row.update({"status": "labelled", "class": frozen_run.class_names[0]})
     path = write_rows(tmp_path / "back.csv", rows)
     assert api.import_requests(out, path, annotator="ada").taken == 12
+
+
+def test_a_round_that_is_posted_while_pixels_are_exported_waits_for_the_next_export(
+    waiting, tmp_path, monkeypatch
+):
+    shutil.copytree(waiting[0].parent, tmp_path / "copy")
+    run, out = tmp_path / "copy" / "run", tmp_path / "ask.csv"
+
+    def reading_while_somebody_posts(method):
+        def read(store, *arguments):
+            found = method(store, *arguments)
+            with AnswerStore.open(str(run / "answers.sqlite")) as other:
+                first = method_of_queries(other)[0]
+                other.post([replace(first, query_id=f"late{len(posted)}", round=1)])
+            posted.append(1)
+            return found
+
+        return read
+
+    posted, method_of_queries = [], AnswerStore.queries
+    for name in ("queries", "states"):
+        method = getattr(AnswerStore, name)
+        monkeypatch.setattr(AnswerStore, name, reading_while_somebody_posts(method))
+    assert api.export_requests(run, out=out) == 30
+    assert len(posted) == 2
+    monkeypatch.undo()
+    assert api.export_requests(run, out=out) == 32
 
 
 def test_what_cannot_be_exported_is_told(tiny_run, waiting, tmp_path):
