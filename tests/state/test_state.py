@@ -175,6 +175,18 @@ class TestStageDir:
         stage.append_manifest({"shard_id": 2})
         assert [row["shard_id"] for row in stage.read_manifest()] == [0, 2]
 
+    def test_a_page_that_was_damaged_after_it_was_hashed_is_named(self, tmp_path):
+        stage = plan(tmp_path)
+        stage.commit([stage.write_table("cluster_budgets", 0, budgets())], {})
+        assert stage.read_table("cluster_budgets").num_rows == 2
+        path = tmp_path / stage.folder.uri / table_path("cluster_budgets", 0)
+        content = bytearray(path.read_bytes())
+        content[4:60] = bytes(56)  # the first column's page, behind the magic number
+        path.write_bytes(content)
+        # Arrow says so by an OSError, which is no disk's that could be read from again.
+        with pytest.raises(IntegrityError, match=r"cluster_budgets/00000\.parquet is damaged \("):
+            stage.read_table("cluster_budgets")
+
     def test_a_damaged_marker_is_named(self, tmp_path):
         stage = plan(tmp_path)
         stage.folder.write(MARKER_NAME, b"{not json")
