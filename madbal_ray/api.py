@@ -16,6 +16,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from madbal_ray.config.file import load_config
 from madbal_ray.config.schema import Config
+from madbal_ray.data.dataset import spread_colors
 from madbal_ray.engine.contract import Engine
 from madbal_ray.engine.progress import Progress
 from madbal_ray.engine.stages import StopRequested
@@ -31,6 +32,7 @@ from madbal_ray.loop.launch import (
     with_engine,
 )
 from madbal_ray.loop.plan import plan_lines
+from madbal_ray.loop.predict_unlabelled import predict_unlabelled, predicting_config
 from madbal_ray.loop.score_unlabelled import score_unlabelled, scoring_config
 from madbal_ray.loop.verify import verify_run
 from madbal_ray.report.results import Results
@@ -38,7 +40,8 @@ from madbal_ray.runs import requests
 from madbal_ray.runs import status as run_status
 from madbal_ray.runs.run import Run, open_run
 from madbal_ray.runs.status import Status, Step
-from madbal_ray.runs.trained_model import export_model, import_model, of_run
+from madbal_ray.runs.trained_model import TrainedModel, export_model, import_model, of_run
+from madbal_ray.scoring.predict_job import MapKind
 from madbal_ray.state.run_dir import SUITE_NAME, RunDir
 from madbal_ray.state.signature import read_key
 from madbal_ray.state.storage import Folder
@@ -62,6 +65,7 @@ __all__ = [
     "is_finished",
     "open_run",
     "plan",
+    "predict",
     "report",
     "run",
     "run_suite",
@@ -183,11 +187,7 @@ def score(
         DataError, PoolError: the pool cannot be read, or holds no usable image.
     """
     launch, folder = Launch(**launching), RunDir(out, option="--out")
-    source = os.fspath(checkpoint)
-    if Folder(source).exists("config.json") or Folder(source).exists(SUITE_NAME):
-        model = of_run(open_run(source), round_index)
-    else:
-        model = import_model(source, folder.folder / "pool")
+    model, _ = _trained(checkpoint, round_index, folder)
     asks = budget is not None
     overrides = [*launch.overrides, *([f"budget.pixels_per_image={budget}"] if asks else [])]
     config = scoring_config(model, os.fspath(pool), overrides=tuple(overrides))
@@ -209,6 +209,59 @@ def score(
     tables_of = {"score": "scores", "select": "queries", "requests": "pixel_requests"}
     stages = {tables_of[name]: folder.find(name, 0) for name in names}
     return {name: stage.folder.uri for name, stage in stages.items() if stage is not None}
+
+
+def predict(
+    checkpoint: Place,
+    images: Place,
+    *,
+    out: Place,
+    round_index: int | None = None,
+    kinds: Sequence[MapKind] = ("masks", "overlays", "confidence"),
+    **launching: Unpack[Launching],
+) -> Run:
+    """Predict every pixel of images; the same call carries on. See also `Run.predict`.
+
+    Args:
+        checkpoint: folder of a run, or a file written by `export`.
+        images: a tree of images, Parquet files or tars; a path or a URI.
+        out: folder of the result: a folder of files for each of `kinds`, ``predictions.csv`` with
+            the shares of the classes, and what a run's folder has.
+        round_index: of the run; None: the last finished one.
+        kinds: ``masks`` (class ids, palette PNG, as large as the image), ``overlays`` (JPEG),
+            ``confidence`` (grey PNG, 255 is certain), ``scores`` (the strategy's pixel score on the
+            working grid, TIFF of floats).
+        launching: see `Launch`.
+
+    Returns:
+        The result; table ``predictions`` has a row of each image, ``quarantine`` those that could
+        not be read.
+
+    Raises:
+        ConfigError: the checkpoint does not fit, or `out` holds another result.
+        DataError, PoolError: the images cannot be read, or none of them can.
+    """
+    launch, folder = Launch(**launching), RunDir(out, option="--out")
+    model, colors = _trained(checkpoint, round_index, folder)
+    config = predicting_config(model, os.fspath(images), kinds, overrides=tuple(launch.overrides))
+
+    def work(engine: Engine, view: Progress) -> None:
+        predict_unlabelled(model, config, folder, engine, view, kinds=kinds, colors=colors)
+
+    with_engine(config, folder, _engine_maker(launch), launch, work)
+    return open_run(out)
+
+
+def _trained(
+    checkpoint: Place, round_index: int | None, folder: RunDir
+) -> tuple[TrainedModel, Sequence[tuple[int, int, int]]]:
+    """Return the network of a run or a file, and the colours of its classes."""
+    source = os.fspath(checkpoint)
+    if Folder(source).exists("config.json") or Folder(source).exists(SUITE_NAME):
+        run = open_run(source)
+        return of_run(run, round_index), run.colors
+    model = import_model(source, folder.folder / "pool")
+    return model, spread_colors(len(model.class_names))
 
 
 def is_finished(config: Config, *, run_dir: Place) -> bool:

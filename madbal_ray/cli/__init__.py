@@ -70,7 +70,7 @@ def _register() -> None:
 
     for module in (run, suite, score, tune, status, report, verify, requests, annotate, data):
         main.add_command(module.command)
-    for one in (score.export, *steps.COMMANDS):
+    for one in (score.predict, score.export, *steps.COMMANDS):
         main.add_command(one)
 
 

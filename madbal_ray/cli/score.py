@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
 from madbal_ray.cli.options import engine_options
+
+if TYPE_CHECKING:
+    from madbal_ray.scoring.predict_job import MapKind
 
 
 @click.command("score")
@@ -55,6 +59,58 @@ def command(
         )
     for name, folder in scored.items():
         console.print(f"{name}: {folder}", highlight=False, markup=False, soft_wrap=True)
+
+
+@click.command("predict")
+@click.argument("checkpoint", metavar="RUN")
+@click.argument("images")
+@click.option("--out", required=True, help="Folder of the result; the same command carries on.")
+@click.option("--round", "round_index", type=int, help="Of the run.  [default: the last]")
+@click.option(
+    "--write",
+    "kinds",
+    multiple=True,
+    type=click.Choice(["masks", "overlays", "confidence", "scores"]),
+    default=("masks", "overlays", "confidence"),
+    show_default=True,
+    help="Files of each image; repeat for several.",
+)
+@engine_options
+def predict(
+    checkpoint: str,
+    images: str,
+    out: str,
+    round_index: int | None,
+    kinds: tuple[MapKind, ...],
+    engine: str,
+    overrides: tuple[str, ...],
+    address: str | None,
+    take_over: bool,
+) -> None:
+    """Predict the pixels of IMAGES with the network of RUN (its folder, or a file of `export`).
+
+    IMAGES is a folder tree, Parquet files or tars; a path, s3:// or gs://.
+    """
+    from madbal_ray import api
+    from madbal_ray.cli.live_view import make_progress
+
+    console = Console(markup=False)
+    with make_progress(console) as progress:
+        found = api.predict(
+            checkpoint,
+            images,
+            out=out,
+            round_index=round_index,
+            kinds=tuple(dict.fromkeys(kinds)),
+            engine="local" if engine == "local" else "ray",
+            overrides=overrides,
+            address=address,
+            progress=progress,
+            take_over=take_over,
+        )
+    line = f"wrote {', '.join(dict.fromkeys(kinds))} and predictions.csv of "
+    line += f"{found.table('predictions', 0).num_rows} images to {out}"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @click.command("export")

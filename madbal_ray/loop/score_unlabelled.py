@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from madbal_ray.config.file import load_config, merged
 from madbal_ray.config.schema import Config
@@ -26,16 +27,12 @@ ROUND = 0
 """Scores and queries of a pool are those of one round without labels."""
 
 
-def scoring_config(model: TrainedModel, pool: str, *, overrides: tuple[str, ...] = ()) -> Config:
-    """Return the settings under which a pool is scored: the model's, with other images.
-
-    Raises:
-        ConfigError: an override changes what the network is, or the strategy scores nothing.
-    """
+def of_other_images(model: TrainedModel, images: str) -> dict[str, Any]:
+    """Return a model's settings for images that it has not seen, none of them labelled."""
     changes = {
         "data": {
             "name": "images",
-            "root": pool,
+            "root": images,
             "pool_images": None,
             "max_bad_fraction": 1.0,
             "folder": {"classes": list(model.class_names)},
@@ -48,11 +45,29 @@ def scoring_config(model: TrainedModel, pool: str, *, overrides: tuple[str, ...]
         "tracking": {"mlflow": None, "wandb": None},
         "num_rounds": 1,
     }
-    config = load_config(merged(model.config.model_dump(mode="json"), changes), overrides)
+    return merged(model.config.model_dump(mode="json"), changes)
+
+
+def check_network(model: TrainedModel, config: Config) -> None:
+    """Refuse settings under which the model's weights are of another network.
+
+    Raises:
+        ConfigError: they are.
+    """
     if config.model != model.config.model.model_copy(update={"weights": "none"}):
         raise ConfigError(
-            "model.* belongs to the checkpoint and cannot be changed when it scores a pool"
+            "model.* belongs to the checkpoint and cannot be changed when it sees other images"
         )
+
+
+def scoring_config(model: TrainedModel, pool: str, *, overrides: tuple[str, ...] = ()) -> Config:
+    """Return the settings under which a pool is scored: the model's, with other images.
+
+    Raises:
+        ConfigError: an override changes what the network is, or the strategy scores nothing.
+    """
+    config = load_config(of_other_images(model, pool), overrides)
+    check_network(model, config)
     strategy = resolve(config.strategy)
     if not strategy.scores_pool:
         raise ConfigError(

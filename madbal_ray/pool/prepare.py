@@ -64,17 +64,28 @@ def prepare_pool(
         DataError: the data set or its masks cannot be used.
         PoolError: too many bad images, none left, or too few superpixels.
     """
+    dataset, reader, index, images = inspect_pool(config, folder, runner, needs_masks=needs_masks)
+    return prepare_inspected(
+        config, folder, runner, reader, index, images, device, weights=weights,
+        needs_masks=needs_masks, mask_sought=dataset.mask_sought, class_names=dataset.class_names,
+    )  # fmt: skip
+
+
+def inspect_pool(
+    config: Config, folder: Folder, runner: StageRunner, *, needs_masks: bool
+) -> tuple[Dataset, ImageReader, StageDir, StageDir]:
+    """List a data set and look at each of its images; return stages `index` and `images` last.
+
+    Raises:
+        DataError, PoolError: as `prepare_pool`.
+    """
     dataset = open_dataset(config.data, folder)
     if needs_masks:
         check_splits(config, dataset.splits, runner.progress.say)
     reader = ImageReader.of(dataset, data_root(config.data, folder), config.data)
     index = _index(config, folder, dataset, reader.root)
     runner.point(index)
-    images = _inspect(config, folder, runner, reader, index)
-    return prepare_inspected(
-        config, folder, runner, reader, index, images, device, weights=weights,
-        needs_masks=needs_masks, mask_sought=dataset.mask_sought, class_names=dataset.class_names,
-    )  # fmt: skip
+    return dataset, reader, index, _inspect(config, folder, runner, reader, index)
 
 
 def prepare_inspected(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -97,6 +99,35 @@ class Run:
         dataset = open_dataset(self.config.data, folder)
         root = data_root(self.config.data, folder)
         return ImageReader.of(dataset, root, self.config.data)
+
+    def predict(
+        self,
+        images: Sequence[np.ndarray],
+        *,
+        round_index: int | None = None,
+        device: str = "cpu",
+    ) -> list[np.ndarray]:
+        """Return the class ids of every pixel of some images, as the run's network sees them.
+
+        For a notebook: the network is loaded at each call, and images go through it one by one;
+        `madbal_ray.predict` is for folders.
+
+        Args:
+            images: uint8 [H, W, 3], RGB; of any size.
+            round_index: of the network; None: of the last finished round.
+            device: ``cpu`` or ``cuda``.
+
+        Returns:
+            int64 [H, W] of each image; `class_names` and `colors` are by class id.
+
+        Raises:
+            RunDirError: the round is not finished.
+            ShapeError: an image has another shape or type.
+        """
+        from madbal_ray.runs.predictor import Predictor  # torch, only here
+
+        predictor = Predictor(self, round_index=round_index, device=device)
+        return [predictor(image) for image in images]
 
     def network(self, round_index: int) -> TrainedPhases:
         """Return the stages that hold a round's network.

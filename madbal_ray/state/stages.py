@@ -98,6 +98,7 @@ for _stage in (
     StageSpec("phase1", "round", drafts=("class_loss_thresholds",)),
     StageSpec("metrics", "round", ("confusion", "metrics", "point_metrics"), revision=2),
     StageSpec("phase2", "round", ("class_loss_thresholds",)),
+    StageSpec("predictions", "round", ("predictions",)),
     StageSpec("fold_images", "study", drafts=("images",), revision=2),
     StageSpec("fold_labels", "study", drafts=("labels",)),
     StageSpec("trial", "study"),

@@ -222,6 +222,13 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         counts=(pa.list_(_int64), "pixels by predicted class, evaluation grid"),
         num_images=_int64,
     ),
+    "predictions": _fields(
+        image_id=_string,
+        height=(_int32, "pixels, original after EXIF"),
+        width=(_int32, "pixels, original after EXIF"),
+        mean_confidence=(_float64, "mean over the pixels of the largest class probability"),
+        class_pixels=(pa.list_(_int64), "predicted pixels of each class"),
+    ),
     "metrics": _fields(
         round=_int32,
         split=_string,
@@ -305,6 +312,7 @@ SORT_KEYS: Mapping[str, tuple[str, ...]] = {
     "answers": ("round", "image_id", "y", "x"),
     "class_loss_thresholds": ("round", "class_id"),
     "confusion": ("round", "split", "selection", "class_id"),
+    "predictions": ("image_id",),
     "metrics": ("round", "split", "selection"),
     "point_metrics": ("round", "split", "selection", "measure", "class_id"),
     "timings": (),
