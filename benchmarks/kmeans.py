@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from madbal_ray.config.pool import ClusteringConfig
-from madbal_ray.pool.clusters.fit_job import FitKMeans
+from madbal_ray.pool.clusters.find_centroids import find_centroids
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
+from tests.plain_runner import PlainRunner
 
 ROWS_PER_SHARD, DIMENSIONS, CENTERS = 20_000, 64, 300
 
@@ -59,13 +60,9 @@ def main() -> None:
                     Folder(folder), "centroids", config.result_settings(), {"rows": "generated"}
                 )
                 started = time.perf_counter()
-                FitKMeans(
-                    output=output,
-                    features=features,
-                    shard_ids=shard_ids,
-                    config=config,
-                    backend="sklearn",
-                ).run()
+                find_centroids(
+                    config, Folder(folder), PlainRunner(), output, features, shard_ids, "cpu"
+                )
                 found[fit_on] = time.perf_counter() - started, output.marker().summary["inertia"]
             (sample_seconds, sample), (all_seconds, whole) = found["sample"], found["all"]
             print(

@@ -26,7 +26,8 @@ from benchmarks.cluster.scale import (
 from madbal_ray.config.asking import BudgetConfig, StrategyConfig
 from madbal_ray.data.dataset import Dataset, identity_values, spread_colors
 from madbal_ray.data.records import ImageRecord
-from madbal_ray.pool.clusters import feature_rows
+from madbal_ray.pool.clusters.feature_rows import TABLE
+from madbal_ray.pool.clusters.sample_job import SampleRows
 from madbal_ray.pool.index import index_rows, write_index
 from madbal_ray.selection.breakdown_jobs import AllocateBudgets
 from madbal_ray.selection.whole_pool.jobs import CutClusters
@@ -37,6 +38,9 @@ from madbal_ray.state.stage_dir import StageDir, digests, table_path
 from madbal_ray.state.storage import Folder
 
 Result = TypeVar("Result")
+
+DRAWN = 1_000_000
+"""Rows of the sample (`clustering.max_fit_rows`)."""
 
 LINKS = 50_000
 """Of one file; file systems allow 65,000."""
@@ -77,17 +81,35 @@ def index(images: int = IMAGES) -> Figures:
 
 
 def sample() -> Figures:
-    """Draw the rows of K-means from 5 * 10^9 superpixels; shards are one array, seen again."""
+    """Draw rows from 5 * 10^9 superpixels, as every worker does for K-means; take a shard's."""
     rows = SHARD_IMAGES * SUPERPIXELS
-    stage = StageDir.plan(Folder("/nowhere"), "superpixel_features", {}, {})
-    shard = np.zeros((rows, 6), np.float16)
-    feature_rows.read_features = lambda features, shard_id: shard  # type: ignore[assignment]
-    pool = object.__new__(feature_rows.FeatureRows)
-    pool.features, pool.counts = stage, dict.fromkeys(range(SHARDS), rows)
-    pool.total = rows * SHARDS
-    drawn = pool.sample(1_000_000, 0)
-    assert len(drawn) == 1_000_000
-    return {"K-means: sample of 5 * 10^9 superpixels, GiB": peak_gib()}
+    table = tables.from_columns(
+        TABLE,
+        {
+            "image_id": np.repeat([f"{i:09d}.jpg" for i in range(SHARD_IMAGES)], SUPERPIXELS),
+            "superpixel_id": np.tile(np.arange(SUPERPIXELS), SHARD_IMAGES),
+            "feature": np.zeros((rows, 6), np.float16),
+        },
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        features = _in_a_process(hard_linked, Path(folder), TABLE, TABLE, table)
+        job = SampleRows(
+            output=StageDir.plan(Folder(folder), "kmeans_sample", {}, {}),
+            features=features,
+            shard_ids=list(range(SHARDS)),
+            size=DRAWN,
+            seed=0,
+        )
+        before = peak_gib()
+        started = time.perf_counter()
+        job.setup()
+        drawn = time.perf_counter() - started
+        assert len(job.run(SHARDS - 1)[TABLE]) > 0
+        return {
+            "K-means: a worker draws 10^6 of 5 * 10^9 superpixels, GiB": peak_gib(),
+            "K-means: GiB before it began": before,
+            "K-means: seconds of the draw": drawn,
+        }
 
 
 def hard_linked(folder: Path, stage: str, name: str, table: Any) -> StageDir:

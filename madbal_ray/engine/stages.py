@@ -16,7 +16,7 @@ from madbal_ray.errors import ConfigError
 from madbal_ray.state import notices
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stage_dir import StageDir
-from madbal_ray.state.stages import stages_of
+from madbal_ray.state.stages import STAGES, stages_of
 from madbal_ray.state.storage import Folder
 from madbal_ray.tracking.trackers import Trackers
 
@@ -160,7 +160,8 @@ class StageRunner:
 
     def point(self, stage: StageDir) -> None:
         """Point the run to a finished stage, and stop here when the user asked for it."""
-        self.run_dir.point(stage, self.round_index)
+        if not STAGES[stage.stage].is_interim:
+            self.run_dir.point(stage, self.round_index)
         self.stop_where_asked(stage.stage)
 
     def stop_where_asked(self, name: str) -> None:

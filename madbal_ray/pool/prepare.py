@@ -20,7 +20,7 @@ from madbal_ray.models.weights import PublishedWeights, publish_weights
 from madbal_ray.pool.census import check_classes
 from madbal_ray.pool.clusters.assign_job import AssignPool
 from madbal_ray.pool.clusters.backend import choose_backend
-from madbal_ray.pool.clusters.fit_job import FitKMeans
+from madbal_ray.pool.clusters.find_centroids import find_centroids
 from madbal_ray.pool.contents import plan_inspection
 from madbal_ray.pool.evaluation_splits import (
     check_splits,
@@ -291,7 +291,7 @@ def _cluster(
     centroids = runner.plan(
         folder, "centroids", config.clustering.result_settings(), digests(features)
     )
-    _fit_kmeans(config, runner, centroids, features, shard_ids, device)
+    find_centroids(config.clustering, folder, runner, centroids, features, shard_ids, device)
     clusters = runner.plan(folder, "superpixel_clusters", {}, digests(features, centroids))
     runner.map(
         AssignPool(output=clusters, features=features, centroids=centroids),
@@ -299,28 +299,3 @@ def _cluster(
         total=num_images,
     )
     return superpixels, clusters
-
-
-def _fit_kmeans(
-    config: Config,
-    runner: JobRunner,
-    centroids: StageDir,
-    features: StageDir,
-    shard_ids: list[int],
-    device: str,
-) -> None:
-    """Find centroids unless they are there, whatever found them, and on whatever machine."""
-    if centroids.is_done:
-        runner.point(centroids)
-        return
-    backend, reason = choose_backend(config.clustering.backend, device)
-    runner.progress.say(f"K-means: {backend} ({reason})")
-    runner.call(
-        FitKMeans(
-            output=centroids,
-            features=features,
-            shard_ids=shard_ids,
-            config=config.clustering,
-            backend=backend,
-        )
-    )

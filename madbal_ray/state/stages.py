@@ -28,6 +28,7 @@ class StageSpec:
         tables: that readers find in its folder.
         drafts: tables written there of which another stage has the final one.
         revision: from 1; 0 stands for what was made before there were revisions.
+        is_interim: no run points to it: a later stage keeps all that is needed of it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class StageSpec:
     tables: tuple[str, ...] = ()
     drafts: tuple[str, ...] = ()
     revision: int = 1
+    is_interim: bool = False
 
 
 STAGES: dict[str, StageSpec] = {}
@@ -63,6 +65,9 @@ for _stage in (
     StageSpec("tap_statistics", "pool", ("tap_statistics",)),
     StageSpec("superpixels", "pool", ("superpixels",), revision=3),
     StageSpec("superpixel_features", "pool", ("superpixel_features",)),
+    StageSpec("kmeans_sample", "pool", drafts=("superpixel_features",), is_interim=True),
+    StageSpec("kmeans_fit", "pool", drafts=("centroids",), is_interim=True),
+    StageSpec("kmeans_inertia", "pool", drafts=("kmeans_inertia",), is_interim=True),
     StageSpec("centroids", "pool", ("centroids",)),
     StageSpec("superpixel_clusters", "pool", ("superpixel_clusters",)),
     StageSpec("random_clusters", "round", drafts=("superpixel_clusters",)),

@@ -99,6 +99,11 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     ),
     "superpixel_clusters": _fields(image_id=_string, superpixel_id=_int32, cluster_id=_int32),
     "centroids": _fields(cluster_id=_int32, centroid=pa.list_(_float32)),
+    "kmeans_inertia": _fields(
+        shard_id=_int32,
+        num_superpixels=_int64,
+        inertia=(_float64, "sum of squared distances to the nearest centroids"),
+    ),
     "superpixel_scores": _fields(
         image_id=_string,
         superpixel_id=_int32,
@@ -300,6 +305,7 @@ SORT_KEYS: Mapping[str, tuple[str, ...]] = {
     "point_features": ("round", "image_id", "y", "x"),
     "superpixel_clusters": ("image_id", "superpixel_id"),
     "centroids": ("cluster_id",),
+    "kmeans_inertia": ("shard_id",),
     "superpixel_scores": ("image_id", "superpixel_id"),
     "pixel_candidates": ("image_id", "rank"),
     "image_scores": ("image_id",),

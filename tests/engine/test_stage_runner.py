@@ -122,6 +122,15 @@ def test_a_finished_stage_is_only_pointed_to(tmp_path):
     assert runner.run_dir.find("centroids") == job.output
 
 
+def test_no_run_points_to_an_interim_stage_and_one_may_stop_after_it(tmp_path):
+    runner = runner_of(tmp_path, ("kmeans_fit", None))
+    job = Committing(planned(runner, "kmeans_fit"))
+    with pytest.raises(StopRequested):
+        runner.call(job)
+    assert job.output.is_done
+    assert runner.run_dir.find("kmeans_fit") is None
+
+
 def test_a_run_that_uses_another_folder_of_a_stage_is_refused_before_the_work(tmp_path):
     runner = runner_of(tmp_path)
     runner.call(Committing(planned(runner, "allocate")))

@@ -1,5 +1,6 @@
 """Centroids of a pool: whole, from a sample, from a sample refined with all rows."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,19 +8,23 @@ import numpy as np
 import pytest
 
 import madbal_ray
+from madbal_ray import rng
 from madbal_ray.config.file import load_config
 from madbal_ray.config.pool import ClusteringConfig
 from madbal_ray.engine.contract import GpuJob, Member
 from madbal_ray.engine.stages import StopRequested
 from madbal_ray.errors import ConfigError, PoolError, ResourceError
 from madbal_ray.pool.clusters.feature_rows import FeatureRows
+from madbal_ray.pool.clusters.find_centroids import find_centroids
 from madbal_ray.pool.clusters.fit_job import FitKMeans
 from madbal_ray.pool.clusters.nearest import assign_clusters, measure_inertia
+from madbal_ray.pool.clusters.sklearn import fit_kmeans
 from madbal_ray.state import tables
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stage_dir import StageDir, digests
 from madbal_ray.state.storage import Folder
 from tests.conftest import tiny_config
+from tests.plain_runner import PlainRunner
 
 SHARD_ROWS = (700, 0, 1500, 300, 2500)
 
@@ -27,13 +32,13 @@ SHARD_ROWS = (700, 0, 1500, 300, 2500)
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
     """5000 features of 6 dimensions in five shards; the second shard has none."""
-    rng = np.random.default_rng(0)
-    centers = rng.normal(0, 1.5, (10, 6))
+    drawn = np.random.default_rng(0)
+    centers = drawn.normal(0, 1.5, (10, 6))
     folder = Folder(str(tmp_path_factory.mktemp("features")))
     stage = StageDir.plan(folder, "superpixel_features", {}, {})
     records = []
     for shard_id, count in enumerate(SHARD_ROWS):
-        rows = centers[rng.integers(0, 10, count)] + rng.normal(0, 1, (count, 6))
+        rows = centers[drawn.integers(0, 10, count)] + drawn.normal(0, 1, (count, 6))
         columns = {
             "image_id": [f"{shard_id}.png"] * count,
             "superpixel_id": np.arange(count),
@@ -59,9 +64,10 @@ def job(features, folder, *, backend="sklearn", **options):
     )
 
 
-def fitted(features, folder, **options):
+def fitted(features, folder, *, order=1, **options):
     one = job(features, folder, **options)
-    one.run()
+    pool = Folder(str(folder))
+    find_centroids(one.config, pool, PlainRunner(order), one.output, features, one.shard_ids, "cpu")
     column = one.output.read_table("centroids")["centroid"]
     return np.array(column.to_pylist(), np.float32), one.output.marker()
 
@@ -110,6 +116,56 @@ def test_a_second_fit_cannot_change_what_a_marker_promises(features, tmp_path):
     assert late.output.marker() == marker
     assert late.output.verify_files() is None
     assert late.output.read_table("centroids").num_rows == 10
+
+
+def test_a_sample_is_what_one_draw_over_all_rows_gives_in_whatever_order_shards_come(
+    features, tmp_path
+):
+    """Centroids are those that one process found, which read all features, to the byte."""
+    drawn = np.sort(rng.stream(0, "kmeans_sample").choice(5000, 400, replace=False))
+    rows = whole(features)[drawn].astype(np.float32)
+    expected, _ = fit_kmeans(rows, num_clusters=10, num_init=4, seed=0)
+    forward = fitted(features, tmp_path / "forward", max_fit_rows=400)
+    np.testing.assert_array_equal(forward[0], expected)
+    backward = fitted(features, tmp_path / "backward", order=-1, max_fit_rows=400)
+    assert backward[1].to_json() == forward[1].to_json()
+    (sample,) = (tmp_path / "forward" / "kmeans_sample").iterdir()
+    counts = json.loads((sample / "_DONE.json").read_text())["files"]
+    of_shards = np.bincount(np.searchsorted(np.cumsum(SHARD_ROWS), drawn, "right"), minlength=5)
+    assert [one["rows"] for one in counts] == of_shards.tolist()
+
+
+def test_no_process_reads_all_features_where_a_sample_is_fitted(features, tmp_path, monkeypatch):
+    """Jobs by shard open a shard each; the fit and the sum open none."""
+    opened = []
+    plain = StageDir.read_table
+
+    def read(self, name, shard_ids=None, columns=None):
+        if self.stage == "superpixel_features":
+            opened.append(shard_ids)
+        return plain(self, name, shard_ids, columns)
+
+    monkeypatch.setattr(StageDir, "read_table", read)
+    fitted(features, tmp_path, max_fit_rows=400)
+    assert sorted(map(tuple, opened)) == [(0,), (0,), (1,), (2,), (2,), (3,), (3,), (4,), (4,)]
+
+
+def test_a_fit_that_was_given_no_sample_does_not_take_all_rows_in_its_place(features, tmp_path):
+    with pytest.raises(ValueError, match="a sample is fitted, and it was not given"):
+        job(features, tmp_path, max_fit_rows=400).run()
+
+
+def test_a_run_points_to_its_centroids_and_not_to_what_led_there(tmp_path):
+    config = tiny_config(clustering={"num_clusters": 3, "num_init": 1, "max_fit_rows": 20})
+    stop = ("superpixel_clusters", None)
+    with pytest.raises(StopRequested):
+        madbal_ray.run(config, run_dir=tmp_path / "run", engine="local", stop_after=stop)
+    led = {"kmeans_sample", "kmeans_fit", "kmeans_inertia"}
+    assert led < {path.name for path in (tmp_path / "pool").iterdir()}
+    pointers = {name for name, _ in RunDir(tmp_path / "run").pointers()}
+    assert "centroids" in pointers
+    assert not led & pointers
+    assert list(madbal_ray.api.verify(tmp_path / "run"))[-1].startswith("verified")
 
 
 def test_batches_bring_every_row_once_a_pass_in_an_order_of_the_seed(features):

@@ -11,18 +11,23 @@ import pyarrow as pa
 from madbal_ray import rng
 from madbal_ray.state.stage_dir import StageDir, table_path
 
+TABLE = "superpixel_features"
+
 
 def read_features(features: StageDir, shard_id: int) -> np.ndarray:
     """Return the features of one shard, float16 [rows, D]."""
-    column = features.read_table("superpixel_features", [shard_id], columns=["feature"])["feature"]
-    combined = cast(pa.ListArray, column.combine_chunks())
+    return _matrix(features.read_table(TABLE, [shard_id], columns=["feature"]))
+
+
+def _matrix(table: pa.Table) -> np.ndarray:
+    combined = cast(pa.ListArray, table["feature"].combine_chunks())
     if not len(combined):
         return np.zeros((0, 1), np.float16)
     return combined.flatten().to_numpy(zero_copy_only=False).reshape(len(combined), -1)
 
 
 class FeatureRows:
-    """Rows of the stage ``superpixel_features``, numbered from 0 through its shards.
+    """Rows of table ``superpixel_features`` of a stage, numbered from 0 through its shards.
 
     Attributes:
         counts: rows by shard, in shard order; empty shards are left out.
@@ -31,36 +36,25 @@ class FeatureRows:
 
     def __init__(self, features: StageDir, shard_ids: list[int]) -> None:
         paths = features.marker().paths
-        rows = {i: paths[table_path("superpixel_features", i)].rows for i in shard_ids}
+        rows = {i: paths[table_path(TABLE, i)].rows for i in shard_ids}
         self.features = features
         self.counts = {shard_id: count for shard_id, count in rows.items() if count}
         self.total = sum(self.counts.values())
 
     def shards(self) -> Iterator[np.ndarray]:
         """Yield the rows of each shard, float16 [rows, D]."""
-        for shard_id in self.counts:
-            yield read_features(self.features, shard_id)
+        yield from map(_matrix, self.features.each_table(TABLE, list(self.counts), ["feature"]))
 
-    def sample(self, size: int, seed: int) -> np.ndarray:
-        """Return `size` rows drawn without replacement, or all where there are no more.
-
-        Returns:
-            float32 [min(size, total), D] in row order. Beside it lies one shard in memory.
-        """
-        if size < self.total:
-            generator = rng.stream(seed, "kmeans_sample")
-            chosen = np.sort(generator.choice(self.total, size, replace=False))
-        else:
-            chosen = np.arange(self.total)
-        drawn = np.zeros((0, 1), np.float32)
-        start = done = 0
+    def whole(self) -> np.ndarray:
+        """Return all rows in order, float32 [total, D]; beside them lies one shard in memory."""
+        rows = np.zeros((0, 1), np.float32)
+        done = 0
         for shard in self.shards():
-            rows = chosen[slice(*np.searchsorted(chosen, [start, start + len(shard)]))]
             if not done:
-                drawn = np.empty((len(chosen), shard.shape[1]), np.float32)
-            drawn[done : done + len(rows)] = shard[rows - start]
-            start, done = start + len(shard), done + len(rows)
-        return drawn
+                rows = np.empty((self.total, shard.shape[1]), np.float32)
+            rows[done : done + len(shard)] = shard
+            done += len(shard)
+        return rows
 
     def batches(self, size: int, passes: int, seed: int) -> Iterator[np.ndarray]:
         """Yield every row once a pass: shards in seeded order, rows shuffled within a shard.
