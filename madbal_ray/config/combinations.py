@@ -31,6 +31,7 @@ def combinations(config: Config) -> Iterator[str]:
             "fixed grids.input"
         )
     yield from _frozen(config)
+    yield from _single_images(config)
     yield from STRATEGIES[config.strategy.name].problems(config)
     yield from ORACLES[config.oracle.kind].problems(config)
     budget = config.budget
@@ -45,6 +46,20 @@ def combinations(config: Config) -> Iterator[str]:
             f"evaluation.splits holds the pool's own split {config.data.pool_split!r}: a model "
             "would be measured on pixels that it may have been trained on"
         )
+
+
+def _single_images(config: Config) -> Iterator[str]:
+    """Yield what trains a head that normalises one value an image over a batch of one image."""
+    train, head = config.train, config.model.head
+    if head not in ("deeplabv3", "deeplabv3plus"):
+        return
+    phases = ["phase1", *(["phase2"] if STRATEGIES[config.strategy.name].has_phase2 else [])]
+    for name in [*phases, *(["frozen_head"] if train.init == "frozen_head" else [])]:
+        if getattr(train, name).batch_size == 1:
+            yield (
+                f"train.{name}.batch_size = 1 is too small for head {head}, which normalises over "
+                "the batch what it pools over an image: set 2 or more, or model.head: lraspp"
+            )
 
 
 def _frozen(config: Config) -> Iterator[str]:

@@ -160,8 +160,8 @@ class ScoreShards:
             note(
                 "halved batches",
                 f"{count} images do not fit the GPU's memory ({reason}), so {self._fits} at once "
-                "from here on; scores may differ in their last bits from those of whole batches "
-                "(the draws of mc_dropout are others): lower score.batch_size to rule that out",
+                "from here on; scores may differ in their last bits from those of whole batches: "
+                "lower score.batch_size to rule that out",
             )
         half = count // 2
         parts = [_cut(batch, slice(0, half)), _cut(batch, slice(half, count))]

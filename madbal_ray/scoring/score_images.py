@@ -154,14 +154,17 @@ class ScoreImages:
         self.network.switch_dropout_on()
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(
-                rng.derive_seed(self.plan.seed, "mc_dropout", self.plan.round_index, *image_id)
-            )
-            samples = tuple(
-                self._forward(images).logits for _ in range(self.plan.options.mc_samples)
-            )
+            of_image = [self._samples(images, index, name) for index, name in enumerate(image_id)]
         self.network.set_phase("eval")
-        return samples
+        return tuple(torch.cat(logits) for logits in zip(*of_image, strict=True))
+
+    def _samples(self, images: Stacked, index: int, image_id: str) -> list[torch.Tensor]:
+        """Return an image's dropout passes, drawn for it alone: others may come and go."""
+        one = slice(index, index + 1)
+        seed = rng.derive_seed(self.plan.seed, "mc_dropout", self.plan.round_index, image_id)
+        torch.manual_seed(seed)
+        image = images[one] if isinstance(images, torch.Tensor) else tuple(t[one] for t in images)
+        return [self._forward(image).logits for _ in range(self.plan.options.mc_samples)]
 
     def _stream(self, purpose: str, image_id: str) -> np.random.Generator:
         return rng.stream(self.plan.seed, purpose, self.plan.round_index, image_id)

@@ -75,7 +75,7 @@ for _stage in (
         "score",
         "round",
         ("superpixel_scores", "pixel_candidates", "image_scores", "cluster_statistics"),
-        revision=2,
+        revision=3,
     ),
     StageSpec("allocate", "round", ("cluster_budgets",)),
     *(

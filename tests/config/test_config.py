@@ -43,6 +43,14 @@ def test_all_findings_are_listed_at_once_with_key_given_and_allowed():
             {"data": {"name": "voc2012", "root": "x"}},
             "images of different sizes cannot form a batch: set train.crop",
         ),
+        (
+            {"model": {"head": "deeplabv3plus"}, "train": {"phase1": {"batch_size": 1}}},
+            "train.phase1.batch_size = 1 is too small for head deeplabv3plus",
+        ),
+        (
+            {"model": {"head": "deeplabv3"}, "train": {"phase2": {"batch_size": 1}}},
+            "train.phase2.batch_size = 1 is too small for head deeplabv3",
+        ),
         ({"evaluation": {"splits": ["train"]}}, "measured on pixels that it may have been trained"),
         ({"train": {"augment": {"scale": [2, 1]}}}, "must rise"),
         ({"seed": float("nan")}, "seed"),

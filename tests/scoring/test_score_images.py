@@ -256,11 +256,13 @@ def test_a_score_that_is_not_finite_names_the_image(value):
         call(stage, names=("a", "b", "c"))
 
 
-def test_dropout_passes_are_seeded_by_round_and_images_and_end_in_eval_mode():
+def test_dropout_passes_are_seeded_by_round_and_image_and_end_in_eval_mode():
     seeds, views_seen = [], []
 
     def say(pixels):
         seeds.append(torch.initial_seed())
+        if len(seeds) > 1:
+            assert len(pixels) == 1  # each image alone: another one beside it changes nothing
         return NetworkOutput(torch.full((len(pixels), 3, 2, 3), float(len(seeds))), pixels)
 
     def function(views, options):
@@ -270,11 +272,12 @@ def test_dropout_passes_are_seeded_by_round_and_images_and_end_in_eval_mode():
     before = torch.initial_seed()
     stage, network = stage_of(plan(mc_samples=3), ScoreSpec(function, passes="dropout"), say)
     call(stage, names=("a", "b"))
-    expected = rng.derive_seed(5, "mc_dropout", 2, "a", "b")
-    assert seeds == [before, expected, expected, expected]
+    of_a, of_b = (rng.derive_seed(5, "mc_dropout", 2, name) for name in ("a", "b"))
+    assert seeds == [before, *[of_a] * 3, *[of_b] * 3]
     assert torch.initial_seed() == before
     assert network.phases == ["dropout", "eval"]
-    assert [float(one.mean()) for one in views_seen[0].more_logits] == [2.0, 3.0, 4.0]
+    of_images = [one.flatten(1).mean(dim=1).tolist() for one in views_seen[0].more_logits]
+    assert of_images == [[2.0, 5.0], [3.0, 6.0], [4.0, 7.0]]
     assert float(views_seen[0].logits.mean()) == 1.0
 
 
