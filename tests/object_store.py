@@ -53,6 +53,13 @@ class CountedStore:
         self._thread.join()
         self._server.server_close()
 
+    def put(self, bucket: str, key: str, data: bytes) -> None:
+        """Make an object without a request."""
+        from moto.core import DEFAULT_ACCOUNT_ID
+        from moto.s3.models import s3_backends
+
+        s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(bucket, key, data)
+
     def count(self) -> Counter[str]:
         """Return the requests by kind."""
         return Counter(one.kind for one in self.requests)

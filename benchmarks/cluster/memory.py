@@ -106,9 +106,9 @@ def sample() -> Figures:
         drawn = time.perf_counter() - started
         assert len(job.run(SHARDS - 1)[TABLE]) > 0
         return {
-            "K-means: a worker draws 10^6 of 5 * 10^9 superpixels, GiB": peak_gib(),
+            "K-means: sample of 5 * 10^9 superpixels, GiB": peak_gib(),
             "K-means: GiB before it began": before,
-            "K-means: seconds of the draw": drawn,
+            "K-means: seconds of a worker's draw": drawn,
         }
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +15,13 @@ import boto3
 import madbal_ray
 from benchmarks.cluster.scale import SHARDS, Figures
 from madbal_ray.engine import shards as engine_shards
-from madbal_ray.engine.contract import LightShardJob
+from madbal_ray.engine.contract import LightShardJob, ShardJob
 from madbal_ray.engine.local import LocalEngine
 from madbal_ray.engine.shards import complete_stage
-from madbal_ray.errors import DataError
 from madbal_ray.state import tables
-from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.marker import FileRecord
+from madbal_ray.state.notes import Notes
+from madbal_ray.state.stage_dir import StageDir, table_path
 from madbal_ray.state.storage import IN_FLIGHT, Folder
 from madbal_ray.training.job import TrainRound
 from tests.object_store import CREDENTIALS, CountedStore
@@ -29,8 +29,8 @@ from tests.object_store import CREDENTIALS, CountedStore
 LATENCY = 0.02
 """Seconds of one request."""
 
-COUNTED_SHARDS = (1000, 3000)
-"""Two sizes of a stage; what a shard more costs is their difference."""
+WRITTEN_SHARDS = 20
+"""Of which a worker's requests are counted."""
 
 BUCKET = "madbal-bench"
 MOST_LABELLED = 10_000
@@ -39,17 +39,34 @@ MOST_LABELLED = 10_000
 
 @dataclass(kw_only=True)
 class TwoTables(LightShardJob):
-    """Writes two small tables a shard, as scoring does; shards from `fails_from` on fail."""
+    """Writes two small tables a shard, as scoring does."""
 
-    fails_from: int = 10**9
     table_names = ("superpixel_clusters", "quarantine")
 
     def run(self, shard_id: int) -> dict[str, Any]:
         """Return a row in each."""
-        if shard_id >= self.fails_from:
-            raise DataError("as asked")
         row = [{"image_id": f"{shard_id:09d}"}]
         return {name: tables.from_rows(name, row) for name in self.table_names}
+
+
+class Silent(LocalEngine):
+    """Hands over the rows of workers that ask the store for nothing; the driver alone does."""
+
+    def map_shards(self, job: ShardJob, shard_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """Yield a manifest row a shard."""
+        return map(manifest_row, shard_ids)
+
+
+def manifest_row(shard_id: int) -> dict[str, Any]:
+    """Return what a worker tells of a shard of two files of a byte each."""
+    paths = [table_path(name, shard_id) for name in TwoTables.table_names]
+    return {
+        "shard_id": shard_id,
+        "files": [vars(FileRecord(path, 1, 1, f"{shard_id:064d}")) for path in paths],
+        "counts": {"images": 1},
+        "seconds": 0.0,
+        "peak_memory": 0,
+    }
 
 
 class Who:
@@ -84,51 +101,52 @@ def store() -> Iterator[tuple[CountedStore, Who]]:
     server.label = lambda: who.name
     os.environ.update(CREDENTIALS, AWS_ENDPOINT_URL=server.endpoint)
     boto3.client("s3").create_bucket(Bucket=BUCKET)
-    who.wrap(engine_shards.ShardWorker, "run", "worker")
+    worker = engine_shards.ShardWorker
+    # One after another, so that it is known who asks.
+    worker.run_all = lambda self, shard_ids: map(self.run, shard_ids)  # type: ignore[method-assign]
+    who.wrap(worker, "run", "worker")
     yield server, who
     server.close()
 
 
 def requests() -> Figures:
-    """Count what the driver asks in one stage, and what reading a table takes."""
-    found: Figures = {}
+    """Count what the driver asks in a stage of all shards, and what writing and reading take."""
     with store() as (server, _):
+        shard_ids = range(SHARDS)
 
-        def complete(job: TwoTables, shards: int) -> Counter[str]:
-            with server.counting() as seen, contextlib.suppress(DataError):
-                complete_stage(
-                    LocalEngine("cpu"), job, list(range(shards)), on_row=lambda row: None
-                )
+        def complete(engine: LocalEngine, output: StageDir, shard_ids: range) -> Counter[str]:
+            with server.counting() as seen:
+                job = TwoTables(output=output)
+                complete_stage(engine, job, shard_ids, on_row=lambda row: None)
             return Counter(one.who for one in seen)
 
-        counted: dict[str, list[int]] = {"fresh": [], "half": [], "worker": []}
-        for shards in COUNTED_SHARDS:
-            fresh = StageDir.plan(
-                Folder(f"s3://{BUCKET}/{shards}/fresh"), "superpixel_clusters", {}, {}
-            )
-            counts = complete(TwoTables(output=fresh), shards)
-            counted["fresh"].append(counts["driver"])
-            counted["worker"].append(counts["worker"])
-            half = StageDir.plan(
-                Folder(f"s3://{BUCKET}/{shards}/half"), "superpixel_clusters", {}, {}
-            )
-            complete(TwoTables(output=half, fails_from=shards // 2), shards)
-            counted["half"].append(complete(TwoTables(output=half), shards)["driver"])
-            print(counted, file=sys.stderr, flush=True)
-        few, many = COUNTED_SHARDS
-        slope = {name: (b - a) / (many - few) for name, (a, b) in counted.items()}
-        found["driver, a fresh stage of two tables, requests a shard"] = slope["fresh"]
-        found["driver, a fresh stage, requests besides"] = (
-            counted["fresh"][0] - few * slope["fresh"]
-        )
-        found["driver, resuming a stage half done, requests a shard"] = slope["half"]
-        found["worker, writing two tables, requests a shard"] = slope["worker"]
-        fresh = StageDir.plan(Folder(f"s3://{BUCKET}/{many}/fresh"), "superpixel_clusters", {}, {})
-        fresh.marker()
+        fresh = complete(Silent("cpu"), _stage("fresh"), shard_ids)["driver"]
+        half = _stage("half")
+        notes = Notes(half)
+        for shard_id in shard_ids[: SHARDS // 2]:
+            row = manifest_row(shard_id)
+            for record in row["files"]:
+                server.put(BUCKET, f"{half.folder.uri.split(BUCKET)[1][1:]}/{record['path']}", b"1")
+            notes.add(row)
+        notes.flush()
+        resumed = complete(Silent("cpu"), half, shard_ids)["driver"]
+        few = _stage("few")
+        written = complete(LocalEngine("cpu"), few, range(WRITTEN_SHARDS))["worker"]
+        few.marker()
         with server.counting() as seen:
-            fresh.read_table("superpixel_clusters", [0])
-        found["reading one small table, requests"] = len(seen)
-    return found
+            few.read_table("superpixel_clusters", [0])
+    return {
+        "driver, a fresh stage of two tables, requests a shard": fresh / SHARDS,
+        "driver, a fresh stage of two tables, requests": fresh,
+        "driver, resuming a stage half done, requests a shard": resumed / SHARDS,
+        "driver, resuming a stage half done, requests": resumed,
+        "worker, writing two tables, requests a shard": written / WRITTEN_SHARDS,
+        "reading one small table, requests": len(seen),
+    }
+
+
+def _stage(name: str) -> StageDir:
+    return StageDir.plan(Folder(f"s3://{BUCKET}/{name}"), "superpixel_clusters", {}, {})
 
 
 def run_requests() -> Figures:
@@ -181,8 +199,7 @@ class _Stages:
 
 def derive(found: Figures) -> Figures:
     """Return seconds of a round at 10^7 images from counted requests, 20 ms each."""
-    asked = found["driver, a fresh stage of two tables, requests a shard"] * SHARDS
-    asked += found["driver, a fresh stage, requests besides"]
+    asked = found["driver, a fresh stage of two tables, requests"]
     driver = asked * LATENCY
     read = found["reading one small table, requests"] * LATENCY
     stages = 5  # score, digits twice, select, labels

@@ -8,8 +8,11 @@ from typing import Any
 
 from madbal_ray.state.stage_dir import StageDir
 
-NOTED_ROWS, NOTED_SECONDS = 1000, 900.0
-"""An object store's manifest grows by so many finished shards at a time, or after so long."""
+NOTED_ROWS, NOTED_SECONDS = 4000, 900.0
+"""An object store's manifest grows by so many finished shards at a time, or after so long.
+
+A resume asks twice for each piece of it, and once for a thousand files.
+"""
 
 
 class Notes:

@@ -45,15 +45,36 @@ def test_local_and_ray_give_equal_tables(name, ray_run, tiny_run):
     assert ray_run.table(name).equals(tiny_run.table(name))
 
 
+def markers(folder):
+    """Return the markers below a folder by their path."""
+    found = Path(str(folder)).rglob("_DONE.json")
+    return {"/".join(path.parts[-4:]): path.read_text() for path in found}
+
+
 @pytest.mark.ray
 def test_local_and_ray_write_the_same_bytes(ray_run, tiny_run):
-    def markers(run):
-        found = {}
-        for path in Path(str(run.run_dir)).parent.rglob("_DONE.json"):
-            found["/".join(path.parts[-4:])] = path.read_text()
-        return found
+    written = [markers(Path(str(run.run_dir)).parent) for run in (ray_run, tiny_run)]
+    assert written[0] == written[1]
 
-    assert markers(ray_run) == markers(tiny_run)
+
+@pytest.mark.ray
+def test_a_sample_for_kmeans_is_the_same_in_one_process_and_in_three_actors(ray_session, tmp_path):
+    written = []
+    for engine in ("local", "ray"):
+        config = tiny_config(
+            clustering={"num_clusters": 3, "num_init": 1, "max_fit_rows": 20},
+            resources={"scoring_workers": 3},
+        )
+        with pytest.raises(StopRequested):
+            madbal_ray.run(
+                config,
+                run_dir=tmp_path / engine / "run",
+                engine=engine,
+                stop_after=("superpixel_clusters", None),
+            )
+        written.append(markers(tmp_path / engine))
+    assert {name.split("/")[1] for name in written[0]} > {"kmeans_sample", "kmeans_inertia"}
+    assert written[0] == written[1]
 
 
 @pytest.mark.ray
