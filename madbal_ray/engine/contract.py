@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from madbal_ray.state.marker import FileRecord
 from madbal_ray.state.stage_dir import StageDir
 
 
@@ -70,6 +71,36 @@ class StreamedJob(ShardJob, Protocol):
     def compute(self, shard_id: int, loaded: Any) -> dict[str, pa.Table]:
         """Return the tables of one shard; one shard at a time, in the thread of `setup`."""
         ...
+
+
+@runtime_checkable
+class WritesBeside(ShardJob, Protocol):
+    """A shard job that writes shards of a later stage, too, and says what it wrote.
+
+    Else whoever completes that stage would have to read every file to know what it holds.
+    """
+
+    @property
+    def beside_output(self) -> StageDir:
+        """Return the folder of the later stage."""
+        ...
+
+    def beside(self, shard_id: int) -> dict[str, Any] | None:
+        """Return the later stage's manifest row of a shard that was run; None: not written."""
+        ...
+
+
+def written_row(
+    shard_id: int, files: Sequence[FileRecord], counts: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return the manifest row of a shard that was written elsewhere, or by whoever was killed."""
+    return {
+        "shard_id": shard_id,
+        "files": [vars(record) for record in files],
+        "counts": counts,
+        "seconds": 0.0,
+        "peak_memory": 0,
+    }
 
 
 @dataclass(kw_only=True)

@@ -13,7 +13,13 @@ from typing import Any
 import pyarrow as pa
 
 from madbal_ray import errors
-from madbal_ray.engine.contract import Engine, ShardJob, StreamedJob
+from madbal_ray.engine.contract import (
+    Engine,
+    ShardJob,
+    StreamedJob,
+    WritesBeside,
+    written_row,
+)
 from madbal_ray.state import notices, tables
 from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.marker import FileRecord, Marker
@@ -81,6 +87,8 @@ class ShardWorker:
             "seconds": round(time.perf_counter() - shard.started, 3),
             "peak_memory": peak_memory(),
         }
+        beside = self.job.beside(shard.shard_id) if isinstance(self.job, WritesBeside) else None
+        row |= {"beside": beside} if beside is not None else {}
         noted = notices.take()  # of this process: shards side by side share them
         return row | ({"notices": noted} if noted else {})
 
@@ -136,8 +144,12 @@ def complete_stage(
     missing = [shard_id for shard_id in shard_ids if shard_id not in done]
     failed = []
     notes = Notes(stage)
+    later = Notes(job.beside_output) if isinstance(job, WritesBeside) else None
     try:
         for row in engine.map_shards(job, missing) if missing else ():
+            beside = row.pop("beside", None)
+            if later is not None and beside is not None:
+                later.add(beside)
             if "error" in row:
                 failed.append(row)
                 continue
@@ -145,6 +157,8 @@ def complete_stage(
             done[row["shard_id"]] = row
             on_row(row)
     finally:
+        if later is not None:
+            later.flush()
         if len(done) < len(shard_ids):  # else the marker says it all
             notes.flush()
     if failed:
@@ -185,13 +199,8 @@ def _adopt_shard(job: ShardJob, shard_id: int) -> dict[str, Any] | None:
         name: tables.decode(name, pa.BufferReader(folder.read(path)))
         for name, path in paths.items()
     }
-    return {
-        "shard_id": shard_id,
-        "files": [vars(record) for record in records if record is not None],
-        "counts": job.count(adopted),
-        "seconds": 0.0,
-        "peak_memory": 0,
-    }
+    whole = [record for record in records if record is not None]
+    return written_row(shard_id, whole, job.count(adopted))
 
 
 def _raise_first(stage: str, rows: Sequence[dict[str, Any]], total: int) -> None:

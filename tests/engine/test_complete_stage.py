@@ -3,10 +3,11 @@
 import errno
 import hashlib
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
-from madbal_ray.engine.contract import LightShardJob
+from madbal_ray.engine.contract import LightShardJob, written_row
 from madbal_ray.engine.local import LocalEngine
 from madbal_ray.engine.shards import complete_stage
 from madbal_ray.errors import AnswersPending, DataError, LabelError, NumericalError
@@ -236,3 +237,45 @@ def test_a_failure_is_told_before_answers_that_are_awaited(tmp_path):
     fails = {0: AnswersPending("ada", 3), 1: LabelError("twice"), 2: LabelError("thrice")}
     with pytest.raises(LabelError, match=r"shard 1 \(3 of 3 shards failed\): twice"):
         complete(job_of(tmp_path, fails=fails))
+
+
+@dataclass(kw_only=True)
+class Ahead(Numbered):
+    """Writes the shards of a later stage, too."""
+
+    later: Numbered
+
+    @property
+    def beside_output(self):
+        return self.later.output
+
+    def beside(self, shard_id):
+        table = rows_of(TABLE, shard_id + 1)
+        record = self.later.output.write_table(TABLE, shard_id, table)
+        return written_row(shard_id, [record], {"images": shard_id + 2})
+
+
+def test_what_a_stage_writes_for_a_later_one_is_noted_and_not_read_again(tmp_path, monkeypatch):
+    later = job_of(tmp_path / "later")
+    first = job_of(tmp_path / "first", partial(Ahead, later=later))
+    marker, rows = complete(first)
+    assert all("beside" not in row for row in rows)
+    assert all("beside" not in row for row in first.output.read_manifest())
+    assert [record.rows for record in marker.files] == [1, 2, 3]
+
+    def listed_only(method):
+        def act(folder, name):
+            assert not name.endswith(".parquet"), f"{name} was read"
+            return method(folder, name)
+
+        return act
+
+    with monkeypatch.context() as patched:
+        for name in ("open", "_read"):
+            patched.setattr(Folder, name, listed_only(getattr(Folder, name)))
+        marker, rows = complete(later)
+    assert later.ran == []
+    assert [record.rows for record in marker.files] == [2, 3, 4]
+    assert [row["counts"] for row in rows] == [{"images": n} for n in (2, 3, 4)]
+    content = later.output.folder.read(marker.files[0].path)
+    assert marker.files[0].sha256 == hashlib.sha256(content).hexdigest()

@@ -67,3 +67,14 @@ def test_weights_of_another_network_are_refused():
     weights = tv.mobilenet_v2().state_dict()
     with pytest.raises(ConfigError, match=r"features\.weights do not fit vgg16"):
         build_extractor("vgg16", weights)
+
+
+def test_features_written_while_images_are_segmented_are_noted_in_their_own_stage(tiny_run):
+    stage = tiny_run.run_dir.find("superpixel_features", None)
+    noted = {row["shard_id"]: row for row in stage.read_manifest()}
+    assert sorted(noted) == [0, 1, 2]
+    for shard_id, row in noted.items():
+        table = stage.read_table("superpixel_features", [shard_id])
+        assert [one["rows"] for one in row["files"]] == [table.num_rows]
+        assert row["counts"]["images"] == 2
+        assert row["seconds"] == 0.0  # it was not run for itself

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import torch
 
 from madbal_ray.arrays import LabelMap, RGBImage
 from madbal_ray.config.pool import FeaturesConfig
+from madbal_ray.engine.contract import written_row
 from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.reader import ImageShardJob, PoolImage, read_images, read_label_maps
 from madbal_ray.pool.superpixels.embed_superpixels import EmbedSuperpixels
@@ -62,6 +64,8 @@ class EmbedPool(ImageShardJob):
         columns["image_id"] = [image.image_id] * len(columns["superpixel_id"])
         return tables.from_columns(TABLE, columns)
 
-    def write(self, image_tables: Sequence[pa.Table], shard_id: int) -> None:
-        """Write a shard that was computed elsewhere; the stage adopts it when it comes."""
-        self.output.write_table(TABLE, shard_id, tables.concat(TABLE, image_tables))
+    def write(self, image_tables: Sequence[pa.Table], shard_id: int) -> dict[str, Any]:
+        """Write a shard that was computed elsewhere; return its manifest row."""
+        table = tables.concat(TABLE, image_tables)
+        record = self.output.write_table(TABLE, shard_id, table)
+        return written_row(shard_id, [record], self.count({TABLE: table}))

@@ -22,7 +22,7 @@ class SegmentPool(ImageShardJob):
 
     Attributes:
         embed: the stage that comes next; its files are written before ours, so that a shard of
-            superpixels never lies there without them, and are adopted when it comes.
+            superpixels never lies there without them, and noted in its manifest.
     """
 
     images: StageDir
@@ -33,8 +33,18 @@ class SegmentPool(ImageShardJob):
     def setup(self) -> None:
         """Load the extractor of what comes next, unless that is finished (`verify --deep`)."""
         self._embeds = not self.embed.output.is_done
+        self._beside: dict[int, dict[str, Any]] = {}
         if self._embeds:
             self.embed.setup()
+
+    @property
+    def beside_output(self) -> StageDir:
+        """Return the stage that comes next."""
+        return self.embed.output
+
+    def beside(self, shard_id: int) -> dict[str, Any] | None:
+        """Return the next stage's manifest row of a shard."""
+        return self._beside.pop(shard_id, None)
 
     def run(self, shard_id: int) -> dict[str, pa.Table]:
         """Return the label maps of one shard; write the features of its superpixels."""
@@ -51,5 +61,6 @@ class SegmentPool(ImageShardJob):
         images = read_images(self.images, shard_id)
         done = list(map_ahead(segment, images, threads=self.threads, ahead=self.threads))
         if self._embeds:
-            self.embed.write([table for _, table in done if table is not None], shard_id)
+            parts = [table for _, table in done if table is not None]
+            self._beside[shard_id] = self.embed.write(parts, shard_id)
         return {"superpixels": tables.from_rows("superpixels", [row for row, _ in done])}
