@@ -92,7 +92,9 @@ class SuiteRunner:
 
     def _finish(self, missing: Sequence[SuiteRun]) -> None:
         started = time.monotonic()
-        tasks = [RunTask(run, self.run_dir(run)) for run in missing]
+        # Seed by seed, so that whoever stops has all strategies of the seeds that are done.
+        by_seed = sorted(missing, key=lambda run: self.suite.seeds.index(run.seed))
+        tasks = [RunTask(run, self.run_dir(run)) for run in by_seed]
         for done, result in enumerate(self.pool.map(tasks), start=1):
             if result.error is not None:
                 self.failed.append(result)

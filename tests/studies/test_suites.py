@@ -10,7 +10,10 @@ import yaml
 import madbal_ray
 from madbal_ray import api
 from madbal_ray.errors import ConfigError
+from madbal_ray.state.storage import Folder
+from madbal_ray.studies.suite import SuiteRunner
 from madbal_ray.studies.suite_config import load_suite
+from madbal_ray.studies.tasks import TaskResult
 from tests.conftest import tiny_config, tiny_suite_file
 
 
@@ -169,3 +172,27 @@ def test_reports_refuse_other_protocols_on_one_axis(tiny_run, tmp_path):
     with pytest.raises(ConfigError, match=r"one axis(.|\n)*train.phase1.epochs"):
         api.report([str(tiny_run.run_dir), str(other.run_dir)], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+class Noting:
+    """A task pool that runs nothing and notes what it was given."""
+
+    width = 1
+
+    def __init__(self):
+        self.names = []
+
+    def map(self, tasks):
+        self.names.append([task.run.name for task in tasks])
+        return (TaskResult(task, 1.0) for task in tasks)
+
+
+def test_seed_by_seed_so_that_a_stop_leaves_whole_comparisons(tmp_path):
+    suite = load_suite(write(tmp_path / "suite.yaml", seeds=[3, 1]))
+    noting = Noting()
+    SuiteRunner(suite, Folder(tmp_path / "out"), noting, lambda line: None).run()
+    pool, round_0, whole = noting.names
+    assert pool == ["madbal-seed-3"]
+    assert sorted(round_0) == ["madbal-seed-1", "madbal-seed-3"]
+    members = ("madbal", "random", "full_supervision")
+    assert whole == [f"{member}-seed-{seed}" for seed in (3, 1) for member in members]
