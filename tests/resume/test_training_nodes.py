@@ -13,7 +13,7 @@ from madbal_ray.state.run_dir import RunDir
 from tests.conftest import tiny_config
 from tests.resume.test_nodes import DEADLINE, TRAINING, undisturbed, wait_for_node
 
-AWAY = 150.0
+AWAY = 180.0
 """Seconds; Ray's own limit, 60 s and one more try, would be over."""
 
 
