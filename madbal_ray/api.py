@@ -21,6 +21,7 @@ from madbal_ray.engine.contract import Engine
 from madbal_ray.engine.progress import Progress
 from madbal_ray.engine.stages import StopRequested
 from madbal_ray.engine.threads import free_cores
+from madbal_ray.errors import ConfigError
 from madbal_ray.labels.import_answers import ImportReport
 from madbal_ray.loop.launch import (
     EngineName,
@@ -38,6 +39,7 @@ from madbal_ray.loop.verify import verify_run
 from madbal_ray.report.results import Results
 from madbal_ray.runs import requests
 from madbal_ray.runs import status as run_status
+from madbal_ray.runs.deployed import SUFFIXES, deployed
 from madbal_ray.runs.run import Run, open_run
 from madbal_ray.runs.status import Status, Step
 from madbal_ray.runs.trained_model import TrainedModel, export_model, import_model, of_run
@@ -51,6 +53,7 @@ from madbal_ray.studies.report_runs import open_runs, report_runs
 from madbal_ray.studies.suite import SuiteRunner
 from madbal_ray.studies.suite_config import load_suite
 from madbal_ray.studies.tasks import OneAfterAnother, TaskResult
+from madbal_ray.survey.coco_masks import CocoMasks, write_coco_masks
 from madbal_ray.survey.examine import Survey, survey
 from madbal_ray.survey.experiment import write_experiment
 from madbal_ray.survey.page import page
@@ -192,10 +195,10 @@ def score(
     overrides = [*launch.overrides, *([f"budget.pixels_per_image={budget}"] if asks else [])]
     config = scoring_config(model, os.fspath(pool), overrides=tuple(overrides))
 
-    def work(engine: Engine, view: Progress) -> None:
+    def work(counted: Config, engine: Engine, view: Progress) -> None:
         score_unlabelled(
             model,
-            config,
+            counted,
             folder,
             engine,
             view,
@@ -245,8 +248,8 @@ def predict(
     model, colors = _trained(checkpoint, round_index, folder)
     config = predicting_config(model, os.fspath(images), kinds, overrides=tuple(launch.overrides))
 
-    def work(engine: Engine, view: Progress) -> None:
-        predict_unlabelled(model, config, folder, engine, view, kinds=kinds, colors=colors)
+    def work(counted: Config, engine: Engine, view: Progress) -> None:
+        predict_unlabelled(model, counted, folder, engine, view, kinds=kinds, colors=colors)
 
     with_engine(config, folder, _engine_maker(launch), launch, work)
     return open_run(out)
@@ -294,20 +297,39 @@ def verify(run_dir: Place, *, deep: bool = False, key_file: Place | None = None)
     return verify_run(RunDir(run_dir), deep=deep, key=key)
 
 
-def export(run_dir: Place, file: Place, *, round_index: int | None = None) -> int:
-    """Write a round's network, with its settings and class names, to one safetensors file.
+def export(
+    run_dir: Place,
+    file: Place,
+    *,
+    round_index: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> int:
+    """Write a round's network with its class names to one file; its suffix says which kind.
+
+    ``.pt2`` (torch.export) and ``.onnx`` take pictures, uint8 [N, H, W, 3], and give logits
+    [N, C, H, W], without anything of ours. Any other is a safetensors file with the settings
+    within, for `score` and `predict`.
 
     Args:
         round_index: None: of the last finished round.
+        size: (H, W) of pictures, for .pt2 and .onnx; None: `grids.input`.
 
     Returns:
         The file's bytes.
 
     Raises:
         RunDirError: no such round is finished.
+        ConfigError: a size is missing, or of no use.
     """
-    data = export_model(open_run(run_dir), round_index)
-    target = Path(file).absolute()
+    target, run = Path(file).absolute(), open_run(run_dir)
+    if target.suffix in SUFFIXES:
+        data = deployed(run, target.suffix, round_index=round_index, size=size)
+    elif size is not None:
+        raise ConfigError(
+            f"--size is for {' and '.join(SUFFIXES)}; what {target.name} holds takes any size"
+        )
+    else:
+        data = export_model(run, round_index)
     Folder(target.parent).write(target.name, data)
     return len(data)
 
@@ -364,6 +386,21 @@ def write_check_page(found: Survey, file: Place) -> Path:
     target = Path(file).absolute()
     Folder(target.parent).write(target.name, page(found).encode())
     return target
+
+
+def masks_from_coco(
+    annotations: str | Path,
+    root: Place,
+    *,
+    rest: str | None = None,
+    panoptic: str | Path | None = None,
+) -> CocoMasks:
+    """Write class masks and a class file from COCO annotations, for data set `folder`.
+
+    Args, Raises: see `madbal_ray.survey.coco_masks.write_coco_masks`.
+    """
+    folder = None if panoptic is None else Path(panoptic)
+    return write_coco_masks(Path(annotations), Folder(root), rest=rest, panoptic=folder)
 
 
 def plan(config: Config, *, run_dir: Place) -> list[str]:

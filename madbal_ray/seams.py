@@ -121,11 +121,16 @@ STRATEGIES = Registry(
         "no_breakdown": "strategies.pixels:NO_BREAKDOWN",
         "random": "strategies.chance:RANDOM",
         "class_aware_random": "strategies.pixels:CLASS_AWARE_RANDOM",
+        "class_aware_margin": "strategies.pixels:CLASS_AWARE_MARGIN",
+        "class_power": "strategies.pixels:CLASS_POWER",
         "entropy": "strategies.pixels:ENTROPY",
         "margin": "strategies.pixels:MARGIN",
         "power_margin": "strategies.pixels:POWER_MARGIN",
         "least_confidence": "strategies.pixels:LEAST_CONFIDENCE",
         "bald": "strategies.pixels:BALD",
+        "balent": "strategies.pixels:BALENT",
+        "bvsb_power": "strategies.superpixels:BVSB_POWER",
+        "diverse_uncertain": "strategies.superpixels:DIVERSE_UNCERTAIN",
         "self_consistency": "strategies.pixels:SELF_CONSISTENCY",
         "class_balanced_superpixel": "strategies.madbal:CLASS_BALANCED_SUPERPIXEL",
         "core_set": "strategies.images:CORE_SET",
@@ -143,6 +148,7 @@ SCORES = Registry(
         "least_confidence": "scoring.registry:LEAST_CONFIDENCE",
         "best_versus_second_best": "scoring.registry:BEST_VERSUS_SECOND_BEST",
         "bald": "scoring.registry:BALD",
+        "balent": "scoring.registry:BALENT",
         "self_consistency": "scoring.registry:SELF_CONSISTENCY",
     },
 )
@@ -176,6 +182,7 @@ OBJECTIVES = Registry(
     {
         "cross_entropy": "training.objectives:CrossEntropy",
         "loss_prediction": "training.objectives:LossPrediction",
+        "weighted_cross_entropy": "training.objectives:WeightedCrossEntropy",
     },
 )
 """What a phase minimises: `madbal_ray.training.objectives.Objective`."""

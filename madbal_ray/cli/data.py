@@ -42,3 +42,28 @@ def check(root: str, out: Path | None, page: Path | None, most: int) -> None:
         click.echo(f"next: madbal run {out}")
     elif found.problems:
         sys.exit(1)
+
+
+@command.command("from-coco")
+@click.argument("annotations", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("root")
+@click.option("--rest", metavar="NAME", help="Class of pixels without annotation.  [default: void]")
+@click.option(
+    "--panoptic",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the PNG files of panoptic ANNOTATIONS.  [default: their name without suffix]",
+)
+def from_coco(annotations: Path, root: str, rest: str | None, panoptic: Path | None) -> None:
+    """Write ROOT/masks and ROOT/classes.yaml from COCO ANNOTATIONS of ROOT/images.
+
+    Instances, stuff and panoptic segments; an image whose annotations cannot be drawn gets no
+    mask, and is named. Exit code 1 where none was written.
+    """
+    from madbal_ray import api
+
+    found = api.masks_from_coco(annotations, root, rest=rest, panoptic=panoptic)
+    for line in found.lines():
+        click.echo(line)
+    if not found.written:
+        sys.exit(1)
+    click.echo(f"next: madbal data check {root} --out experiment.yaml")

@@ -117,9 +117,20 @@ def predict(
 @click.argument("run")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--round", "round_index", type=int, help="[default: the last finished one]")
-def export(run: str, file: Path, round_index: int | None) -> None:
-    """Write the network of RUN, with its settings and class names, to one safetensors FILE."""
+@click.option("--size", nargs=2, type=click.IntRange(min=16), metavar="HEIGHT WIDTH",
+              help="of pictures, for .pt2 and .onnx  [default: grids.input]")  # fmt: skip
+def export(run: str, file: Path, round_index: int | None, size: tuple[int, int] | None) -> None:
+    """Write the network of RUN, with its class names, to one FILE.
+
+    FILE.pt2 (torch.export) and FILE.onnx take pictures, uint8 [N, H, W, 3], and give logits
+    [N, C, H, W] in any program that loads them; any other FILE is safetensors with the settings
+    within, for `madbal score` and `madbal predict`.
+    """
     from madbal_ray import api
 
-    size = api.export(run, file, round_index=round_index)
-    click.echo(f"wrote {file}: {size / 2**20:.1f} MiB")
+    num_bytes = api.export(run, file, round_index=round_index, size=size)
+    kind = {
+        ".pt2": "a torch.export program: torch.export.load(FILE).module()",
+        ".onnx": "ONNX: onnxruntime.InferenceSession(FILE)",
+    }.get(file.suffix, "weights and settings, for madbal score and madbal predict")
+    click.echo(f"wrote {file}: {num_bytes / 2**20:.1f} MiB, {kind}")

@@ -13,6 +13,7 @@ from pydantic import (
 from madbal_ray.config.section import (
     ADDED,
     RUNTIME,
+    Count,
     Fraction,
     Positive,
     Section,
@@ -35,7 +36,11 @@ class ScoreConfig(Section):
     compile: bool = Field(
         default=False, description="torch.compile; pays where images are many and of one size"
     )
-    threads_per_worker: Positive = Field(default=1, description="torch threads of a scoring worker")
+    threads_per_worker: Count = Field(
+        default=1,
+        description="torch threads of a scoring worker; auto: cores that are free where the run "
+        "begins",
+    )
 
 
 class BudgetConfig(Section):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from madbal_ray.config.section import AUTO
 from madbal_ray.config.training import AugmentConfig, FrozenHeadConfig, PhaseConfig
-from madbal_ray.seams import ORACLES, STRATEGIES
+from madbal_ray.seams import OBJECTIVES, ORACLES, STRATEGIES
 
 if TYPE_CHECKING:
     from madbal_ray.config.schema import Config
@@ -32,8 +33,13 @@ def combinations(config: Config) -> Iterator[str]:
         )
     yield from _frozen(config)
     yield from _single_images(config)
+    workers = config.train.num_workers
+    for option, size in batch_sizes(config).items():
+        if workers != AUTO and size % workers:
+            yield f"{option} = {size} is not a multiple of train.num_workers = {workers}"
     yield from STRATEGIES[config.strategy.name].problems(config)
     yield from ORACLES[config.oracle.kind].problems(config)
+    yield from _objectives(config)
     budget = config.budget
     labels_all = budget.initial_pixels_per_image == "all" and budget.initial_images is None
     if labels_all and config.num_rounds > 1:
@@ -48,16 +54,33 @@ def combinations(config: Config) -> Iterator[str]:
         )
 
 
+def batch_sizes(config: Config) -> dict[str, int]:
+    """Return option -> items of a batch over all workers, of the phases that are trained."""
+    train = config.train
+    option = "batch_points" if config.model.learns_from_points else "batch_size"
+    phases = ["phase1", *(["phase2"] if STRATEGIES[config.strategy.name].has_phase2 else [])]
+    phases += ["frozen_head"] if train.init == "frozen_head" else []
+    return {f"train.{name}.{option}": getattr(getattr(train, name), option) for name in phases}
+
+
+def _objectives(config: Config) -> Iterator[str]:
+    """Yield what is wrong with the options of objectives; most have none and are not looked at."""
+    for name in ("frozen_head", "phase1", "phase2"):
+        phase = getattr(config.train, name)
+        if phase.objective_options:
+            for problem in OBJECTIVES[phase.objective].problems(phase.objective_options):
+                yield f"train.{name}.{problem}"
+
+
 def _single_images(config: Config) -> Iterator[str]:
     """Yield what trains a head that normalises one value an image over a batch of one image."""
-    train, head = config.train, config.model.head
+    head = config.model.head
     if head not in ("deeplabv3", "deeplabv3plus"):
         return
-    phases = ["phase1", *(["phase2"] if STRATEGIES[config.strategy.name].has_phase2 else [])]
-    for name in [*phases, *(["frozen_head"] if train.init == "frozen_head" else [])]:
-        if getattr(train, name).batch_size == 1:
+    for option, size in batch_sizes(config).items():
+        if size == 1:
             yield (
-                f"train.{name}.batch_size = 1 is too small for head {head}, which normalises over "
+                f"{option} = 1 is too small for head {head}, which normalises over "
                 "the batch what it pools over an image: set 2 or more, or model.head: lraspp"
             )
 

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from madbal_ray.config.asking import SHORT
+from madbal_ray.config.counts import kept_counts
 from madbal_ray.config.documents import SHOWN, parse_yaml, read_yaml
 from madbal_ray.config.schema import Config
 from madbal_ray.config.section import folder_name, without_credentials
@@ -77,7 +78,11 @@ def _of_override(line: str, keys: Sequence[str]) -> str:
 
 
 def changed_keys(old: Config, new: Config) -> list[str]:
-    """Return the keys whose change forbids a resume, as ``key: old -> new``."""
+    """Return the keys whose change forbids a resume, as ``key: old -> new``.
+
+    A count that is ``auto`` now is the one that the run began with.
+    """
+    new = kept_counts(new, old)
     changes = [
         f"{key}: {_shown(before)} -> {_shown(after)}"
         for key, before, after in _differences(old.result_settings(), new.result_settings())

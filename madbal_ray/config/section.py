@@ -9,8 +9,10 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
     WrapValidator,
 )
@@ -37,6 +39,27 @@ NonNegative = Annotated[int, Field(ge=0)]
 
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+AUTO = 0
+"""What a `Count` holds while it says ``auto``; nothing computes with it."""
+
+
+def _count(value: Any) -> Any:
+    if value == "auto":
+        return AUTO
+    if value == AUTO:
+        raise ValueError("expected auto, or a number of 1 or more")
+    return value
+
+
+Count = Annotated[
+    int,
+    Field(ge=0),
+    BeforeValidator(_count, json_schema_input_type=int | Literal["auto"]),
+    PlainSerializer(lambda count: count or "auto", return_type=int | Literal["auto"]),
+]
+"""A number, or ``auto``: what the machines have when a run begins (`madbal_ray.loop.counts`)."""
 
 
 class Section(BaseModel):

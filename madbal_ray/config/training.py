@@ -11,7 +11,9 @@ from pydantic import (
 
 from madbal_ray.config.section import (
     ADDED,
+    AUTO,
     RUNTIME,
+    Count,
     Fraction,
     NonNegative,
     Positive,
@@ -203,15 +205,21 @@ class TrainConfig(Section):
     compile: bool = Field(
         default=False, description="torch.compile; pays where steps are many (docs/performance.md)"
     )
-    num_workers: Positive = Field(default=1, description="training workers (world size)")
+    num_workers: Count = Field(
+        default=1,
+        description="training workers (world size); auto: the GPUs that there are when the run "
+        "begins, as far as the batch sizes divide by them",
+    )
     min_workers: Positive | None = Field(
         default=None,
         json_schema_extra=ADDED,
         description="elastic: train with as few while nodes are missing; the weights then depend "
         "on which were there. null: wait for all",
     )
-    threads_per_worker: Positive = Field(
-        default=2, description="torch threads of a training worker"
+    threads_per_worker: Count = Field(
+        default=2,
+        description="torch threads of a training worker; auto: cores that are free where the run "
+        "begins",
     )
     keep_epoch: Literal["last", "best"] = Field(
         default="last",
@@ -230,18 +238,11 @@ class TrainConfig(Section):
     phase2: Phase2Config = Phase2Config()
 
     @model_validator(mode="after")
-    def _divisible(self) -> TrainConfig:
-        if self.min_workers is not None and self.min_workers > self.num_workers:
+    def _enough_workers(self) -> TrainConfig:
+        least = self.min_workers
+        if least is not None and self.num_workers != AUTO and least > self.num_workers:
             raise ValueError(
-                f"train.min_workers = {self.min_workers} is more than train.num_workers = "
+                f"train.min_workers = {least} is more than train.num_workers = "
                 f"{self.num_workers}: it is how few will do while nodes are missing"
             )
-        for name in ("phase1", "phase2", "frozen_head"):
-            for option in ("batch_size", "batch_points"):
-                size = getattr(getattr(self, name), option)
-                if size % self.num_workers:
-                    raise ValueError(
-                        f"train.{name}.{option} = {size} is not a multiple of "
-                        f"train.num_workers = {self.num_workers}"
-                    )
         return self

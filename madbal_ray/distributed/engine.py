@@ -112,6 +112,12 @@ class RayEngine:
         return max(1, int(gpus if self.device == "cuda" else cpus // self.threads))
 
     @property
+    def most_training_workers(self) -> int:
+        """Return the GPUs that the cluster has now; without any, one worker takes all threads."""
+        _, gpus = cluster_resources()
+        return max(1, int(gpus)) if self.device == "cuda" else 1
+
+    @property
     def heavy(self) -> JobActors:
         """Return the actors that hold networks, each with a GPU where there are any."""
         return self._heavy_actors(on_gpus=self.device == "cuda")

@@ -262,6 +262,11 @@ class Engine(Protocol):
         """Return the device type of scoring and training, ``cpu`` or ``cuda``."""
         ...
 
+    @property
+    def most_training_workers(self) -> int:
+        """Return how many training workers there is room for now, one at least."""
+        ...
+
     def map_shards(self, job: ShardJob, shard_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
         """Run a job over shards in any order; yield one manifest row per finished shard.
 

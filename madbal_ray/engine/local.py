@@ -21,6 +21,7 @@ class LocalEngine:
     """
 
     name = "local"
+    most_training_workers = 1
 
     def __init__(self, device: str) -> None:
         self.device = device

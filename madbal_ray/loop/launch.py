@@ -9,11 +9,20 @@ from typing import Literal
 
 import torch
 
+from madbal_ray.config.counts import (
+    THREADS,
+    WORKERS,
+    kept_counts,
+    open_counts,
+    with_counts,
+    workers_for,
+)
 from madbal_ray.config.schema import Config
 from madbal_ray.engine.contract import Engine
 from madbal_ray.engine.local import LocalEngine
 from madbal_ray.engine.progress import LogProgress, Progress
 from madbal_ray.engine.stages import check_stop
+from madbal_ray.engine.threads import free_cores
 from madbal_ray.errors import ConfigError, ResourceError
 from madbal_ray.loop.active_loop import run_loop
 from madbal_ray.loop.follow import follow
@@ -73,15 +82,15 @@ def run_whole(
     """
     key = None if launch.key_file is None else read_key(launch.key_file)
 
-    def work(engine: Engine, view: Progress) -> None:
+    def work(counted: Config, engine: Engine, view: Progress) -> None:
         if key is not None:
             check_signature(run_dir, key)
 
         def once() -> None:
-            run_loop(config, run_dir, engine, view, stop_after=launch.stop_after, key=key)
+            run_loop(counted, run_dir, engine, view, stop_after=launch.stop_after, key=key)
 
         if follows:
-            follow(config, run_dir, once, view.say)
+            follow(counted, run_dir, once, view.say)
         else:
             once()
 
@@ -93,12 +102,13 @@ def with_engine(
     run_dir: RunDir,
     make_engine: MakeEngine,
     launch: Launch,
-    work: Callable[[Engine, Progress], None],
+    work: Callable[[Config, Engine, Progress], None],
 ) -> None:
     """Do some work in a run folder: under its lock, with its settings, on a fresh engine.
 
     Args:
         make_engine: called once the folder is ours and the configuration accepted.
+        work: given the configuration with numbers where it said ``auto``.
 
     Raises:
         ConfigError: the configuration differs from the folder's, a tracker that it asks for is not
@@ -109,15 +119,32 @@ def with_engine(
     check_stop(launch.stop_after, config.num_rounds)
     run_dir.check_ours()
     with run_dir.lock(take_over=launch.take_over):
-        run_dir.store_config(config)
+        counted = counted_here(config, run_dir)
+        if not open_counts(counted):
+            run_dir.store_config(counted)
         forget_hashed()
-        engine = make_engine(config, run_dir)
+        engine = make_engine(counted, run_dir)
         started = time.time()
         try:
-            work(engine, launch.progress if launch.progress is not None else LogProgress())
+            if open_counts(counted):  # GPUs, which the engine alone can see
+                workers = workers_for(counted, engine.most_training_workers)
+                counted = with_counts(counted, {WORKERS: workers})
+                run_dir.store_config(counted)
+            view = launch.progress if launch.progress is not None else LogProgress()
+            work(counted, engine, view)
         finally:
             engine.close()
             run_dir.append_event("process_ended", seconds=round(time.time() - started, 3))
+
+
+def counted_here(config: Config, run_dir: RunDir) -> Config:
+    """Return the configuration with numbers for ``auto``, as far as no engine is needed for them.
+
+    Those that the run in this folder began with; else threads are the cores that are free.
+    """
+    if run_dir.exists:
+        return kept_counts(config, run_dir.config())
+    return with_counts(config, dict.fromkeys(THREADS, free_cores()))
 
 
 def make_local_engine(config: Config, run_dir: RunDir | None = None) -> LocalEngine:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import torch
+
+from madbal_ray.config.counts import WORKERS, with_counts, workers_for
 from madbal_ray.config.file import changed_keys
 from madbal_ray.config.schema import Config
 from madbal_ray.errors import ConfigError
 from madbal_ray.loop.forecast import forecast
+from madbal_ray.loop.launch import counted_here
 from madbal_ray.report.protocol import describe_round, describe_start
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stages import stages_of
@@ -20,6 +24,9 @@ def plan_lines(config: Config, run_dir: RunDir, *, device: str) -> list[str]:
     """
     if run_dir.exists and (changes := changed_keys(run_dir.config(), config)):
         raise ConfigError(f"{run_dir} was started with other settings: {'; '.join(changes)}")
+    config = counted_here(config, run_dir)
+    gpus = torch.cuda.device_count() if device == "cuda" else 1
+    config = with_counts(config, {WORKERS: workers_for(config, gpus)})
     lines = [
         f"data     {config.data.name}, pool split {config.data.pool_split}",
         f"pool     {run_dir.pool_folder(config)}",

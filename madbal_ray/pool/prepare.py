@@ -126,7 +126,7 @@ def prepare_inspected(
         kept = prepare_features(
             config, folder, runner, reader, images, weights, pool_shards, measured, device
         )
-    superpixels, clusters = _cluster(
+    superpixels, features, clusters = _cluster(
         config, folder, runner, reader, images, pool_shards, totals["images"], device, publish
     )
     return Pool(
@@ -136,6 +136,7 @@ def prepare_inspected(
         images=images,
         superpixels=superpixels,
         clusters=clusters,
+        superpixel_features=features,
         shard_ids=pool_shards,
         evaluation_shards=evaluation_shards,
         points_split=points,
@@ -246,8 +247,8 @@ def _cluster(
     num_images: int,
     device: str,
     publish: Callable[..., PublishedWeights],
-) -> tuple[StageDir, StageDir]:
-    """Return the stages of superpixels and of their clusters."""
+) -> tuple[StageDir, StageDir, StageDir]:
+    """Return the stages of superpixels, of their features and of their clusters."""
     threads = config.resources.decode_threads
     superpixels = runner.plan(
         folder, "superpixels", config.superpixels.result_settings(), digests(images)
@@ -298,4 +299,4 @@ def _cluster(
         shard_ids,
         total=num_images,
     )
-    return superpixels, clusters
+    return superpixels, features, clusters

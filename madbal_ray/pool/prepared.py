@@ -41,6 +41,7 @@ class Pool:
         features: what is kept of a frozen backbone's taps; None: nothing is.
         mirrored_features: the same of mirrored images, where they are learned from and kept.
         tap_statistics: of a frozen backbone.
+        superpixel_features: looks of superpixels, which `clusters` come from.
     """
 
     reader: ImageReader
@@ -60,6 +61,7 @@ class Pool:
     features: StageDir | None = None
     mirrored_features: StageDir | None = None
     tap_statistics: StageDir | None = None
+    superpixel_features: StageDir | None = None
 
     @property
     def num_classes(self) -> int:

@@ -163,6 +163,7 @@ class Run:
             images=images,
             superpixels=self.stage("superpixels"),
             clusters=self.stage("superpixel_clusters"),
+            superpixel_features=self.stage("superpixel_features"),
             shard_ids=shard_ids,
             num_images=sum(counts[str(i)]["images"] for i in shard_ids),
             num_pixels=sum(counts[str(i)]["work_pixels"] for i in shard_ids),

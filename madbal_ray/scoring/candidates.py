@@ -65,17 +65,30 @@ def class_balanced_candidates(
     is_asked: Bool[Tensor, "H W"],
     count: int,
     generator: np.random.Generator,
+    top_share: float | None = None,
 ) -> Candidates:
     """Return `count` random unasked pixels, the predicted classes taking turns.
 
     Classes take turns in random order, each turn a pixel of the class at random; a class
     that has none left drops out.
+
+    Args:
+        top_share: the class's pixels are drawn from this share of them, those of the highest
+            scores, one at least, before the others; None: from all alike.
     """
     unasked = np.flatnonzero(~is_asked.cpu().numpy().reshape(-1))
     classes = prediction.cpu().numpy().reshape(-1)[unasked]
     shuffled = generator.permutation(len(unasked))
-    order = shuffled[np.argsort(classes[shuffled], kind="stable")]  # by class, random within
     sizes = np.bincount(classes)
+    is_lower = np.zeros(len(unasked), bool)
+    if top_share is not None:
+        values = score.cpu().numpy().reshape(-1)[unasked]
+        by_score = np.lexsort((-values, classes))
+        rank = np.arange(len(unasked)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        most = np.maximum(1, np.floor(top_share * sizes))
+        is_lower[by_score] = rank >= most[classes[by_score]]
+    # By class, random within; those that are doubtful enough come first.
+    order = shuffled[np.lexsort((is_lower[shuffled], classes[shuffled]))]
     turn = np.concatenate([np.arange(size) for size in sizes]) if len(sizes) else order
     rank_of_class = generator.permutation(len(sizes))[classes[order]]
     first = order[np.lexsort((rank_of_class, turn))][:count]

@@ -11,7 +11,7 @@ from madbal_ray.config.asking import StrategyConfig
 from madbal_ray.config.section import Section
 
 Rows = Literal["superpixels", "candidates", "images"]
-CandidateRule = Literal["top", "random_of_top", "class_balanced", "power"]
+CandidateRule = Literal["top", "random_of_top", "class_balanced", "power", "class_power"]
 
 
 class PowerOptions(Section):
@@ -25,6 +25,32 @@ class PowerOptions(Section):
         description="pixels of the working grid; no two queries of a round lie in one square of "
         "this half side, unless an image has no other pixel",
     )
+
+
+class ClassPowerOptions(Section):
+    """Options of ``class_power``: a share for the classes in turn, noise that fades."""
+
+    class_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.66, description="of an image's budget, shared equally by the classes"
+    )
+    first_power: Annotated[float, Field(gt=0)] = Field(
+        default=1.0, description="beta of round 1; the noise is Gumbel(0, 1 / beta)"
+    )
+    last_power: Annotated[float, Field(gt=0)] = Field(
+        default=100.0, description="beta from `ramp_rounds` on"
+    )
+    ramp_rounds: Annotated[int, Field(ge=2)] = Field(
+        default=5, description="the round in which beta, growing geometrically, reaches last_power"
+    )
+    pixel_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.25,
+        description="a random pixel among this share of the chosen superpixel's most uncertain",
+    )
+
+    def power(self, round_index: int) -> float:
+        """Return beta of a round: not of `num_rounds`, which may grow."""
+        done = min(max(round_index - 1, 0) / (self.ramp_rounds - 1), 1.0)
+        return self.first_power * (self.last_power / self.first_power) ** done
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,42 @@ def _bald(views: Views, options: ScoreOptions) -> PixelScores:
     return PixelScores(information.clamp(0.0, math.log(mean.shape[1])), views_prediction(views))
 
 
+def _balanced_entropy(views: Views, options: ScoreOptions) -> PixelScores:
+    """Return Woo's acquisition: BalEnt where it is negative, else its inverse.
+
+    BalEnt = (sum_i E[P_i] h(P_i+) + H(E[P])) / (H(E[P]) + ln 2). P_i is taken for
+    Beta(a_i, b_i) of the mean and variance of the passes, P_i+ for Beta(a_i + 1, b_i), h is the
+    differential entropy. Values are bounded: a variance of at least 1e-8, |1 / BalEnt| <= 1e6.
+    """
+    height, width = views.is_boundary.shape[-2:]
+    total, squares = None, None
+    for logits in views.more_logits:
+        # In float64: of a narrow distribution float32 keeps neither variance nor entropy.
+        sample = torch.softmax(to_size(logits, height, width).double(), dim=1)
+        total = sample if total is None else total + sample
+        squares = sample**2 if squares is None else squares + sample**2
+    assert total is not None
+    assert squares is not None
+    count = len(views.more_logits)
+    mean = (total / count).clamp(1e-6, 1 - 1e-6)
+    variance = (squares / count - (total / count) ** 2) * (count / (count - 1))
+    # A Beta distribution has a variance below m (1 - m).
+    variance = torch.minimum(variance.clamp(min=1e-8), 0.99 * mean * (1 - mean))
+    strength = mean * (1 - mean) / variance - 1
+    first, second = mean * strength + 1, (1 - mean) * strength
+    both = first + second
+    differential = (
+        torch.lgamma(first) + torch.lgamma(second) - torch.lgamma(both)
+        - (first - 1) * torch.digamma(first)
+        - (second - 1) * torch.digamma(second)
+        + (both - 2) * torch.digamma(both)
+    )  # fmt: skip
+    of_mean = -torch.special.xlogy(mean, mean).sum(dim=1)
+    balanced = ((mean * differential).sum(dim=1) + of_mean) / (of_mean + math.log(2.0))
+    score = torch.where(balanced >= 0, 1 / balanced.clamp(min=1e-6), balanced)
+    return PixelScores(score.float(), views_prediction(views))
+
+
 def _self_consistency(views: Views, options: ScoreOptions) -> PixelScores:
     """Disagreement (Jensen-Shannon) of an image and its mirror image, in nats."""
     height, width = views.is_boundary.shape[-2:]
@@ -157,4 +193,5 @@ MARGIN = ScoreSpec(_margin)
 LEAST_CONFIDENCE = ScoreSpec(_least_confidence)
 BEST_VERSUS_SECOND_BEST = ScoreSpec(_best_versus_second_best)
 BALD = ScoreSpec(_bald, passes="dropout")
+BALENT = ScoreSpec(_balanced_entropy, passes="dropout")
 SELF_CONSISTENCY = ScoreSpec(_self_consistency, passes="flip")

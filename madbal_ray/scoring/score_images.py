@@ -23,8 +23,9 @@ from madbal_ray.scoring.candidates import (
     random_of_top_candidates,
     top_candidates,
 )
-from madbal_ray.scoring.pixel_scores import PixelScores
-from madbal_ray.scoring.plan import PowerOptions, ScoringPlan
+from madbal_ray.scoring.class_power import class_power_candidates
+from madbal_ray.scoring.pixel_scores import PixelScores, to_size
+from madbal_ray.scoring.plan import ClassPowerOptions, PowerOptions, ScoringPlan
 from madbal_ray.scoring.reduce import random_top_pixels, reduce_scores
 from madbal_ray.scoring.registry import ScoreOptions, Views
 from madbal_ray.seams import SCORES
@@ -90,7 +91,8 @@ class ScoreImages:
                     columns = self._superpixel_rows(name, of_image, label_map[index], asked)
                     columns["cluster_id"] = cluster_id[index]
                 elif self.plan.rows == "candidates":
-                    columns = self._candidate_rows(name, of_image, label_map[index], asked)
+                    logits = output.logits[index : index + 1]
+                    columns = self._candidate_rows(name, of_image, label_map[index], asked, logits)
                     columns["cluster_id"] = cluster_id[index][columns["superpixel_id"]]
                 else:
                     columns = self._image_row(of_image, output.pooled[index])
@@ -200,9 +202,17 @@ class ScoreImages:
         return columns
 
     def _candidate_rows(
-        self, image_id: str, scores: PixelScores, label_map: LabelMap, is_asked: torch.Tensor
+        self,
+        image_id: str,
+        scores: PixelScores,
+        label_map: LabelMap,
+        is_asked: torch.Tensor,
+        logits: torch.Tensor,
     ) -> dict[str, Any]:
-        drawn = self._draw(image_id, scores, is_asked)
+        if self.plan.candidate_rule == "class_power":
+            drawn = self._draw_by_class(image_id, scores, label_map, is_asked, logits)
+        else:
+            drawn = self._draw(image_id, scores, is_asked)
         y, x = np.divmod(drawn.position.cpu().numpy(), label_map.shape[1])
         return {
             "y": y,
@@ -225,7 +235,9 @@ class ScoreImages:
             return top_candidates(**maps)
         stream = self._stream("candidates", image_id)
         if plan.candidate_rule == "class_balanced":
-            return class_balanced_candidates(**maps, generator=stream)
+            return class_balanced_candidates(
+                **maps, generator=stream, top_share=plan.options.top_share
+            )
         if plan.candidate_rule == "power":
             options = PowerOptions.model_validate(plan.options.options)
             return power_candidates(
@@ -237,6 +249,28 @@ class ScoreImages:
         share = plan.options.top_share
         assert share is not None
         return random_of_top_candidates(**maps, top_share=share, generator=stream)
+
+    def _draw_by_class(
+        self,
+        image_id: str,
+        scores: PixelScores,
+        label_map: LabelMap,
+        is_asked: torch.Tensor,
+        logits: torch.Tensor,
+    ) -> Candidates:
+        options = ClassPowerOptions.model_validate(self.plan.options.options)
+        full = to_size(logits, *label_map.shape)
+        return class_power_candidates(
+            log_probabilities=torch.log_softmax(full, dim=1)[0],
+            prediction=scores.prediction[0],
+            is_asked=is_asked,
+            superpixel_ids=torch.from_numpy(label_map.astype(np.int32)).to(self.device),
+            count=self.plan.budget,
+            class_share=options.class_share,
+            power=options.power(self.plan.round_index),
+            pixel_share=options.pixel_share,
+            generator=self._stream("candidates", image_id),
+        )
 
     def _image_row(self, scores: PixelScores, pooled: torch.Tensor) -> dict[str, Any]:
         return {

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from madbal_ray.config.asking import StrategyConfig
 from madbal_ray.config.schema import Config
-from madbal_ray.scoring.plan import CandidateRule, PowerOptions
+from madbal_ray.scoring.plan import CandidateRule, ClassPowerOptions, PowerOptions
 from madbal_ray.selection.asking import Asking
 from madbal_ray.selection.candidates_job import QueryCandidates
 from madbal_ray.state.stage_dir import StageDir, digests
@@ -66,6 +66,33 @@ class ClassAware(Candidates):
         return "class_balanced"
 
 
+class ClassAwareUncertain(ClassAware):
+    """The predicted classes take turns, each with doubtful pixels: among its `top_share`."""
+
+    read_options: ClassVar = ("top_share",)
+
+    def problems(self, config: Config) -> Iterator[str]:
+        """Yield what is wrong with the options; without a share it would be random."""
+        yield from super().problems(config)
+        if config.strategy.top_share is None:
+            yield (
+                f"strategy {self.name} needs strategy.top_share, the share of each class's most "
+                "doubtful pixels that are drawn from: 0.25 is a start; for all of them there is "
+                "class_aware_random"
+            )
+
+
+class ClassPower(Candidates):
+    """Superpixels by class and by doubt, with noise that fades over the rounds."""
+
+    read_options: ClassVar = ()
+    options_model: ClassVar = ClassPowerOptions
+
+    def candidate_rule(self, options: StrategyConfig) -> CandidateRule:
+        """Return ``class_power``."""
+        return "class_power"
+
+
 class PowerDraw(Candidates):
     """Pixels at random, the uncertain ones with higher chances, apart from each other."""
 
@@ -91,6 +118,15 @@ LEAST_CONFIDENCE = Candidates(
     name="least_confidence", source="PixelPick", pixel_score="least_confidence"
 )
 BALD = DropoutCandidates(name="bald", source="Gal et al. 2017", pixel_score="bald")
+BALENT = DropoutCandidates(name="balent", source="Woo 2022", pixel_score="balent")
+CLASS_AWARE_MARGIN = ClassAwareUncertain(
+    name="class_aware_margin",
+    source="class-aware random and PixelPick's top share, together",
+    pixel_score="margin",
+)
+CLASS_POWER = ClassPower(
+    name="class_power", source="ClaSP-PE (arXiv 2601.13677), on superpixels", pixel_score="entropy"
+)
 SELF_CONSISTENCY = Candidates(
     name="self_consistency", source="EquAL (2020)", pixel_score="self_consistency"
 )

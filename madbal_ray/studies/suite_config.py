@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from madbal_ray.config.counts import check_counts
 from madbal_ray.config.documents import read_yaml
 from madbal_ray.config.file import changed_keys, load_config, merged
 from madbal_ray.config.schema import Config
@@ -101,6 +102,7 @@ def load_suite(path: str | Path, overrides: tuple[str, ...] = ()) -> Suite:
             values |= {"seed": seed, "name": member}
             try:
                 config = load_config(values, overrides)
+                check_counts(config, "a suite")
             except ConfigError as error:
                 problems.append(f"member {member}: {error}")
                 break

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from madbal_ray.config.counts import check_counts
 from madbal_ray.config.file import load_config
 from madbal_ray.config.schema import Config
 from madbal_ray.engine.stages import StopRequested
@@ -41,6 +42,7 @@ def tune(
     Raises:
         ConfigError: the space or the configuration cannot be searched.
     """
+    check_counts(config, "a search")
     ranges = load_space(space)
     for key, values in ranges.items():
         load_config(config, [f"{key}={json.dumps(values.values[0])}"])  # the key and type exist

@@ -109,8 +109,13 @@ class Batches(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def class_ids(self) -> np.ndarray:
+        """Return the class of every labelled pixel."""
+
+    @property
     def num_points(self) -> int:
         """Return the labelled pixels."""
+        return len(self.class_ids)
 
     @property
     @abc.abstractmethod
@@ -180,9 +185,9 @@ class BatchMaker(Batches):
     threads: int
 
     @property
-    def num_points(self) -> int:
-        """Return the labelled pixels."""
-        return len(self.points.y)
+    def class_ids(self) -> np.ndarray:
+        """Return the class of every labelled pixel."""
+        return self.points.class_id
 
     @property
     def num_items(self) -> int:

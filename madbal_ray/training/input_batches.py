@@ -52,9 +52,9 @@ class InputBatchMaker(Batches):
     pool: InputSource
 
     @property
-    def num_points(self) -> int:
-        """Return the labelled pixels."""
-        return len(self.points.y)
+    def class_ids(self) -> np.ndarray:
+        """Return the class of every labelled pixel."""
+        return self.points.class_id
 
     @property
     def num_items(self) -> int:

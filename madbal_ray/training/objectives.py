@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from madbal_ray.config.section import Section
 from madbal_ray.config.training import LossWeights, Phase2Config, PhaseConfig
 from madbal_ray.engine.workers import TrainContext
 from madbal_ray.models.network import NetworkOutput
@@ -38,6 +41,7 @@ class Objective(abc.ABC):
         maps: fields of `NetworkOutput` that are read.
         needs_targets: Y_L and delta of every labelled pixel are recorded before the phase.
         options: `train.<phase>.objective_options`.
+        class_count: labelled pixels of each class, up to the last that has any.
     """
 
     views: ClassVar[tuple[str, ...]] = (PLAIN_VIEW,)
@@ -48,6 +52,19 @@ class Objective(abc.ABC):
         self.config = config
         self.context = context
         self.options: dict[str, Any] = config.objective_options
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what is wrong with `objective_options`, before anything runs."""
+        yield from ()
+
+    def begin(self, class_ids: np.ndarray) -> None:
+        """Hear of the class of every labelled pixel, before the first step.
+
+        Args:
+            class_ids: [P], of all workers' points.
+        """
+        self.class_count = np.bincount(class_ids)
 
     @classmethod
     def needs_supports(cls) -> bool:
@@ -72,7 +89,49 @@ class CrossEntropy(Objective):
         (view,) = views
         count = torch.tensor(len(view.batch.y), device=self.context.device)
         total = self.context.all_reduce(count).clamp(min=1)
-        return cross_entropy(view.output.logits, view.batch).sum() / total
+        return self.of_points(view).sum() / total
+
+    def of_points(self, view: View) -> Tensor:
+        """Return the loss of each point, float32 [P], in nats."""
+        return cross_entropy(view.output.logits, view.batch)
+
+
+class ClassWeights(Section):
+    """Options of ``weighted_cross_entropy``."""
+
+    exponent: Annotated[float, Field(ge=0)] = Field(
+        default=0.5, description="gamma of the weights n_c^-gamma; 0: all classes alike"
+    )
+
+
+class WeightedCrossEntropy(CrossEntropy):
+    """Cross-entropy with weights n_c^-gamma, n_c the labelled pixels of a point's class.
+
+    Weights are scaled so that their mean over all points is 1: the learning rate keeps its
+    meaning, and gamma = 0 is `CrossEntropy`.
+    """
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what is wrong with the options."""
+        try:
+            ClassWeights.model_validate(options)
+        except ValueError as error:
+            yield f"objective_options of weighted_cross_entropy: {error}"
+
+    def begin(self, class_ids: np.ndarray) -> None:
+        """Compute the weights."""
+        super().begin(class_ids)
+        count = self.class_count.astype(np.float64)
+        exponent = ClassWeights.model_validate(self.options).exponent
+        weight = np.where(count > 0, np.maximum(count, 1) ** -exponent, 0.0)
+        weight *= count.sum() / (count * weight).sum()
+        self._weight = torch.tensor(weight, dtype=torch.float32, device=self.context.device)
+
+    def of_points(self, view: View) -> Tensor:
+        """Return the weighted loss of each point."""
+        classes = view.batch.class_id.to(self.context.device)
+        return super().of_points(view) * self._weight[classes]
 
 
 class LossPrediction(Objective):

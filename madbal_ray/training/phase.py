@@ -125,7 +125,8 @@ class PhaseTrainer:
 
     def _objective(self) -> Objective:
         name = self.settings.objective
-        objective = OBJECTIVES[name](self.settings, self.context)
+        objective: Objective = OBJECTIVES[name](self.settings, self.context)
+        objective.begin(self.maker.class_ids)
         if objective.needs_supports() and self.phase is not PHASE2:
             raise ConfigError(
                 f"train.{self.phase.name}.objective = {name} reads {', '.join(objective.maps)}, "

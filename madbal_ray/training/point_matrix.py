@@ -172,9 +172,9 @@ class PointBatchMaker(Batches):
     matrix: PointMatrix
 
     @property
-    def num_points(self) -> int:
-        """Return the labelled pixels."""
-        return len(self.matrix.class_id)
+    def class_ids(self) -> np.ndarray:
+        """Return the class of every labelled pixel."""
+        return self.matrix.class_id
 
     @property
     def num_items(self) -> int:

@@ -11,14 +11,16 @@ from madbal_ray.seams import STRATEGIES
 from tests.conftest import tiny_config
 
 BUDGET = 6
+NEED_DROPOUT = ("bald", "balent")
+NEED_SHARE = {"class_aware_margin": {"top_share": 0.5}}
 
 
 def strategy_config(name, **changes):
     config = tiny_config(
         num_rounds=3,
-        strategy={"name": name},
+        strategy={"name": name} | NEED_SHARE.get(name, {}),
         budget={"initial_pixels_per_image": 4, "pixels_per_image": BUDGET, "images_per_round": 2},
-        model={"dropout": 0.5} if name == "bald" else {},
+        model={"dropout": 0.5} if name in NEED_DROPOUT else {},
         train__phase2__epochs=1,
         evaluation={"batch_size": 3},
     )
@@ -103,7 +105,7 @@ class TestEveryStrategy:
     def test_round_zero_is_shared(self, name, runs):
         first, this = runs("madbal").run_dir, runs(name).run_dir
         for stage in ("select", "labels", "phase1", "metrics"):
-            if name == "bald":  # its network has dropout
+            if name in NEED_DROPOUT:  # their networks have dropout
                 continue
             assert this.find(stage, 0).folder == first.find(stage, 0).folder
 

@@ -76,6 +76,7 @@ class TestRegistry:
     def test_each_score_declares_its_passes(self):
         assert {name: spec.passes for name, spec in SCORES.items() if spec.passes != "single"} == {
             "bald": "dropout",
+            "balent": "dropout",
             "self_consistency": "flip",
         }
         assert [name for name, spec in SCORES.items() if spec.uses_supports] == ["madbal"]
@@ -225,6 +226,21 @@ class TestCandidates:
         assert found.predicted_class.tolist() == [0, 1, 2, 0, 0]
         found = class_balanced_candidates(**IMAGE, count=2, generator=FixedGenerator())
         assert found.position.tolist() == [0, 3]
+
+    @pytest.mark.parametrize(
+        ("share", "expected"),
+        [
+            (0.0, [1, 3, 5, 0, 4]),  # of class 0, pixel 1 has the highest score; then the others
+            (0.65, [1, 3, 5, 0, 4]),  # floor(1.95) pixels
+            (0.67, [1, 3, 5, 4, 0]),  # 1 and 4 in the order of the draw
+            (1.0, [0, 3, 5, 1, 4]),
+        ],
+    )
+    def test_of_each_class_the_doubtful_pixels_are_drawn_first(self, share, expected):
+        found = class_balanced_candidates(
+            **IMAGE, count=5, generator=FixedGenerator(), top_share=share
+        )
+        assert found.position.tolist() == expected
 
     def test_the_order_of_classes_and_of_their_pixels_is_drawn(self):
         class Backwards(FixedGenerator):

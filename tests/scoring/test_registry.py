@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +67,36 @@ def test_bald_is_the_mutual_information_of_the_samples():
             assert float(result.score[0, y, x]) == pytest.approx(expected, abs=1e-5)
     same = Views(samples[0], view.is_boundary, more_logits=(samples[0],) * 3)
     assert SCORES["bald"].function(same, PLAIN).score.abs().max() < 1e-5
+
+
+def beta_entropy(a, b):
+    """Return the differential entropy of Beta(a, b)."""
+    return float(scipy.stats.beta(a, b).entropy())
+
+
+@pytest.mark.parametrize(("spread", "is_negative"), [(1.0, False), (0.02, True)])
+def test_balanced_entropy_is_woos_formula_on_betas_of_the_samples_moments(spread, is_negative):
+    generator = torch.Generator().manual_seed(0)
+    centre = torch.randn(1, 4, 3, 3, generator=generator)
+    samples = tuple(
+        centre + spread * torch.randn(1, 4, 3, 3, generator=generator) for _ in range(5)
+    )
+    view = Views(samples[0], torch.zeros(1, 3, 3, dtype=torch.bool), more_logits=samples)
+    result = SCORES["balent"].function(view, PLAIN)
+    for y, x in np.ndindex(3, 3):
+        each = np.array([references.softmax(s[0, :, y, x].numpy()) for s in samples], np.float64)
+        mean, variance = each.mean(axis=0), each.var(axis=0, ddof=1)
+        strength = mean * (1 - mean) / variance - 1
+        first, second = mean * strength, (1 - mean) * strength
+        inner = sum(m * beta_entropy(a + 1, b) for m, a, b in zip(mean, first, second, strict=True))
+        uncertain = references.entropy(mean)
+        balanced = (inner + uncertain) / (uncertain + math.log(2))
+        assert (balanced < 0) == is_negative
+        expected = balanced if is_negative else 1 / balanced
+        assert float(result.score[0, y, x]) == pytest.approx(expected, rel=1e-3)
+    certain = torch.tensor([40.0, 0.0, 0.0, 0.0])[None, :, None, None].expand(1, 4, 3, 3)
+    same = Views(certain, view.is_boundary, more_logits=(certain,) * 3)
+    assert torch.isfinite(SCORES["balent"].function(same, PLAIN).score).all()
 
 
 def test_self_consistency_is_the_divergence_of_the_mirror_image():

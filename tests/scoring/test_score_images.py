@@ -13,7 +13,7 @@ from madbal_ray.models.network import NetworkOutput
 from madbal_ray.scoring import score_images as module
 from madbal_ray.scoring.candidates import Candidates
 from madbal_ray.scoring.pixel_scores import PixelScores
-from madbal_ray.scoring.plan import ScoringPlan
+from madbal_ray.scoring.plan import ClassPowerOptions, ScoringPlan
 from madbal_ray.scoring.registry import ScoreSpec
 from madbal_ray.scoring.score_images import ScoreImages
 from tests.hand_made import ByHand, colours_are_logits
@@ -210,8 +210,7 @@ def test_drawn_candidates_are_keyed_by_round_and_image(monkeypatch, rule):
     monkeypatch.setattr(module, f"{rule}_candidates", stub)
     stage, _ = stage_of(plan("candidates", rule=rule, budget=3, top_share=0.25), given())
     found = call(stage, names=("a", "b"), asked=[(0, 0)])
-    share = 0.25 if rule == "random_of_top" else None
-    assert calls == [(first_number("candidates", 2, name), 3, 1, share) for name in "ab"]
+    assert calls == [(first_number("candidates", 2, name), 3, 1, 0.25) for name in "ab"]
     assert (found["y"].tolist(), found["x"].tolist()) == ([1, 1], [2, 2])
 
 
@@ -229,6 +228,37 @@ def test_a_draw_by_power_has_the_options_of_its_strategy(monkeypatch):
         call(stage, names=("a",))
     number = first_number("candidates", 2, "a")
     assert calls == [(number, 2.5, 3), (number, 4.0, 8)]
+
+
+def test_a_draw_by_class_has_probabilities_superpixels_and_the_power_of_its_round(monkeypatch):
+    calls = []
+
+    def stub(*, log_probabilities, prediction, is_asked, superpixel_ids, generator, **options):
+        calls.append(
+            (
+                log_probabilities.exp().sum(dim=0).tolist(), is_asked.sum().item(),
+                superpixel_ids.tolist(), int(generator.integers(0, 2**62)), options,
+            )
+        )  # fmt: skip
+        return Candidates(torch.tensor([5]), torch.tensor([0.5]), torch.tensor([1]))
+
+    monkeypatch.setattr(module, "class_power_candidates", stub)
+    own = {"class_share": 0.5, "last_power": 16.0, "ramp_rounds": 3, "pixel_share": 1.0}
+    stage, _ = stage_of(plan("candidates", rule="class_power", budget=3, options=own), given())
+    found = call(stage, names=("a",), asked=[(0, 0)])
+    ((total, asked, ids, number, options),) = calls
+    assert total == [[pytest.approx(1.0)] * 3] * 2
+    assert (asked, ids, number) == (1, TWO.tolist(), first_number("candidates", 2, "a"))
+    # round 2 is half of the way from 1 (round 1) to 16 (round 3)
+    assert options == {
+        "class_share": 0.5, "power": pytest.approx(4.0), "pixel_share": 1.0, "count": 3
+    }  # fmt: skip
+    assert (found["y"].tolist(), found["x"].tolist()) == ([1], [2])
+
+
+def test_the_power_of_class_power_stays_where_it_has_arrived():
+    powers = [ClassPowerOptions().power(r) for r in (0, 1, 2, 3, 4, 5, 9)]
+    assert powers == pytest.approx([1, 1, 100**0.25, 10, 100**0.75, 100, 100])
 
 
 def test_a_whole_image_has_its_mean_score_and_its_features():

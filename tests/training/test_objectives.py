@@ -2,13 +2,23 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from madbal_ray.config.file import load_config
 from madbal_ray.config.training import LossWeights, Phase2Config, PhaseConfig
+from madbal_ray.errors import ConfigError
 from madbal_ray.models.network import NetworkOutput
 from madbal_ray.training.batches import ImageBatch
-from madbal_ray.training.objectives import CrossEntropy, LossPrediction, Objective, View
+from madbal_ray.training.objectives import (
+    CrossEntropy,
+    LossPrediction,
+    Objective,
+    View,
+    WeightedCrossEntropy,
+)
+from tests.conftest import tiny_config
 from tests.hand_made import Worker
 
 BOUNDARY_LOGIT, CENTER_LOGIT = 0.7, -1.2
@@ -150,3 +160,38 @@ def test_an_objective_needs_the_supports_when_it_reads_one_of_their_maps():
     assert Mixed.needs_supports()
     assert LossPrediction.needs_targets
     assert not Objective.needs_targets
+
+
+def weighted(class_ids, points=POINTS, *, factor=1, **options):
+    objective = WeightedCrossEntropy(PhaseConfig(objective_options=options), Worker(factor=factor))
+    objective.begin(np.array(class_ids))
+    return float(objective.loss([View(output(), batch(points))], progress=0.0))
+
+
+def test_rare_classes_weigh_more_and_the_mean_weight_is_one():
+    losses = [cross_entropy((1.0, 0.0, 2.0), one) for one in (0, 2, 1)]  # as POINTS has them
+    # 9 points of class 0, 4 of class 1, 1 of class 2: 1/3, 1/2, 1 by the square root, 6 in all
+    weights = [14 / 6 / 3, 14 / 6, 14 / 6 / 2]
+    expected = sum(w * one for w, one in zip(weights, losses, strict=True)) / 3
+    classes = [0] * 9 + [1] * 4 + [2]
+    assert weighted(classes) == pytest.approx(expected)
+    assert weighted(classes, factor=2) == pytest.approx(expected / 2)
+    assert weighted(classes, exponent=0) == pytest.approx(sum(losses) / 3)
+    # 1/9, 1/4, 1 by the count itself, 3 in all: each class counts a third of 14
+    weights = [14 / 3 / 9, 14 / 3, 14 / 3 / 4]
+    expected = sum(w * one for w, one in zip(weights, losses, strict=True)) / 3
+    assert weighted(classes, exponent=1) == pytest.approx(expected)
+
+
+def test_a_class_without_points_disturbs_nothing():
+    points = [POINTS[1]]  # of class 2; nothing was labelled 0 or 1
+    assert weighted([2, 2], points) == pytest.approx(cross_entropy((1.0, 0.0, 2.0), 2))
+
+
+def test_options_of_an_objective_are_refused_before_anything_runs():
+    phase = {"objective": "weighted_cross_entropy", "objective_options": {"exponent": -1}}
+    with pytest.raises(ConfigError, match=r"train.phase1.objective_options of weighted_cross_ent"):
+        load_config(tiny_config(train__phase1=phase))
+    phase["objective_options"] = {"gamma": 1}
+    with pytest.raises(ConfigError, match=r"(?s)phase2.objective_options .*gamma"):
+        load_config(tiny_config(train__phase2=phase))

@@ -1,0 +1,97 @@
+"""Class-stratified power sampling of one image's superpixels (ClaSP-PE)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Integer
+from torch import Tensor
+
+from madbal_ray.scoring.candidates import Candidates
+from madbal_ray.scoring.pixel_scores import entropy
+
+
+def class_power_candidates(
+    *,
+    log_probabilities: Float32[Tensor, "C H W"],
+    prediction: Integer[Tensor, "H W"],
+    is_asked: Bool[Tensor, "H W"],
+    superpixel_ids: Integer[Tensor, "H W"],
+    count: int,
+    class_share: float,
+    power: float,
+    pixel_share: float,
+    generator: np.random.Generator,
+) -> Candidates:
+    """Return `count` pixels, one of a superpixel until all have given one, then once more.
+
+    round(class_share * count) of them go to the classes in turn, in random order: class c takes
+    the superpixel of the highest log s_c + Gumbel(0, 1 / power), with s_c the mean of H p_c over
+    its unasked pixels; the rest by s, the mean of H. Of a superpixel a random pixel is asked, among
+    its `pixel_share` of highest H.
+
+    Args:
+        log_probabilities: of the main head, on the working grid.
+        superpixel_ids: 0..S-1, each of which has a pixel.
+        power: beta; the higher, the less is left to chance.
+
+    Source: ClaSP-PE (arXiv 2601.13677), which asks for 3-D patches; here superpixels.
+    """
+    classes = len(log_probabilities)
+    doubt = entropy(log_probabilities[None])[0]
+    asked = is_asked.cpu().numpy().reshape(-1)
+    unasked = np.flatnonzero(~asked)
+    ids = superpixel_ids.cpu().numpy().reshape(-1)[unasked].astype(np.int64)
+    values = doubt.cpu().numpy().reshape(-1)[unasked].astype(np.float64)
+    number = int(superpixel_ids.max()) + 1
+    pixels = np.bincount(ids, minlength=number)
+
+    def keys(weights: np.ndarray) -> np.ndarray:
+        """Return the key of each superpixel: the logarithm of a mean, and noise."""
+        total = np.bincount(ids, weights, number)
+        mean = np.maximum(total / np.maximum(pixels, 1), np.finfo(np.float64).tiny)
+        return np.log(mean) + generator.gumbel(size=number) / power
+
+    turns = generator.permutation(classes)
+    of_class = round(class_share * count)
+    rows = []
+    for one in turns[:of_class]:
+        likely = log_probabilities[int(one)].exp().cpu().numpy().reshape(-1)[unasked]
+        rows.append(keys(values * likely))
+    ranked = [*(rows[turn % classes] for turn in range(of_class))]
+    ranked += [keys(values)] * (count - of_class)
+
+    pixel_order = _pixels_of(ids, values, pixels, pixel_share, generator)
+    taken = np.zeros(number, np.int64)
+    chosen = []
+    for row in ranked[: len(unasked)]:
+        left = pixels > taken
+        lap = taken[left].min()
+        superpixel = int(np.argmax(np.where(left & (taken == lap), row, -np.inf)))
+        chosen.append(unasked[pixel_order[superpixel][taken[superpixel]]])
+        taken[superpixel] += 1
+    position = torch.tensor(np.array(chosen, np.int64), device=doubt.device)
+    return Candidates(
+        position=position,
+        score=doubt.reshape(-1)[position],
+        predicted_class=prediction.reshape(-1)[position].long(),
+    )
+
+
+def _pixels_of(
+    ids: np.ndarray,
+    values: np.ndarray,
+    pixels: np.ndarray,
+    share: float,
+    generator: np.random.Generator,
+) -> list[np.ndarray]:
+    """Return each superpixel's pixels in the order in which they are asked.
+
+    Random ones among the share of highest values (one pixel at least), then the others at random.
+    """
+    by_value = np.lexsort((-values, ids))
+    rank = np.arange(len(ids)) - np.repeat(np.cumsum(pixels) - pixels, pixels)
+    is_lower = np.empty(len(ids), bool)
+    is_lower[by_value] = rank >= np.maximum(1, np.floor(share * pixels))[ids[by_value]]
+    order = np.lexsort((generator.random(len(ids)), is_lower, ids))
+    return np.split(order, np.cumsum(pixels)[:-1])

@@ -1,0 +1,79 @@
+"""Two-stage selection and selection by rarity: literal rows in, literal queries out."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from madbal_ray.selection.diverse_job import QueryDiverse, herd
+from madbal_ray.strategies.superpixels import ByRarity
+from tests.hand_made import write_stage
+from tests.selection.test_jobs_by_hand import planned, scored
+
+
+def test_herding_takes_what_balances_what_it_took():
+    # standardised: -1.5, -0.5, 0.5, 1.5 (over 1.118): first the lowest row, all being alike
+    assert herd(np.array([[0.0], [1.0], [2.0], [3.0]]), 4).tolist() == [0, 3, 1, 2]
+    assert herd(np.array([[5.0, 1.0], [5.0, 2.0]]), 9).tolist() == [0, 1]  # a constant column
+    assert herd(np.zeros((0, 3)), 2).tolist() == []
+
+
+def test_the_mean_of_the_herded_is_closer_to_the_mean_than_that_of_random_rows():
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(400, 6))
+    away = np.linalg.norm(features[herd(features, 50)].mean(axis=0) - features.mean(axis=0))
+    random = [
+        np.linalg.norm(
+            features[generator.permutation(400)[:50]].mean(axis=0) - features.mean(axis=0)
+        )
+        for _ in range(20)
+    ]
+    assert away < min(random) / 3
+
+
+ROWS = [
+    scored("a", 0, 1, 0.5, 0, [(0, 0, 0.5), (0, 1, 0.4)]),
+    scored("a", 1, 0, 0.9, 1, [(2, 2, 0.9), (-1, -1, -np.inf)]),
+    scored("a", 2, 0, 0.0, -1, [(-1, -1, -np.inf), (-1, -1, -np.inf)], pixels=0),
+    scored("a", 3, 1, 0.7, 2, [(4, 4, 0.8), (4, 5, 0.7)]),
+]  # fmt: skip
+
+
+def diverse(tmp_path, candidates, count):
+    looks = [
+        {"image_id": "a", "superpixel_id": s, "feature": [value]}
+        for s, value in enumerate((0.0, 1.0, 50.0, 3.0))
+    ]
+    job = QueryDiverse(
+        output=planned(tmp_path, "select"),
+        score=write_stage(tmp_path, "score", {0: ROWS}, table="superpixel_scores"),
+        features=write_stage(tmp_path, "superpixel_features", {0: looks}),
+        candidates=candidates,
+        per_image=count,
+        round_index=2,
+    )
+    queries = job.run(0)["queries"]
+    assert set(queries["unit"].to_pylist()) == {"pixel"}
+    assert queries["rank"].to_pylist() == list(range(queries.num_rows))
+    columns = ("superpixel_id", "cluster_id", "y", "x")
+    return list(zip(*(queries[name].to_pylist() for name in columns), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("candidates", "count", "expected"),
+    [
+        (2, 2, [(3, 1, 4, 4), (0, 1, 0, 0)]),  # 0 and 3 are herded: superpixel 1 has to wait
+        (3, 2, [(1, 0, 2, 2), (3, 1, 4, 4)]),
+        # then those that were not herded, then second pixels
+        (2, 9, [(3, 1, 4, 4), (0, 1, 0, 0), (1, 0, 2, 2), (3, 1, 4, 5), (0, 1, 0, 1)]),
+    ],
+)
+def test_the_most_doubtful_of_those_that_were_herded(tmp_path, candidates, count, expected):
+    assert diverse(tmp_path, candidates, count) == expected
+
+
+def test_the_rarer_class_goes_first():
+    rows = pa.table({"mean_score": [0.8, 0.5, 0.4, 0.5], "dominant_class": [0, 1, 2, 1]})
+    factor = np.array([(1 + 12 * p) ** -2.0 for p in (0.8, 0.15, 0.05)])
+    # 0.8 / 10.6^2 = 0.0071, 0.5 / 2.8^2 = 0.0638, 0.4 / 1.6^2 = 0.156
+    chosen = ByRarity(factor)(rows, count=3, options={}, generator=np.random.default_rng(0))
+    assert chosen == [2, 1, 3]
