@@ -1,14 +1,19 @@
 """A network as a file of its own: the logits that the run's network gives, from plain torch."""
 
+import ast
 import json
+import re
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from madbal_ray import api
 from madbal_ray.cli import main
@@ -16,15 +21,8 @@ from madbal_ray.errors import ConfigError
 from madbal_ray.runs.deployed import Deployed, deployed
 from madbal_ray.runs.predictor import Predictor
 
-PLAIN = """
-import json, sys
-import numpy as np
-import torch
-extra = {"classes.json": ""}
-program = torch.export.load(sys.argv[1], extra_files=extra).module()
-pictures = torch.from_numpy(np.load(sys.argv[2]))
-np.save(sys.argv[3], program(pictures).detach().numpy())
-print(json.loads(extra["classes.json"]))
+DOCUMENT = Path(__file__).parents[2] / "docs/your-own-images.md"
+ALONE = """
 assert not [name for name in sys.modules if name.startswith("madbal_ray")]
 """
 
@@ -43,27 +41,44 @@ def logits_of(run, batch):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_plain_torch_gives_the_networks_logits(tiny_run, tmp_path, count):
+def test_the_program_gives_the_networks_logits(tiny_run, tmp_path, count):
     run, batch = tiny_run, pictures(tiny_run, count)
     file = tmp_path / "model.pt2"
     done = CliRunner().invoke(main, ["export", run.run_dir.folder.uri, str(file)])
     assert done.exit_code == 0, done.output
     assert "torch.export.load(FILE).module()" in done.output
-    np.save(tmp_path / "in.npy", batch)
-    (tmp_path / "plain.py").write_text(PLAIN)
-    told = subprocess.run(
-        [sys.executable, "plain.py", str(file), "in.npy", "out.npy"],
-        cwd=tmp_path, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert told.stdout.strip() == str(list(run.class_names))
-    found = np.load(tmp_path / "out.npy")
+    found = torch.export.load(file).module()(torch.from_numpy(batch)).detach().numpy()
     assert found.shape == (count, len(run.class_names), *batch.shape[1:3])
     np.testing.assert_allclose(found, logits_of(run, batch), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_onnxruntime_gives_the_networks_logits(tiny_run, tmp_path, count):
-    run, batch = tiny_run, pictures(tiny_run, count)
+def test_the_example_in_the_document_runs_without_this_package(tiny_run, tmp_path):
+    (batch,) = pictures(tiny_run, 1)
+    api.export(tiny_run.run_dir.folder.uri, tmp_path / "model.pt2")
+    Image.fromarray(batch).save(tmp_path / "picture.png")
+    (example,) = re.findall(r"plain_torch.py -->\n```python\n(.*?)```", DOCUMENT.read_text(), re.S)
+    assert "(480, 360)" in example
+    (tmp_path / "plain.py").write_text(
+        example.replace("(480, 360)", f"({batch.shape[1]}, {batch.shape[0]})") + ALONE
+    )
+    told = subprocess.run(
+        [sys.executable, "plain.py", "model.pt2", "picture.png"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    shares = Counter(logits_of(tiny_run, batch[None])[0].argmax(0).ravel().tolist())
+    assert ast.literal_eval(told.stdout) == pytest.approx(
+        {
+            name: shares[index] / batch[..., 0].size
+            for index, name in enumerate(tiny_run.class_names)
+        },
+        abs=0.01,
+    )
+
+
+@pytest.mark.parametrize(("kind", "count"), [("tiny_run", 1), ("frozen_run", 3)])
+def test_onnxruntime_gives_the_networks_logits(kind, count, tmp_path, request):
+    run = request.getfixturevalue(kind)
+    batch = pictures(run, count)
     file = tmp_path / "model.onnx"
     api.export(run.run_dir.folder.uri, file)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
