@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
+from madbal_ray.config import documents
 from madbal_ray.config.file import load_config
 from madbal_ray.config.schema import Config
 from madbal_ray.data.dataset import spread_colors
@@ -386,6 +387,11 @@ def write_check_page(found: Survey, file: Place) -> Path:
     target = Path(file).absolute()
     Folder(target.parent).write(target.name, page(found).encode())
     return target
+
+
+def presets() -> dict[str, str]:
+    """Return the name of each experiment and suite that this package brings -> what it is."""
+    return documents.presets()
 
 
 def masks_from_coco(

@@ -57,6 +57,7 @@ def _register() -> None:
     from madbal_ray.cli import (
         annotate,
         data,
+        presets,
         report,
         requests,
         run,
@@ -68,7 +69,8 @@ def _register() -> None:
         verify,
     )
 
-    for module in (run, suite, score, tune, status, report, verify, requests, annotate, data):
+    modules = (run, suite, score, tune, status, report, verify, requests, annotate, data, presets)
+    for module in modules:
         main.add_command(module.command)
     for one in (score.predict, score.export, *steps.COMMANDS):
         main.add_command(one)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,32 @@ PLAIN = frozenset(
     f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")
 )
 MERGE = "tag:yaml.org,2002:merge"
+
+
+PRESETS = Path(__file__).parents[1] / "presets"
+"""The experiments that this package brings."""
+
+
+def preset_or_path(name: str | Path) -> Path:
+    """Return the file that is meant: a path, or a preset by its name, as in ``quickstart``.
+
+    A file that exists goes first. ``suites/paper-camvid`` names a preset as well.
+    """
+    path = Path(name)
+    preset = PRESETS / f"{path.as_posix()}.yaml"
+    is_name = not path.suffix and not path.is_absolute() and ".." not in path.parts
+    return preset if is_name and not path.exists() and preset.is_file() else path
+
+
+def presets() -> dict[str, str]:
+    """Return what `preset_or_path` takes for each experiment and suite -> what its head says."""
+    found = {}
+    for path in sorted([*PRESETS.glob("*.yaml"), *PRESETS.glob("suites/*.yaml")]):
+        lines = takewhile(lambda line: line.strip("# \n"), path.read_text("utf-8").splitlines())
+        text = " ".join(line.removeprefix("#").strip() for line in lines)
+        sentence = re.split(r"\.\s+(?=[A-Z])", text)[0].rstrip(".")
+        found[path.relative_to(PRESETS).with_suffix("").as_posix()] = sentence
+    return found
 
 
 def read_yaml(path: Path, what: str) -> Any:

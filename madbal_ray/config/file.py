@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from madbal_ray.config.asking import SHORT
 from madbal_ray.config.counts import kept_counts
-from madbal_ray.config.documents import SHOWN, parse_yaml, read_yaml
+from madbal_ray.config.documents import SHOWN, parse_yaml, preset_or_path, read_yaml
 from madbal_ray.config.schema import Config
 from madbal_ray.config.section import folder_name, without_credentials
 from madbal_ray.errors import ConfigError
@@ -42,7 +42,9 @@ def load_config(
         values = _deep_copy(source)
     else:
         where = str(source)
-        values = read_yaml(Path(source), "an experiment, see experiments/")
+        values = read_yaml(
+            preset_or_path(source), "an experiment; `madbal presets` lists those by name"
+        )
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected keys and values, got {type(values).__name__}")
     if {"members", "base"} <= values.keys():

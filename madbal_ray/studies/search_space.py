@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from madbal_ray.config.documents import read_yaml
+from madbal_ray.config.documents import preset_or_path, read_yaml
 from madbal_ray.errors import ConfigError
 
 PREFIX = "train.phase2."
@@ -31,8 +31,8 @@ def load_space(path: str | Path) -> dict[str, Range]:
     Raises:
         ConfigError: lists everything that is wrong with it.
     """
-    path = Path(path)
-    ranges = read_yaml(path, "a search space, see experiments/spaces/")
+    path = preset_or_path(path)
+    ranges = read_yaml(path, "a search space, as in spaces/phase2 of `madbal presets`")
     if not isinstance(ranges, Mapping) or not ranges:
         raise ConfigError(f"{path}: expected keys with ranges, such as {PREFIX}learning_rate")
     problems: list[str] = []

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from madbal_ray.config.counts import check_counts
-from madbal_ray.config.documents import read_yaml
+from madbal_ray.config.documents import preset_or_path, read_yaml
 from madbal_ray.config.file import changed_keys, load_config, merged
 from madbal_ray.config.schema import Config
 from madbal_ray.config.section import FolderName
@@ -87,7 +87,7 @@ def load_suite(path: str | Path, overrides: tuple[str, ...] = ()) -> Suite:
     Raises:
         ConfigError: lists every broken member and every difference in protocol.
     """
-    path = Path(path)
+    path = preset_or_path(path)
     spec = _read(path)
     base: dict[str, Any] = (
         dict(spec.base)
@@ -197,7 +197,7 @@ def _roots(overrides: tuple[str, ...]) -> Iterator[str]:
 
 
 def _read(path: Path) -> SuiteFile:
-    values = read_yaml(path, "a suite, see experiments/suites/")
+    values = read_yaml(path, "a suite; `madbal presets` lists those by name")
     if isinstance(values, dict) and not {"members", "base"} & values.keys():
         raise ConfigError(f"{path} is an experiment and not a suite: `madbal run {path}`")
     try:

@@ -1,10 +1,12 @@
 """Configurations that people write: read, or refused in one short sentence."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from madbal_ray.config.data import DataConfig
+from madbal_ray.config.documents import preset_or_path, presets
 from madbal_ray.config.file import load_config, stored_config
 from madbal_ray.errors import ConfigError
 from madbal_ray.state.run_dir import RunDir
@@ -123,3 +125,25 @@ def test_members_and_suites_that_leave_their_folder_are_refused(tmp_path):
             load_suite(path)
     path.write_text(suite.format(name="s", member="n"))
     assert re.fullmatch("s", load_suite(path).name)
+
+
+def test_a_preset_is_found_by_its_name_and_a_file_goes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("quickstart").name == "quickstart"
+    assert preset_or_path("suites/paper-camvid").name == "paper-camvid.yaml"
+    for other in ("quickstart.yaml", "nosuch", "../presets/quickstart", "/quickstart"):
+        assert preset_or_path(other) == Path(other)
+    Path("quickstart").write_text("name: mine")
+    assert load_config("quickstart").name == "mine"
+    with pytest.raises(ConfigError, match=r"^nosuch: cannot be read .* `madbal presets` lists"):
+        load_config("nosuch")
+
+
+def test_every_preset_says_what_it_is_and_can_be_read():
+    found = presets()
+    assert {"quickstart", "suites/frozen-camvid"} <= found.keys()
+    assert found["quickstart"] == "Quick start: three MADBAL rounds on synthetic street scenes"
+    assert "Fig. 6" in found["suites/paper-ablation"]  # a dot that ends no sentence
+    for name, about in found.items():
+        assert len(about) > 20, name
+        (load_suite if name.startswith("suites/") else load_config)(name, ("data.root=x",))
