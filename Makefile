@@ -7,7 +7,7 @@ READY := .venv/.ready
 LOOPS := tests/loop tests/resume tests/smoke tests/parity tests/runs tests/studies tests/contracts tests/golden tests/cli
 QUICK := not kill and not slow and not slurm and not drill and not labelstudio and not readers
 
-.PHONY: setup demo demo-annotate test test-ray test-loops test-parts check lint mutants drill bench bench-gpu
+.PHONY: docs setup demo demo-annotate test test-ray test-loops test-parts check lint mutants drill bench bench-gpu
 .PHONY: test-gpu test-kill test-slurm test-annotate load-annotate test-labelstudio clean
 
 setup: $(READY)
@@ -77,6 +77,9 @@ test-labelstudio: setup .labelstudio/bin/label-studio .readers/bin/python  ## ot
 
 test-gpu: setup  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu -rs
+
+docs: setup  ## the documents as a site, links checked: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file docs/site/mkdocs.yml
 
 bench: setup  ## one table: ours, the plain way, ratio, memory
 	$(BIN)/python -m benchmarks
