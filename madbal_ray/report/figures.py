@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from madbal_ray.report.ranks import Ranks
 from madbal_ray.report.results import Results
 
 WIDE_RANGE = 100.0
@@ -87,6 +88,22 @@ def minutes_figure(results: Results, split: str) -> Figure:
         axes.set_ylabel(f"mIoU on {split}")
         axes.set_xlim(left=0)
         axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def rank_figure(found: Ranks) -> Figure:
+    """Draw mean ranks with bars of half the critical difference: apart where they do not meet."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.6, 0.8 + 0.3 * len(found.mean)), layout="constrained")
+        axes = figure.subplots()
+        places = range(len(found.mean))
+        half = found.critical_difference / 2
+        axes.errorbar(
+            list(found.mean.values()), places, xerr=half, fmt="o", color=COLORS[0], capsize=3
+        )
+        axes.set_yticks(places, list(found.mean))
+        axes.invert_yaxis()
+        axes.set_xlabel("mean rank, 1 is best")
     return figure
 
 

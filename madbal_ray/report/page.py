@@ -1,4 +1,7 @@
-"""One self-contained HTML page, its tables as CSV and its charts as SVG and PNG."""
+"""One self-contained HTML page, its tables as CSV and its charts as SVG and PNG.
+
+Longer than our usual 300 lines on purpose: one place for every table and chart of the page.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from matplotlib.figure import Figure
 from madbal_ray.report import figures, headline, page_tables, pictures, plots
 from madbal_ray.report.advice import advice
 from madbal_ray.report.pictures import ClusterGallery, RunInsight
+from madbal_ray.report.ranks import Ranks
 from madbal_ray.report.results import Results
 from madbal_ray.report.spreadsheet import csv_bytes
 from madbal_ray.report.viewer import viewer
@@ -108,6 +112,7 @@ class _Writer:
             ]
         )
         self._csv("metrics", metrics)
+        ranks = results.ranks(split)
         seen = viewer(insights, results.class_names, results.colors)
         return {
             "headline": split,
@@ -140,6 +145,10 @@ class _Writer:
             "wins": self._table("wins", results.wins(split).rename_axis("member").reset_index())
             if len(results.members) > 1
             else None,
+            "efficiency": self._table("label_efficiency", results.label_efficiency(split)),
+            "baseline": results.baseline,
+            "ranks": ranks,
+            "rank_chart": None if ranks is None else self._rank_chart(ranks, split),
             "class_iou": self._class_charts(split),
             "asked": self._asked_charts(),
             "budgets": self._budget_charts(),
@@ -210,6 +219,15 @@ class _Writer:
                 )
             )
         return charts
+
+    def _rank_chart(self, ranks: Ranks, split: str) -> Chart:
+        return self._chart(
+            "ranks",
+            f"Mean ranks on {split}",
+            plots.ranks(ranks),
+            figures.rank_figure(ranks),
+            page_tables.ranked(ranks),
+        )
 
     def _minute_charts(self) -> list[Chart]:
         charts = []

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from madbal_ray.report.pictures import RunInsight
+from madbal_ray.report.ranks import Ranks
 from madbal_ray.report.results import Results
 from madbal_ray.state.tables import HALF_WIDTH
 
@@ -64,6 +65,17 @@ def comparisons(results: Results, split: str) -> pd.DataFrame:
     )
 
 
+def ranked(ranks: Ranks) -> pd.DataFrame:
+    """Return one row per member, the best first, and up to which one it cannot be told from."""
+    last = {group[0]: group[-1] for group in ranks.groups}
+    return pd.DataFrame(
+        [
+            {"member": name, "mean_rank": rank, "alike_up_to": last.get(name, "")}
+            for name, rank in ranks.mean.items()
+        ]
+    )
+
+
 def detections(insights: Mapping[str, RunInsight]) -> pd.DataFrame:
     """Return one row per member: average precision of every signal, chance beside it."""
     rows = []
@@ -107,5 +119,7 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         if math.isnan(value):
             return "–"
+        if math.isinf(value):
+            return "more"
         return f"{value:.0f}" if value.is_integer() and abs(value) >= 10 else f"{value:.4g}"
     return str(value)

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.colors import to_hex
 
 from madbal_ray.report import figures
+from madbal_ray.report.ranks import Ranks
 from madbal_ray.report.results import Results
 
 Plot = dict[str, Any]
@@ -168,6 +169,26 @@ def minutes(curves: Iterable[tuple[str, pd.DataFrame]], split: str) -> Plot:
         x_label="minutes of people, over the whole pool",
         y_label=f"mIoU on {split}",
     )
+
+
+def ranks(found: Ranks) -> Plot:
+    """Draw mean ranks with bars of half the critical difference: apart where they do not meet."""
+    half = found.critical_difference / 2
+    trace = {
+        "x": _numbers(found.mean.values()),
+        "y": [as_text(name) for name in found.mean],
+        "mode": "markers",
+        "marker": {"color": COLORS[0], "size": 9},
+        "error_x": {"type": "constant", "value": half, "color": COLORS[0]},
+        "hovertemplate": "%{y}: %{x:.2f}<extra></extra>",
+        "showlegend": False,
+    }
+    layout = {
+        "xaxis": {"title": {"text": "mean rank, 1 is best"}},
+        "yaxis": {"type": "category", "autorange": "reversed", "automargin": True},
+        "hovermode": "closest",
+    }
+    return {"data": [trace], "layout": layout}
 
 
 def class_curves(table: pd.DataFrame, split: str) -> Plot:

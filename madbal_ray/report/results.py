@@ -6,12 +6,13 @@ Longer than others: all that the page compares is asked of one class.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from madbal_ray.report.ranks import Ranks, mean_ranks
 from madbal_ray.report.run_result import RunResult
 from madbal_ray.report.statistics import (
     ENOUGH_SEEDS,
@@ -21,6 +22,7 @@ from madbal_ray.report.statistics import (
     clicks_to_reach,
     compare_with,
     disagreements,
+    equivalent_clicks,
     win_matrix,
 )
 
@@ -181,6 +183,44 @@ class Results:
             {name: (areas[name], areas[self.baseline]) for name, areas in pairs.items() if areas},
             self.baseline,
         )
+
+    def label_efficiency(self, split: str) -> pd.DataFrame:
+        """Return what a member's last clicks are worth in clicks of the baseline, a row each."""
+        rows: list[dict[str, Any]] = []
+        for name in self.members:
+            if self.baseline not in self.members or name == self.baseline:
+                continue
+            shared = self.shared_clicks([name, self.baseline], split)
+            if len(shared) < 2:
+                continue
+            curves: list[dict[int, list[float]]] = [{}, {}]
+            for of_member, member in zip(curves, (name, self.baseline), strict=True):
+                for run in self.of(member):
+                    miou = run.curve(split).set_index("clicks_per_image")["miou"]
+                    of_member[run.seed] = [float(miou[clicks]) for clicks in shared]
+            if not curves[0].keys() & curves[1].keys():
+                continue
+            worth = equivalent_clicks(shared, *curves)
+            rows.append(
+                {
+                    "member": name,
+                    "clicks_per_image": shared[-1],
+                    "equivalent_clicks": worth.mean,
+                    "low": worth.low,
+                    "high": worth.high,
+                    "seeds": worth.count,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def ranks(self, split: str) -> Ranks | None:
+        """Return mean ranks by area, seed by seed; None: too few members or seeds."""
+        of_seed: dict[Hashable, dict[str, float]] = {}
+        for name, areas in self.areas(self.on_one_range(split), split).items():
+            for seed, area in areas.items():
+                of_seed.setdefault(seed, {})[name] = area
+        most = max((len(one) for one in of_seed.values()), default=0)
+        return mean_ranks({seed: one for seed, one in of_seed.items() if len(one) == most})
 
     def wins(self, split: str) -> pd.DataFrame:
         """Return in how many seeds the row's area beats the column's."""

@@ -80,6 +80,36 @@ def clicks_to_reach(clicks: Sequence[float], miou: Sequence[float], wanted: floa
     return None
 
 
+def equivalent_clicks(
+    clicks: Sequence[float],
+    own: Mapping[int, Sequence[float]],
+    baseline: Mapping[int, Sequence[float]],
+) -> Interval:
+    """Return the clicks at which the baseline's mean curve is as high as a member's at its end.
+
+    With a 95 % interval by resampling the seeds that both have; infinity where the baseline's
+    curve does not come so far.
+
+    Args:
+        clicks: of all curves.
+        own, baseline: seed -> mIoU at each of `clicks`.
+    """
+    seeds = sorted(own.keys() & baseline.keys())
+    mine, theirs = (np.array([curves[seed] for seed in seeds]) for curves in (own, baseline))
+
+    def equivalent(rows: np.ndarray) -> float:
+        wanted = float(mine[rows, -1].mean())
+        found = clicks_to_reach(clicks, theirs[rows].mean(axis=0).tolist(), wanted)
+        return math.inf if found is None else found
+
+    generator = rng.stream(0, "equivalent_clicks", len(seeds))
+    draws = generator.integers(len(seeds), size=(NUM_RESAMPLES // 5, len(seeds)))
+    # No interpolation: between a number and infinity there is nothing.
+    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    low, high = np.quantile([equivalent(rows) for rows in draws], tails, method="inverted_cdf")
+    return Interval(equivalent(np.arange(len(seeds))), float(low), float(high), len(seeds))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted by Holm's step-down method.
 

@@ -9,6 +9,7 @@ WORDS = {
     "area_high": "area, upper bound",
     "area_low": "area, lower bound",
     "clicks_per_image": "clicks per image",
+    "equivalent_clicks": "as good as the baseline's clicks",
     "high": "upper bound",
     "labels_per_image": "pixels asked per image",
     "low": "lower bound",
