@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -36,6 +37,7 @@ from madbal_ray.loop.launch import (
 from madbal_ray.loop.plan import plan_lines
 from madbal_ray.loop.predict_unlabelled import predict_unlabelled, predicting_config
 from madbal_ray.loop.score_unlabelled import score_unlabelled, scoring_config
+from madbal_ray.loop.time_left import time_left
 from madbal_ray.loop.verify import verify_run
 from madbal_ray.report.results import Results
 from madbal_ray.runs import requests
@@ -276,10 +278,18 @@ def is_finished(config: Config, *, run_dir: Place) -> bool:
 def status(run_dir: Place) -> Status:
     """Return where a run is: round, stage, time left, who holds it.
 
+    Of a run that works and has finished no round yet, the time left is a forecast: the first call
+    probes a few images for it, which takes seconds.
+
     Raises:
         RunDirError: there is no run.
     """
-    return run_status.read_status(RunDir(run_dir))
+    folder = RunDir(run_dir)
+    found = run_status.read_status(folder)
+    if found.holder is None or found.is_finished or found.seconds_left is not None:
+        return found
+    left = time_left(folder, device=local_device("auto"))
+    return replace(found, seconds_left=left, is_forecast=left is not None)
 
 
 def verify(run_dir: Place, *, deep: bool = False, key_file: Place | None = None) -> Iterator[str]:

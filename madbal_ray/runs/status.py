@@ -36,6 +36,7 @@ class Status:
         stage: the stage that runs or was last begun.
         seconds_left: estimate for the whole run; None before a round is known to have taken
             some time.
+        is_forecast: it comes from a probe on this machine (`madbal_ray.loop.time_left`).
         holder: owner of the lock; None: no process works on the run.
         people: lines about who was asked; none where nobody is.
     """
@@ -49,6 +50,7 @@ class Status:
     seconds_left: float | None
     holder: Mapping[str, Any] | None
     people: Sequence[str] = ()
+    is_forecast: bool = False
 
     @property
     def is_finished(self) -> bool:
@@ -64,7 +66,8 @@ class Status:
         where = "pool" if self.round_index is None else f"round {self.round_index}"
         lines.append(f"stage    {where}, {self.stage}{self.epoch}")
         if self.seconds_left is not None:
-            lines.append(f"left     about {format_seconds(self.seconds_left)}")
+            source = ", as a probe on this machine says" if self.is_forecast else ""
+            lines.append(f"left     about {format_seconds(self.seconds_left)}{source}")
         lines += self.people
         if self.holder is None:
             return [*lines, "state    stopped; the same `madbal run` command carries on"]
