@@ -18,7 +18,8 @@ from madbal_ray.pool.reader import ImageShardJob
 from madbal_ray.state import tables
 from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
-from madbal_ray.vision.decode import decode_image, decode_mask
+from madbal_ray.vision.decode import decode_mask
+from madbal_ray.vision.decode_apart import image_size
 from madbal_ray.vision.grids import grid_shape
 
 
@@ -85,7 +86,7 @@ class InspectImages(ImageShardJob):
         try:
             data = self.reader.encoded(row["image_uri"])
             row["image_sha256"] = hashlib.sha256(data).hexdigest()
-            height, width = decode_image(data, max_pixels=self.reader.max_pixels).shape[:2]
+            height, width = image_size(data, max_pixels=self.reader.max_pixels)
         except BadImageError as error:
             return row, error.reason, None
         except OSError as error:

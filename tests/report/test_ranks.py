@@ -33,6 +33,8 @@ def test_ranks_are_means_over_blocks_and_ties_share():
     columns = [[row[name] for row in SIX.values()] for name in "abc"]
     assert found.p_value == pytest.approx(stats.friedmanchisquare(*columns).pvalue)
     assert found.groups == [("a", "b"), ("b", "c")]
+    near = mean_ranks(blocks(*[(0.3, 0.2, 0.1), (0.2, 0.1, 0.3), (0.1, 0.3, 0.2)] * 2))
+    assert near.groups == [("a", "b", "c")]  # and not ("b", "c") as well, which is in it
 
 
 @pytest.mark.parametrize(("count", "q"), [(4, 2.569), (6, 2.850), (10, 3.164)])
