@@ -13,6 +13,7 @@ which quarantines it; what is wrong with an archive is a `DataError`; what a sto
 from __future__ import annotations
 
 import functools
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ KEPT_ROW_GROUPS = 4
 """Row groups kept in memory per process: reading on in order, and the one before; of two shards."""
 
 MAX_ROW_GROUP_BYTES = 4 * 2**30
+MAX_DOCUMENT_BYTES = 2**31
 MAX_LIST_BYTES = 256 * 2**20
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -157,6 +159,27 @@ def _uncompressed_bytes(group: Any, name: str) -> int:
     )
 
 
+def read_document(root: Folder, name: str) -> Any:
+    """Return what a JSON document holds, such as COCO's annotations.
+
+    Raises:
+        DataError: it is missing, too large or no JSON.
+    """
+    try:
+        return json.loads(_bounded(root, name, MAX_DOCUMENT_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{root}/{name} is no JSON: {error}") from None
+
+
+def _bounded(root: Folder, name: str, most: int) -> bytes:
+    size = root.size(name)
+    if size is None:
+        raise DataError(f"{root}/{name} is missing")
+    if size > most:
+        raise DataError(f"{root}/{name} has {size} bytes, more than such a file may: {most}")
+    return root.read(name)
+
+
 def read_lines(root: Folder, name: str) -> list[str]:
     """Return the lines of a text list: classes, or images of a split.
 
@@ -164,13 +187,8 @@ def read_lines(root: Folder, name: str) -> list[str]:
         DataError: it is missing, too large or not UTF-8.
     """
     where = f"{root}/{name}"
-    size = root.size(name)
-    if size is None:
-        raise DataError(f"{where} is missing")
-    if size > MAX_LIST_BYTES:
-        raise DataError(f"{where} has {size} bytes, more than a list may: {MAX_LIST_BYTES}")
     try:
-        text = root.read(name).decode("utf-8-sig")
+        text = _bounded(root, name, MAX_LIST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{where} is not UTF-8 text (byte {error.start}); save it as UTF-8"

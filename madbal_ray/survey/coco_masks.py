@@ -6,7 +6,6 @@ Source: cocodataset.org, *Data format*, sections 1 and 4. Segments are drawn wit
 from __future__ import annotations
 
 import io
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from PIL import Image
 
 from madbal_ray.data.class_file import CLASS_FILE, VOID_VALUE
 from madbal_ray.data.dataset import spread_colors
+from madbal_ray.data.members import read_document, read_image_bytes
 from madbal_ray.errors import BadImageError, ConfigError, DataError
 from madbal_ray.state.storage import Folder
 from madbal_ray.vision.decode import decode_image
@@ -27,6 +27,7 @@ from madbal_ray.vision.decode import decode_image
 MASKS = "masks"
 MOST_CLASSES = 255
 MOST_PIXELS = 178_956_970
+MOST_BYTES = 2**30
 SHOWN = 80
 Segment = tuple[int, np.ndarray]
 """Value of a class, or `VOID_VALUE`, and where it lies: bool [H, W]."""
@@ -77,7 +78,7 @@ def write_coco_masks(
         raise ConfigError(
             f"{root} has {CLASS_FILE} or {MASKS}/ already: move them away, or give another folder"
         )
-    book = _Book.read(annotations)
+    book = _Book.of(annotations)
     names = [book.categories[one] for one in book.used] + ([rest] if rest is not None else [])
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -135,14 +136,14 @@ class _Book:
     is_panoptic: bool
 
     @staticmethod
-    def read(path: Path) -> _Book:
+    def of(path: Path) -> _Book:
         """Read a file.
 
         Raises:
             DataError: it cannot be read, or is something else.
         """
         try:
-            content = json.loads(path.read_bytes())
+            content = read_document(Folder(path.parent), path.name)
             images, listed = content["images"], content["annotations"]
             categories = {int(one["id"]): str(one["name"]) for one in content["categories"]}
             of_image: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
@@ -150,11 +151,9 @@ class _Book:
                 of_image[one["image_id"]].append(one)
             for one in images:
                 _ = one["id"], one["file_name"]
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path} is no JSON: {error}") from None
-        except (KeyError, TypeError, AttributeError):
+        except DataError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError):
             raise DataError(
                 f"{path} is no COCO annotation file: it needs the lists images (id, file_name), "
                 "annotations (image_id) and categories (id, name)"
@@ -256,7 +255,7 @@ def _panoptic(
     for annotation in annotations:
         name = _mask_name(str(annotation["file_name"]))
         try:
-            data = (folder / name).read_bytes()
+            data = read_image_bytes(Folder(folder), name, max_bytes=MOST_BYTES)
             picture = decode_image(data, max_pixels=MOST_PIXELS).astype(np.uint32)
         except BadImageError as error:
             raise ValueError(f"{name}: {error.reason}") from None

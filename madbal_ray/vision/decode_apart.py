@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from madbal_ray.errors import BadImageError
 from madbal_ray.vision.decode import decode_image
@@ -109,7 +109,7 @@ class _Child:
             raise BadImageError(self._read(source, length).decode())
         return height, width
 
-    def _read(self, source: BinaryIO, count: int) -> bytes:
+    def _read(self, source: IO[bytes], count: int) -> bytes:
         data = source.read(count)
         if len(data) < count:
             raise self._died()

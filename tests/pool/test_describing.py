@@ -16,7 +16,7 @@ from tests.conftest import tiny_config
 def decoded(monkeypatch):
     """Count how often images are decoded, at the inspection and after it."""
     counts = Counter()
-    original, decode_image = ImageReader.original, inspect_job.decode_image
+    original, image_size = ImageReader.original, inspect_job.image_size
 
     def count_original(self, image):
         counts[image.image_id] += 1
@@ -24,10 +24,10 @@ def decoded(monkeypatch):
 
     def count_inspected(data, **options):
         counts["inspected"] += 1
-        return decode_image(data, **options)
+        return image_size(data, **options)
 
     monkeypatch.setattr(ImageReader, "original", count_original)
-    monkeypatch.setattr(inspect_job, "decode_image", count_inspected)
+    monkeypatch.setattr(inspect_job, "image_size", count_inspected)
     return counts
 
 
