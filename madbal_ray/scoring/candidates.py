@@ -77,18 +77,20 @@ def class_balanced_candidates(
             scores, one at least, before the others; None: from all alike.
     """
     unasked = np.flatnonzero(~is_asked.cpu().numpy().reshape(-1))
-    classes = prediction.cpu().numpy().reshape(-1)[unasked]
+    classes = prediction.cpu().numpy().reshape(-1)[unasked].astype(np.int16)
     shuffled = generator.permutation(len(unasked))
     sizes = np.bincount(classes)
     is_lower = np.zeros(len(unasked), bool)
     if top_share is not None:
         values = score.cpu().numpy().reshape(-1)[unasked]
-        by_score = np.lexsort((-values, classes))
+        by_score = np.argsort(-values, kind="stable")
+        by_score = by_score[np.argsort(classes[by_score], kind="stable")]
         rank = np.arange(len(unasked)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         most = np.maximum(1, np.floor(top_share * sizes))
         is_lower[by_score] = rank >= most[classes[by_score]]
     # By class, random within; those that are doubtful enough come first.
-    order = shuffled[np.lexsort((is_lower[shuffled], classes[shuffled]))]
+    rank_of = (2 * classes + is_lower).astype(np.int16)  # sorted by radix
+    order = shuffled[np.argsort(rank_of[shuffled], kind="stable")]
     turn = np.concatenate([np.arange(size) for size in sizes]) if len(sizes) else order
     rank_of_class = generator.permutation(len(sizes))[classes[order]]
     first = order[np.lexsort((rank_of_class, turn))][:count]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Integer
@@ -61,14 +63,15 @@ def class_power_candidates(
     ranked = [*(rows[turn % classes] for turn in range(of_class))]
     ranked += [keys(values)] * (count - of_class)
 
-    pixel_order = _pixels_of(ids, values, pixels, pixel_share, generator)
+    noise = generator.random(len(ids))
     taken = np.zeros(number, np.int64)
     chosen = []
     for row in ranked[: len(unasked)]:
         left = pixels > taken
         lap = taken[left].min()
         superpixel = int(np.argmax(np.where(left & (taken == lap), row, -np.inf)))
-        chosen.append(unasked[pixel_order[superpixel][taken[superpixel]]])
+        order = _pixels_of(np.flatnonzero(ids == superpixel), values, noise, pixel_share)
+        chosen.append(unasked[order[taken[superpixel]]])
         taken[superpixel] += 1
     position = torch.tensor(np.array(chosen, np.int64), device=doubt.device)
     return Candidates(
@@ -78,20 +81,13 @@ def class_power_candidates(
     )
 
 
-def _pixels_of(
-    ids: np.ndarray,
-    values: np.ndarray,
-    pixels: np.ndarray,
-    share: float,
-    generator: np.random.Generator,
-) -> list[np.ndarray]:
-    """Return each superpixel's pixels in the order in which they are asked.
+def _pixels_of(rows: np.ndarray, values: np.ndarray, noise: np.ndarray, share: float) -> np.ndarray:
+    """Return a superpixel's pixels in the order in which they are asked.
 
     Random ones among the share of highest values (one pixel at least), then the others at random.
     """
-    by_value = np.lexsort((-values, ids))
-    rank = np.arange(len(ids)) - np.repeat(np.cumsum(pixels) - pixels, pixels)
-    is_lower = np.empty(len(ids), bool)
-    is_lower[by_value] = rank >= np.maximum(1, np.floor(share * pixels))[ids[by_value]]
-    order = np.lexsort((generator.random(len(ids)), is_lower, ids))
-    return np.split(order, np.cumsum(pixels)[:-1])
+    is_lower = np.zeros(len(rows), bool)
+    most = max(1, math.floor(share * len(rows)))
+    is_lower[np.argsort(-values[rows], kind="stable")[most:]] = True
+    ordered: np.ndarray = rows[np.lexsort((noise[rows], is_lower))]
+    return ordered
