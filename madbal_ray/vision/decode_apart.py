@@ -19,7 +19,7 @@ import threading
 from pathlib import Path
 from typing import IO
 
-from madbal_ray.errors import BadImageError
+from madbal_ray.errors import BadImageError, ResourceError
 from madbal_ray.vision.decode import decode_image
 
 COMMAND = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
@@ -28,6 +28,7 @@ SECONDS = 120.0
 TRIES = 2
 """Processes that a picture may cost: the first may have been ended for another's memory."""
 
+READY = b"decoder"
 _ASKED = struct.Struct("<QQ")  # bytes of the picture, data.max_pixels
 _SAID = struct.Struct("<III")  # height, width, bytes of the reason
 
@@ -37,6 +38,7 @@ def image_size(data: bytes, *, max_pixels: int) -> tuple[int, int]:
 
     Raises:
         BadImageError: as `decode_image`; or its decoder died, or took too long.
+        ResourceError: no process can be started here.
     """
     death = ""
     for _ in range(TRIES):
@@ -57,6 +59,8 @@ def image_size(data: bytes, *, max_pixels: int) -> tuple[int, int]:
 def serve() -> None:
     """Decode what comes through standard input until it ends: the child's whole life."""
     source, sink = sys.stdin.buffer, sys.stdout.buffer
+    sink.write(READY)
+    sink.flush()
     while len(head := source.read(_ASKED.size)) == _ASKED.size:
         length, max_pixels = _ASKED.unpack(head)
         data, reason, size = source.read(length), b"", (0, 0)
@@ -86,6 +90,23 @@ class _Child:
             env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C is for the run, which ends this with its pipe
         )
+        source = self.process.stdout
+        assert source is not None
+        if not self._answers() or source.read(len(READY)) != READY:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=10)  # for its own exit code
+            self.end()
+            raise ResourceError(
+                f"the process that decodes pictures ended with {self.process.returncode} as it "
+                f"started: {sys.executable} must be able to import madbal_ray and OpenCV there"
+            )
+
+    def _answers(self) -> bool:
+        """Wait for an answer, or the end; False: there is neither in time."""
+        waiting = select.poll()  # unlike select, for any number of open files
+        assert self.process.stdout is not None
+        waiting.register(self.process.stdout, select.POLLIN | select.POLLHUP)
+        return bool(waiting.poll(SECONDS * 1000))
 
     def ask(self, data: bytes, max_pixels: int) -> tuple[int, int]:
         """Return a picture's size; see `image_size`.
@@ -101,7 +122,7 @@ class _Child:
             sink.flush()
         except OSError:
             raise self._died() from None
-        if not select.select([source], [], [], SECONDS)[0]:
+        if not self._answers():
             self.end()
             raise BadImageError(f"cannot be decoded: not done after {SECONDS:.0f} s")
         height, width, length = _SAID.unpack(self._read(source, _SAID.size))

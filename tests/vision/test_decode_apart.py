@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import madbal_ray
-from madbal_ray.errors import BadImageError
+from madbal_ray.errors import BadImageError, ResourceError
 from madbal_ray.vision import decode_apart
 from madbal_ray.vision.decode import decode_image
 from madbal_ray.vision.decode_apart import image_size
@@ -115,6 +115,13 @@ def test_a_child_is_kept_and_serves_one_thread_at_a_time(hostile):
     children = list(hostile._children)
     hostile.end()
     assert not any(one.is_alive for one in children)
+
+
+def test_where_no_process_can_be_started_no_picture_is_to_blame(monkeypatch):
+    monkeypatch.setattr(decode_apart, "COMMAND", [sys.executable, "-c", "raise SystemExit(3)"])
+    monkeypatch.setattr(decode_apart, "_idle", decode_apart._Idle())
+    with pytest.raises(ResourceError, match=r"ended with 3 as it started: .* import madbal_ray"):
+        image_size(picture(30, 20), max_pixels=MANY)
 
 
 def test_a_child_ends_with_its_parent(hostile):
