@@ -286,7 +286,8 @@ def status(run_dir: Place) -> Status:
     """
     folder = RunDir(run_dir)
     found = run_status.read_status(folder)
-    if found.holder is None or found.is_finished or found.seconds_left is not None:
+    is_known = found.is_finished or found.seconds_left is not None
+    if found.holder is None or is_known or found.people:  # when people answer nobody can tell
         return found
     left = time_left(folder, device=local_device("auto"))
     return replace(found, seconds_left=left, is_forecast=left is not None)

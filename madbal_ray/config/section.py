@@ -59,7 +59,7 @@ Count = Annotated[
     BeforeValidator(_count, json_schema_input_type=int | Literal["auto"]),
     PlainSerializer(lambda count: count or "auto", return_type=int | Literal["auto"]),
 ]
-"""A number, or ``auto``: what the machines have when a run begins (`madbal_ray.loop.counts`)."""
+"""A number, or ``auto``: what the machines have when a run begins (`madbal_ray.config.counts`)."""
 
 
 class Section(BaseModel):

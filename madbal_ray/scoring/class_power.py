@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float32, Integer
 from torch import Tensor
 
 from madbal_ray.scoring.candidates import Candidates
-from madbal_ray.scoring.pixel_scores import entropy
 
 
 def class_power_candidates(
     *,
+    score: Float32[Tensor, "H W"],
     log_probabilities: Float32[Tensor, "C H W"],
     prediction: Integer[Tensor, "H W"],
     is_asked: Bool[Tensor, "H W"],
@@ -33,6 +33,7 @@ def class_power_candidates(
     its `pixel_share` of highest H.
 
     Args:
+        score: H, the entropy.
         log_probabilities: of the main head, on the working grid.
         superpixel_ids: 0..S-1, each of which has a pixel.
         power: beta; the higher, the less is left to chance.
@@ -40,11 +41,10 @@ def class_power_candidates(
     Source: ClaSP-PE (arXiv 2601.13677), which asks for 3-D patches; here superpixels.
     """
     classes = len(log_probabilities)
-    doubt = entropy(log_probabilities[None])[0]
     asked = is_asked.cpu().numpy().reshape(-1)
     unasked = np.flatnonzero(~asked)
     ids = superpixel_ids.cpu().numpy().reshape(-1)[unasked].astype(np.int64)
-    values = doubt.cpu().numpy().reshape(-1)[unasked].astype(np.float64)
+    values = score.cpu().numpy().reshape(-1)[unasked].astype(np.float64)
     number = int(superpixel_ids.max()) + 1
     pixels = np.bincount(ids, minlength=number)
 
@@ -73,10 +73,10 @@ def class_power_candidates(
         order = _pixels_of(np.flatnonzero(ids == superpixel), values, noise, pixel_share)
         chosen.append(unasked[order[taken[superpixel]]])
         taken[superpixel] += 1
-    position = torch.tensor(np.array(chosen, np.int64), device=doubt.device)
+    position = torch.tensor(np.array(chosen, np.int64), device=score.device)
     return Candidates(
         position=position,
-        score=doubt.reshape(-1)[position],
+        score=score.reshape(-1)[position],
         predicted_class=prediction.reshape(-1)[position].long(),
     )
 

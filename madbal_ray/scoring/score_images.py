@@ -261,6 +261,7 @@ class ScoreImages:
         options = ClassPowerOptions.model_validate(self.plan.options.options)
         full = to_size(logits, *label_map.shape)
         return class_power_candidates(
+            score=scores.score[0],
             log_probabilities=torch.log_softmax(full, dim=1)[0],
             prediction=scores.prediction[0],
             is_asked=is_asked,

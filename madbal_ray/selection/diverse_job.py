@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64, Int64
 
+from madbal_ray.pool.clusters.feature_rows import feature_matrix
 from madbal_ray.pool.reader import split_by_image
 from madbal_ray.selection.query_rows import QueryJob, query_rows
+from madbal_ray.selection.scored_shard import TOP, rectangle
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
 
@@ -57,32 +60,33 @@ class QueryDiverse(QueryJob):
         """Return the queries of one shard."""
         scores = self.score.read_table("superpixel_scores", [shard_id])
         looks = self.features.read_table("superpixel_features", [shard_id])
-        looks_of = split_by_image(looks)
+        looks_of, vectors = split_by_image(looks), feature_matrix(looks)
         parts = []
         for image_id, span in split_by_image(scores).items():
             rows = scores.slice(span.start, span.stop - span.start)
-            place = looks_of[image_id]
-            column = looks["feature"].slice(place.start, place.stop - place.start)
-            vectors = np.array(column.to_pylist(), np.float64)
-            parts.append(self._queries(image_id, rows, vectors[rows["superpixel_id"].to_numpy()]))
+            of_image = vectors[looks_of[image_id]].astype(np.float64)
+            parts.append(self._queries(image_id, rows, of_image[rows["superpixel_id"].to_numpy()]))
         return {"queries": tables.concat("queries", parts)}
 
     def _queries(self, image_id: str, rows: pa.Table, vectors: np.ndarray) -> pa.Table:
-        top = {name: np.array(rows[f"top_{name}"].to_pylist()) for name in ("y", "x", "score")}
+        whole = slice(0, rows.num_rows)
+        top_y, top_x, top_score = (
+            rectangle(cast(pa.ListArray, rows[name].combine_chunks()), whole) for name in TOP
+        )
         offers = np.flatnonzero(rows["num_pixels"].to_numpy() > 0)
         herded = offers[herd(vectors[offers], self.candidates)]
         is_herded = np.isin(np.arange(rows.num_rows), herded)
-        superpixel, lap = np.nonzero(top["y"] >= 0)
-        keys = (superpixel, -top["score"][superpixel, lap], ~is_herded[superpixel], lap)
+        superpixel, lap = np.nonzero(top_y >= 0)
+        keys = (superpixel, -top_score[superpixel, lap], ~is_herded[superpixel], lap)
         order = np.lexsort(keys)[: self.per_image]
         row, lap = superpixel[order], lap[order]
         return query_rows(
             self.round_index,
             image_id,
             "pixel",
-            y=top["y"][row, lap],
-            x=top["x"][row, lap],
-            score=top["score"][row, lap].astype(np.float32),
+            y=top_y[row, lap],
+            x=top_x[row, lap],
+            score=top_score[row, lap],
             superpixel_id=rows["superpixel_id"].to_numpy()[row],
             cluster_id=rows["cluster_id"].to_numpy()[row],
         )

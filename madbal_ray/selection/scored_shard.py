@@ -100,13 +100,13 @@ class ScoredShard:
             superpixel_id=self.superpixel[rows],
             cluster_id=self.cluster[rows],
             score=self.score[rows],
-            **{name: _rectangle(column, rows) for name, column in self.top.items()},
+            **{name: rectangle(column, rows) for name, column in self.top.items()},
             cluster_budget=cluster_budget,
             cluster_score=weights,
         )
 
 
-def _rectangle(column: pa.ListArray, rows: slice) -> np.ndarray:
+def rectangle(column: pa.ListArray, rows: slice) -> np.ndarray:
     """Return the lists of one image's rows as an array; they are equally long."""
     part = column.slice(rows.start, rows.stop - rows.start)
     return part.flatten().to_numpy(zero_copy_only=False).reshape(len(part), -1)

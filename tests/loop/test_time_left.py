@@ -89,6 +89,16 @@ def test_a_run_that_nobody_works_on_is_not_probed(running, monkeypatch):
     assert replace(found, is_forecast=True).lines() == found.lines()
 
 
+def test_nobody_can_tell_when_people_answer(running, monkeypatch):
+    folder, made = running
+    read = api.run_status.read_status
+    people = ("people   nobody was asked yet",)
+    monkeypatch.setattr(
+        api.run_status, "read_status", lambda run_dir: replace(read(run_dir), people=people)
+    )
+    assert (api.status(folder.folder.uri).seconds_left, made) == (None, [])
+
+
 def test_data_that_cannot_be_probed_leave_the_time_open(tmp_path, monkeypatch):
     folder = RunDir(tmp_path / "run")
     config = tiny_config(data={"name": "camvid", "root": str(tmp_path / "nowhere")})

@@ -35,6 +35,7 @@ def draw(count, *, asked=(), share=0.66, power=1.0, pixel_share=0.5, noise=()):
     for y, x in asked:
         is_asked[y, x] = True
     found = class_power_candidates(
+        score=-(P * P.log()).sum(dim=0),
         log_probabilities=P.log(),
         prediction=P.argmax(dim=0),
         is_asked=is_asked,

@@ -233,7 +233,10 @@ def test_a_draw_by_power_has_the_options_of_its_strategy(monkeypatch):
 def test_a_draw_by_class_has_probabilities_superpixels_and_the_power_of_its_round(monkeypatch):
     calls = []
 
-    def stub(*, log_probabilities, prediction, is_asked, superpixel_ids, generator, **options):
+    def stub(
+        *, score, log_probabilities, prediction, is_asked, superpixel_ids, generator, **options
+    ):
+        assert score.tolist() == SCORE.tolist()
         calls.append(
             (
                 log_probabilities.exp().sum(dim=0).tolist(), is_asked.sum().item(),

@@ -16,10 +16,11 @@ TABLE = "superpixel_features"
 
 def read_features(features: StageDir, shard_id: int) -> np.ndarray:
     """Return the features of one shard, float16 [rows, D]."""
-    return _matrix(features.read_table(TABLE, [shard_id], columns=["feature"]))
+    return feature_matrix(features.read_table(TABLE, [shard_id], columns=["feature"]))
 
 
-def _matrix(table: pa.Table) -> np.ndarray:
+def feature_matrix(table: pa.Table) -> np.ndarray:
+    """Return column `feature` of a table, float16 [rows, D]."""
     combined = cast(pa.ListArray, table["feature"].combine_chunks())
     if not len(combined):
         return np.zeros((0, 1), np.float16)
@@ -43,7 +44,9 @@ class FeatureRows:
 
     def shards(self) -> Iterator[np.ndarray]:
         """Yield the rows of each shard, float16 [rows, D]."""
-        yield from map(_matrix, self.features.each_table(TABLE, list(self.counts), ["feature"]))
+        yield from map(
+            feature_matrix, self.features.each_table(TABLE, list(self.counts), ["feature"])
+        )
 
     def whole(self) -> np.ndarray:
         """Return all rows in order, float32 [total, D]; beside them lies one shard in memory."""
