@@ -75,6 +75,7 @@ class PhaseTrainer:
             self._check_batch_norm(network)
         optimizer = build_optimizer(network, config)
         objective = self._objective()
+        objective.begin(self.maker.class_ids)
         best = BestEpoch()
         checkpoint = Checkpoint(self.stage, network, optimizer, best)
         first_epoch = checkpoint.restore(self.context)
@@ -115,6 +116,7 @@ class PhaseTrainer:
         network.set_phase(self.phase.name)
         optimizer = build_optimizer(network, self.settings)
         objective = self._objective()
+        objective.begin(self.maker.class_ids)
         seconds: list[float] = []
         while len(seconds) < 2 or (sum(seconds) < PROBE_SECONDS and len(seconds) < PROBE_STEPS):
             started = time.perf_counter()
@@ -126,7 +128,6 @@ class PhaseTrainer:
     def _objective(self) -> Objective:
         name = self.settings.objective
         objective: Objective = OBJECTIVES[name](self.settings, self.context)
-        objective.begin(self.maker.class_ids)
         if objective.needs_supports() and self.phase is not PHASE2:
             raise ConfigError(
                 f"train.{self.phase.name}.objective = {name} reads {', '.join(objective.maps)}, "
