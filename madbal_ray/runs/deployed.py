@@ -62,7 +62,6 @@ def deployed(
     height, width = size or _size(run)
     supports = resolve(model.config.strategy).supports
     network = load_network(model.config.model, len(model.class_names), model.phases, supports)
-    network.set_phase("eval")
     module = Deployed(network).eval()
     pictures = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     names = json.dumps(model.class_names)

@@ -22,6 +22,7 @@ from madbal_ray import api
 from madbal_ray.cli import main
 from madbal_ray.errors import ConfigError, PoolError, ShapeError
 from madbal_ray.models.trained import load_network
+from madbal_ray.runs import predictor
 from madbal_ray.scoring.predicted_files import file_name, mask_png, same_stems
 from madbal_ray.strategies.strategy import resolve
 from madbal_ray.vision.normalize import normalize_images
@@ -162,6 +163,18 @@ def test_a_notebook_gets_the_same(tiny_run, predicted, pictures):
     assert earlier.shape == (40, 80)
     with pytest.raises(ShapeError, match=r"float64 \(4, 4, 3\); expected uint8"):
         tiny_run.predict([np.zeros((4, 4, 3))])
+
+
+def test_a_notebooks_picture_keeps_its_shape_on_the_grid(tiny_run, pictures, monkeypatch):
+    shapes, predict = [], predictor.predict
+
+    def seen(network, inputs, size, **options):
+        shapes.append((tuple(inputs.shape), size))
+        return predict(network, inputs, size, **options)
+
+    monkeypatch.setattr(predictor, "predict", seen)
+    tiny_run.predict([opened(pictures / "wide.jpg")])
+    assert shapes == [((1, 3, 40, 80), (40, 80))]
 
 
 def test_from_the_command_line_by_a_model_file(tiny_run, predicted, pictures, tmp_path):
