@@ -28,6 +28,7 @@ from madbal_ray.pool.reader import PoolImage, cut_batches, read_images
 from madbal_ray.state import tables
 from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.transfer import to_device
 
 IDENTITY = ("round", "split", "selection", "epoch", "num_images")
 """Columns of both `confusion` and `metrics`."""
@@ -180,7 +181,7 @@ class EvaluateSplits:
         return batch_confusion(
             network,
             stack_inputs([one for one, _ in batch], device),
-            torch.from_numpy(np.stack([mask for _, mask in batch])).to(device),
+            to_device(np.stack([mask for _, mask in batch]), device),
             num_classes=self.pool.num_classes,
             use_bf16=self.use_bf16,
         )

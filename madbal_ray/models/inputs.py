@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from madbal_ray.transfer import to_device
 from madbal_ray.vision.normalize import normalize_images
 
 Stacked = Tensor | tuple[Tensor, ...]
@@ -48,5 +49,5 @@ def stack_inputs(
     is_stacked = isinstance(inputs, Tensor) or isinstance(inputs[0], Tensor)
     stacked: Any = inputs if is_stacked else stack_on_host(inputs, device)  # type: ignore[arg-type]
     if isinstance(stacked, Tensor):
-        return normalize_images(stacked.to(device, non_blocking=True))
-    return tuple(maps.to(device, non_blocking=True).permute(0, 3, 1, 2) for maps in stacked)
+        return normalize_images(to_device(stacked, device))
+    return tuple(to_device(maps, device).permute(0, 3, 1, 2) for maps in stacked)

@@ -30,6 +30,7 @@ from madbal_ray.scoring.reduce import random_top_pixels, reduce_scores
 from madbal_ray.scoring.registry import ScoreOptions, Views
 from madbal_ray.seams import SCORES
 from madbal_ray.selection.laps import laps_needed
+from madbal_ray.transfer import to_device
 
 
 class ScoreImages:
@@ -83,7 +84,7 @@ class ScoreImages:
             scores, output = self.maps(image_id=image_id, inputs=inputs, boundary=boundary)
             parts = []
             for index, name in enumerate(image_id):
-                asked = torch.from_numpy(is_asked[index]).to(self.device)
+                asked = is_asked[index]
                 of_image = PixelScores(
                     scores.score[index : index + 1], scores.prediction[index : index + 1]
                 )
@@ -98,6 +99,8 @@ class ScoreImages:
                     columns = self._image_row(of_image, output.pooled[index])
                 columns["image_id"] = [name] * len(next(iter(columns.values())))
                 parts.append(columns)
+            # Only now, when the device has been given all that it is to do: the host waits.
+            parts = [{name: _on_host(values) for name, values in part.items()} for part in parts]
         return {name: _join([part[name] for part in parts]) for name in parts[0]}
 
     def maps(
@@ -130,7 +133,7 @@ class ScoreImages:
     ) -> PixelScores:
         views = Views(
             logits=output.logits,
-            is_boundary=torch.from_numpy(boundary).to(self.device),
+            is_boundary=to_device(boundary, self.device),
             head_logits=output.head_logits,
             maturity_weights=output.maturity_weights,
             error_logits=output.error_logits,
@@ -172,11 +175,12 @@ class ScoreImages:
         return rng.stream(self.plan.seed, purpose, self.plan.round_index, image_id)
 
     def _superpixel_rows(
-        self, image_id: str, scores: PixelScores, label_map: LabelMap, is_asked: torch.Tensor
+        self, image_id: str, scores: PixelScores, label_map: LabelMap, asked_map: BoolMap
     ) -> dict[str, Any]:
         count = int(label_map.max()) + 1
-        ids = torch.from_numpy(label_map.astype(np.int32)).to(self.device)
-        unasked = torch.bincount(ids[~is_asked].reshape(-1), minlength=count).cpu().numpy()
+        ids = to_device(label_map.astype(np.int32), self.device)
+        is_asked = to_device(asked_map, self.device)
+        unasked = np.bincount(label_map[~asked_map], minlength=count)
         laps = 1 if self.plan.asks_regions else laps_needed(unasked, self.plan.budget)
         reduced = reduce_scores(
             score=scores.score[0],
@@ -187,7 +191,7 @@ class ScoreImages:
             num_classes=self.plan.num_classes,
             top=laps,
         )
-        columns = {name: value.cpu().numpy() for name, value in vars(reduced).items()}
+        columns: dict[str, Any] = dict(vars(reduced))
         if self.plan.options.pixel_share is not None:
             columns |= random_top_pixels(
                 score=scores.score[0],
@@ -206,9 +210,10 @@ class ScoreImages:
         image_id: str,
         scores: PixelScores,
         label_map: LabelMap,
-        is_asked: torch.Tensor,
+        asked_map: BoolMap,
         logits: torch.Tensor,
     ) -> dict[str, Any]:
+        is_asked = to_device(asked_map, self.device)
         if self.plan.candidate_rule == "class_power":
             drawn = self._draw_by_class(image_id, scores, label_map, is_asked, logits)
         else:
@@ -265,7 +270,7 @@ class ScoreImages:
             log_probabilities=torch.log_softmax(full, dim=1)[0],
             prediction=scores.prediction[0],
             is_asked=is_asked,
-            superpixel_ids=torch.from_numpy(label_map.astype(np.int32)).to(self.device),
+            superpixel_ids=to_device(label_map.astype(np.int32), self.device),
             count=self.plan.budget,
             class_share=options.class_share,
             power=options.power(self.plan.round_index),
@@ -278,6 +283,10 @@ class ScoreImages:
             "score": np.array([float(scores.score.double().mean())]),
             "feature": pooled.float().cpu().numpy()[None],
         }
+
+
+def _on_host(values: Any) -> Any:
+    return values.cpu().numpy() if isinstance(values, torch.Tensor) else values
 
 
 def _join(parts: list[Any]) -> Any:

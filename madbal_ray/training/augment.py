@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from madbal_ray.arrays import RGBImage
 from madbal_ray.config.training import AugmentConfig
+from madbal_ray.transfer import to_device
 from madbal_ray.vision import geometry
 from madbal_ray.vision.normalize import normalize_images
 
@@ -122,7 +123,7 @@ def _augment_batch(
     crop: tuple[int, int],
     device: torch.device,
 ) -> Tensor:
-    pixels = torch.from_numpy(images).to(device)
+    pixels = to_device(images, device)
     changes = [augmentation.color for augmentation in augmentations]
     if any(change is not None for change in changes):
         pixels = torch.stack(
@@ -135,7 +136,7 @@ def _augment_batch(
     moved = geometry.warp(normalize_images(pixels), matrices, *crop)
     sigmas = [augmentation.blur_sigma for augmentation in augmentations]
     if any(sigmas):
-        moved = _gaussian_blur(moved, torch.tensor(sigmas, device=moved.device))
+        moved = _gaussian_blur(moved, to_device(torch.tensor(sigmas), device))
     return moved.contiguous(memory_format=torch.channels_last)
 
 

@@ -19,6 +19,7 @@ from madbal_ray.models.network import NetworkOutput
 from madbal_ray.training.batches import PLAIN_VIEW, TrainBatch
 from madbal_ray.training.loss_prediction import loss_prediction_loss
 from madbal_ray.training.point_loss import point_cross_entropy
+from madbal_ray.transfer import to_device
 from madbal_ray.vision.points import sample_points
 
 SUPPORT_MAPS = ("head_logits", "maturity_weights", "error_logits")
@@ -87,7 +88,7 @@ class CrossEntropy(Objective):
     def loss(self, views: Sequence[View], *, progress: float) -> Tensor:
         """Return this worker's sum over its points, divided by the points of all workers."""
         (view,) = views
-        count = torch.tensor(len(view.batch.y), device=self.context.device)
+        count = torch.full((), len(view.batch.y), device=self.context.device)
         total = self.context.all_reduce(count).clamp(min=1)
         return self.of_points(view).sum() / total
 
@@ -130,7 +131,7 @@ class WeightedCrossEntropy(CrossEntropy):
 
     def of_points(self, view: View) -> Tensor:
         """Return the weighted loss of each point."""
-        classes = view.batch.class_id.to(self.context.device)
+        classes = to_device(view.batch.class_id, self.context.device)
         return super().of_points(view) * self._weight[classes]
 
 
@@ -150,19 +151,21 @@ class LossPrediction(Objective):
         assert batch.is_target is not None
         assert output.error_logits is not None
         num_boundary = int(batch.is_boundary.sum())
-        counts = torch.tensor([num_boundary, len(batch.y) - num_boundary], device=device)
-        all_boundary, all_center = self.context.all_reduce(counts).tolist()
+        counts = torch.tensor([num_boundary, len(batch.y) - num_boundary])
+        if self.context.world_size > 1:  # alone, the host need not wait for the device
+            counts = self.context.all_reduce(counts.to(device))
+        all_boundary, all_center = counts.tolist()
         boundary, center = loss_prediction_loss(
             error_logits=sample_points(
                 output.error_logits,
-                point_batch=batch.batch.to(device),
-                point_y=batch.y.to(device),
-                point_x=batch.x.to(device),
+                point_batch=to_device(batch.batch, device),
+                point_y=to_device(batch.y, device),
+                point_x=to_device(batch.x, device),
                 height=batch.crop[0],
                 width=batch.crop[1],
             ),
-            target=batch.is_target.to(device),
-            is_boundary=batch.is_boundary.to(device),
+            target=to_device(batch.is_target, device),
+            is_boundary=to_device(batch.is_boundary, device),
             num_boundary=all_boundary,
             num_center=all_center,
         )
@@ -179,10 +182,10 @@ def cross_entropy(logits: Tensor, batch: TrainBatch) -> Tensor:
     device = logits.device
     return point_cross_entropy(
         logits=logits,
-        point_batch=batch.batch.to(device),
-        point_y=batch.y.to(device),
-        point_x=batch.x.to(device),
-        point_class=batch.class_id.to(device),
+        point_batch=to_device(batch.batch, device),
+        point_y=to_device(batch.y, device),
+        point_x=to_device(batch.x, device),
+        point_class=to_device(batch.class_id, device),
         height=batch.crop[0],
         width=batch.crop[1],
     )

@@ -27,6 +27,7 @@ from madbal_ray.training.loss_prediction import (
     loss_targets,
 )
 from madbal_ray.training.point_loss import point_cross_entropy
+from madbal_ray.transfer import to_device
 
 CHUNK = 8192
 """Points that go through the network at once where nothing is learned from them."""
@@ -161,7 +162,7 @@ class PointBatch(TrainBatch):
 
     def inputs(self, device: torch.device) -> tuple[Tensor, ...]:
         """Return the taps."""
-        return tuple(tap.to(device) for tap in self.taps)
+        return tuple(to_device(tap, device) for tap in self.taps)
 
 
 @dataclass(kw_only=True)
@@ -258,10 +259,10 @@ def _losses(
                 logits = network(batch.inputs(device), supports=False).logits
             loss = point_cross_entropy(
                 logits=logits,
-                point_batch=batch.batch.to(device),
-                point_y=batch.y.to(device),
-                point_x=batch.x.to(device),
-                point_class=batch.class_id.to(device),
+                point_batch=to_device(batch.batch, device),
+                point_y=to_device(batch.y, device),
+                point_x=to_device(batch.x, device),
+                point_class=to_device(batch.class_id, device),
                 height=1,
                 width=1,
             )

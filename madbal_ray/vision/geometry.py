@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional as F
+
+from madbal_ray.transfer import to_device
 
 Matrix = Float64[np.ndarray, "3 3"]
 """Affine map of (x, y, 1) in pixel indices."""
@@ -79,7 +80,7 @@ def warp(
         [(to_normalized_old @ np.linalg.inv(matrix) @ to_index_new)[:2] for matrix in matrices]
     )
     grid = F.affine_grid(
-        torch.as_tensor(theta, dtype=torch.float32, device=images.device),
+        to_device(theta.astype(np.float32), images.device),
         [len(matrices), images.shape[1], height, width],
         align_corners=False,
     )

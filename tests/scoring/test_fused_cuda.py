@@ -13,6 +13,7 @@ import torch
 
 from madbal_ray.errors import ResourceError
 from madbal_ray.scoring.pixel_scores import pixel_scores, torch_pixel_scores
+from tests.cuda import never_waiting
 from tests.scoring.fused_cases import CASES, SIZES, converted, draw
 
 ROOT = Path(__file__).parents[2]
@@ -102,11 +103,8 @@ def test_no_map_of_all_classes_is_made_on_a_gpu_and_nothing_waits():
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with never_waiting():
         score, prediction = fused_scores(**inputs)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert torch.cuda.max_memory_allocated() - before == score.nbytes + prediction.nbytes
 
 

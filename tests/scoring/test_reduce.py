@@ -10,6 +10,7 @@ from madbal_ray.errors import ShapeError
 from madbal_ray.scoring.reduce import random_top_pixels, reduce_scores
 from madbal_ray.selection.laps import laps_needed
 from tests import references
+from tests.cuda import never_waiting
 
 
 def check(score, prediction, is_asked, ids, num_superpixels, num_classes, top):
@@ -154,12 +155,8 @@ def test_the_host_never_waits_for_the_device():
 def test_the_same_bytes_on_a_gpu():
     maps, prediction = large_maps("cuda")
     reduce_scores(**maps, prediction=prediction, num_classes=5)
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with never_waiting():
         found = reduce_scores(**maps, prediction=prediction, num_classes=5)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     maps, prediction = large_maps("cpu")
     expected = reduce_scores(**maps, prediction=prediction, num_classes=5)
     for name, value in vars(expected).items():

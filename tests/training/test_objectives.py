@@ -62,7 +62,7 @@ def output(**changes):
 
 def loss_of(weights, points=POINTS, *, factor=2, said=None, crop=(2, 2)):
     config = Phase2Config(loss_weights=LossWeights(**(NOTHING | weights)))
-    objective = LossPrediction(config, Worker(factor=factor))
+    objective = LossPrediction(config, Worker(factor=factor, world_size=factor))
     view = View(said if said is not None else output(), batch(points, crop))
     return float(objective.loss([view], progress=0.0))
 
