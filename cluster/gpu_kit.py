@@ -1,7 +1,8 @@
 """Pack all that an offline GPU machine needs, in parts that are easy to carry: ``make gpu-kit``.
 
-The kit is one tar, cut: the project, wheels of what it needs beyond the packages that the machine has, data, weights
-and ``cluster/gpu_run.sh``. There: ``cat gpu-kit.tar.* | tar x && bash gpu-kit/project/cluster/gpu_run.sh``.
+The kit is one tar, cut: the project (its last commit), wheels of what it needs beyond the packages
+that the machine has, data and weights. There: ``cat gpu-kit.tar.* | tar xf - && bash
+gpu-kit/project/cluster/gpu_run.sh``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-PLATFORMS = tuple(f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 27, 28, 31, 34, 35)) + (
+PLATFORMS = (
+    *(f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 27, 28, 31, 34, 35)),
     "manylinux2014_x86_64",
     "manylinux1_x86_64",
 )
@@ -67,7 +69,7 @@ def download(packages: dict[str, str], folder: Path, python: str) -> None:
 
 
 class Parts(io.RawIOBase):
-    """Writes a stream to files of at most `size` bytes: ``gpu-kit.tar.00``, ``.01``, …"""
+    """Writes a stream to files of at most `size` bytes: ``gpu-kit.tar.00``, ``.01`` and so on."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self.paths: list[Path] = []
@@ -139,7 +141,7 @@ def main() -> None:
     size = sum(path.stat().st_size for path in parts.paths) / 1e6
     print(f"{len(lacking)} wheels: {', '.join(sorted(lacking)) or 'none'}")
     print(f"{len(parts.paths)} parts, {size:.0f} MB in {options.out}; there:")
-    print("cat gpu-kit.tar.* | tar x && bash gpu-kit/project/cluster/gpu_run.sh")
+    print("cat gpu-kit.tar.* | tar xf - && bash gpu-kit/project/cluster/gpu_run.sh")
 
 
 if __name__ == "__main__":
