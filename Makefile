@@ -8,7 +8,7 @@ LOOPS := tests/loop tests/resume tests/smoke tests/parity tests/runs tests/studi
 QUICK := not kill and not slow and not slurm and not drill and not labelstudio and not readers
 
 .PHONY: docs setup demo demo-annotate test test-ray test-loops test-parts check lint mutants drill bench bench-gpu
-.PHONY: test-gpu test-kill test-slurm test-annotate load-annotate test-labelstudio clean
+.PHONY: gpu-kit test-gpu test-kill test-slurm test-annotate load-annotate test-labelstudio clean
 
 setup: $(READY)
 
@@ -83,6 +83,10 @@ docs: setup  ## the documents as a site, links checked: build/site/index.html
 
 bench: setup  ## one table: ours, the plain way, ratio, memory
 	$(BIN)/python -m benchmarks
+
+gpu-kit: setup  ## an offline GPU machine's needs in parts of 60 MB: DATA=folder WEIGHTS=file HAVE=its pip list
+	$(BIN)/python cluster/gpu_kit.py $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) \
+	    $(if $(HAVE),--have $(HAVE)) $(if $(WITHOUT),--without $(WITHOUT))
 
 bench-gpu: setup  ## the same on CUDA
 	$(BIN)/python -m benchmarks --device cuda

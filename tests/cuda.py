@@ -11,10 +11,14 @@ import torch
 def never_waiting() -> Iterator[None]:
     """Let every operation fail for which the host waits for the device."""
     torch.cuda.synchronize()
+    _set_mode("error")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it calls itself a prototype
-            torch.cuda.set_sync_debug_mode("error")
         yield
     finally:
-        torch.cuda.set_sync_debug_mode("default")
+        _set_mode("default")
+
+
+def _set_mode(mode: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it calls itself a prototype, at every call
+        torch.cuda.set_sync_debug_mode(mode)

@@ -249,6 +249,7 @@ class ScoreImages:
                 **maps,
                 power=options.power,
                 radius=options.exclusion_radius,
+                balance=options.balance,
                 generator=stream,
             )
         share = plan.options.top_share
