@@ -135,6 +135,7 @@ STRATEGIES = Registry(
         "class_balanced_superpixel": "strategies.madbal:CLASS_BALANCED_SUPERPIXEL",
         "core_set": "strategies.images:CORE_SET",
         "image_entropy": "strategies.images:IMAGE_ENTROPY",
+        "deal": "strategies.images:DEAL",
     },
 )
 """Which pixels to ask for: `madbal_ray.strategies.strategy.Strategy`."""
@@ -149,6 +150,7 @@ SCORES = Registry(
         "best_versus_second_best": "scoring.registry:BEST_VERSUS_SECOND_BEST",
         "bald": "scoring.registry:BALD",
         "balent": "scoring.registry:BALENT",
+        "difficulty_entropy": "scoring.registry:DIFFICULTY_ENTROPY",
         "self_consistency": "scoring.registry:SELF_CONSISTENCY",
     },
 )

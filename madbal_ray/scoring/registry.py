@@ -20,6 +20,7 @@ from madbal_ray.scoring.pixel_scores import (
     entropy,
     jensen_shannon_divergence,
     pixel_scores,
+    predicted_error,
     to_size,
 )
 
@@ -182,6 +183,14 @@ def _self_consistency(views: Views, options: ScoreOptions) -> PixelScores:
     return PixelScores(jensen_shannon_divergence(first, mirrored), first.argmax(dim=1))
 
 
+def _difficulty_entropy(views: Views, options: ScoreOptions) -> PixelScores:
+    """H times the loss prediction module's probability of an error, 0..ln C."""
+    assert views.error_logits is not None
+    plain = _entropy(views, options)
+    difficulty = predicted_error(views.error_logits, views.is_boundary)
+    return PixelScores(plain.score * difficulty, plain.prediction)
+
+
 def views_prediction(views: Views) -> Tensor:
     """Return the class predicted by the plain pass."""
     return _full_log_probabilities(views).argmax(dim=1)
@@ -194,4 +203,5 @@ LEAST_CONFIDENCE = ScoreSpec(_least_confidence)
 BEST_VERSUS_SECOND_BEST = ScoreSpec(_best_versus_second_best)
 BALD = ScoreSpec(_bald, passes="dropout")
 BALENT = ScoreSpec(_balanced_entropy, passes="dropout")
+DIFFICULTY_ENTROPY = ScoreSpec(_difficulty_entropy, uses_supports=True)
 SELF_CONSISTENCY = ScoreSpec(_self_consistency, passes="flip")

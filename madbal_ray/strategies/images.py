@@ -47,3 +47,11 @@ CORE_SET = WholeImages(
 IMAGE_ENTROPY = WholeImages(
     name="image_entropy", source="baseline", pixel_score="entropy", rule="top"
 )
+DEAL = WholeImages(
+    name="deal",
+    source="DEAL (Xie et al. 2020), its difficulty-aware uncertainty, with our loss prediction "
+    "module in place of its difficulty branch",
+    supports="no_maturity",
+    pixel_score="difficulty_entropy",
+    rule="top",
+)

@@ -1,4 +1,4 @@
-"""The kit for an offline GPU machine: what is in it, in what parts, and that it works from there."""
+"""The kit for an offline GPU machine: what is in it, in what parts, and that it works there."""
 
 import importlib.util
 import os

@@ -79,7 +79,19 @@ class TestRegistry:
             "balent": "dropout",
             "self_consistency": "flip",
         }
-        assert [name for name, spec in SCORES.items() if spec.uses_supports] == ["madbal"]
+        with_supports = [name for name, spec in SCORES.items() if spec.uses_supports]
+        assert with_supports == ["madbal", "difficulty_entropy"]
+
+    @pytest.mark.parametrize(("on_boundary", "error"), [(True, 0.75), (False, 0.25)])
+    def test_difficulty_weighs_entropy_by_the_predicted_error(self, on_boundary, error):
+        views = Views(
+            logits([0.1, 0.9]),
+            boundary(on_boundary),
+            error_logits=torch.tensor([LN3, -LN3])[None, :, None, None],
+        )
+        found = SCORES["difficulty_entropy"].function(views, ScoreOptions())
+        assert float(found.score[0, 0, 0]) == pytest.approx(0.3250830 * error, rel=1e-5)
+        assert found.prediction.item() == 1
 
     def test_the_score_of_madbal_is_given_all_that_the_network_said(self):
         views = Views(
