@@ -131,6 +131,7 @@ STRATEGIES = Registry(
         "balent": "strategies.pixels:BALENT",
         "bvsb_power": "strategies.superpixels:BVSB_POWER",
         "diverse_uncertain": "strategies.superpixels:DIVERSE_UNCERTAIN",
+        "herded_margin": "strategies.superpixels:HERDED_MARGIN",
         "self_consistency": "strategies.pixels:SELF_CONSISTENCY",
         "class_balanced_superpixel": "strategies.madbal:CLASS_BALANCED_SUPERPIXEL",
         "core_set": "strategies.images:CORE_SET",

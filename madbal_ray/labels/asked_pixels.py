@@ -43,6 +43,11 @@ class AskedPixels:
             self.unit = table["unit"].to_numpy()
             self.superpixel = table["superpixel_id"].to_numpy()
 
+    def superpixels_of(self, image_id: str) -> np.ndarray:
+        """Return the superpixel of each answer about an image, ascending."""
+        rows = self.rows.get(image_id)
+        return np.zeros(0, np.int64) if rows is None else np.sort(self.superpixel[rows])
+
     def map_of(self, image: PoolImage) -> BoolMap:
         """Return which working-grid pixels of an image were asked."""
         asked = np.zeros((image.work_height, image.work_width), bool)

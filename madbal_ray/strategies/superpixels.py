@@ -13,7 +13,7 @@ from pydantic import Field
 from madbal_ray.config.asking import BudgetConfig
 from madbal_ray.config.schema import Config
 from madbal_ray.config.section import Section
-from madbal_ray.selection.asking import Asking
+from madbal_ray.selection.asking import Asking, label_digests
 from madbal_ray.selection.breakdown_jobs import AllocateBudgets
 from madbal_ray.selection.chosen_job import QueryChosen
 from madbal_ray.selection.diverse_job import QueryDiverse
@@ -31,7 +31,13 @@ class DiverseOptions(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class DiverseUncertain(Strategy):
-    """Superpixels that stand for the image's looks; of those, the most doubtful pixels."""
+    """Superpixels that stand for the image's looks; of those, the most doubtful pixels.
+
+    Attributes:
+        goes_on: superpixels that were asked stand for looks, too, and are not chosen again.
+    """
+
+    goes_on: bool = False
 
     rows: ClassVar = "superpixels"
     read_options: ClassVar = ("pixel_share",)
@@ -42,14 +48,18 @@ class DiverseUncertain(Strategy):
         config, features = asking.config, asking.pool.superpixel_features
         assert features is not None
         options = DiverseOptions.model_validate(config.strategy.options)
+        labels = asking.labels if self.goes_on else ()
         output = asking.stages.plan(
-            "select", {"candidates": options.candidates}, digests(asking.scored, features)
+            "select",
+            {"candidates": options.candidates},
+            digests(asking.scored, features) | label_digests(labels),
         )
         asking.stages.map(
             QueryDiverse(
                 output=output,
                 score=asking.scored,
                 features=features,
+                labels=labels,
                 candidates=options.candidates,
                 per_image=config.budget.pixels_per_image,
                 round_index=asking.round_index,
@@ -143,6 +153,12 @@ DIVERSE_UNCERTAIN = DiverseUncertain(
     name="diverse_uncertain",
     source="two-stage selection (arXiv 2510.22229), its structure alone: no diffusion features",
     pixel_score="margin",
+)
+HERDED_MARGIN = DiverseUncertain(
+    name="herded_margin",
+    source="ours: diverse_uncertain, whose herding goes on from what was asked",
+    pixel_score="margin",
+    goes_on=True,
 )
 BVSB_POWER = BestVersusSecondByRarity(
     name="bvsb_power",
