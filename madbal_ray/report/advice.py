@@ -120,7 +120,7 @@ def _curve(results: Results, split: str) -> Iterator[Advice]:
         ]
         if gains:
             mean = sum(gains) / len(gains)
-            (flat if mean < FLAT else rising).append(f"{member} {100 * mean:+.1f}")
+            (flat if mean < FLAT else rising).append(f"{member} {100 * mean:+.2f}")
     if flat:
         yield Advice(
             f"The curve is flat (last round, mIoU points: {', '.join(flat)}).",

@@ -181,7 +181,10 @@ class _Writer:
             return None
         return {
             "file": self._csv(name, table),
-            "columns": [in_words(str(column)) for column in table.columns],
+            "columns": [
+                column if column in self.results.members else in_words(str(column))
+                for column in table.columns
+            ],
             "rows": [
                 [page_tables.cell(value) for value in row] for row in table.itertuples(index=False)
             ],

@@ -17,6 +17,14 @@ def test_herding_takes_what_balances_what_it_took():
     assert herd(np.zeros((0, 3)), 2).tolist() == []
 
 
+def test_herding_goes_on_from_what_was_taken():
+    features = np.array([[0.0], [1.0], [2.0], [3.0]])
+    assert herd(features, 4, [0]).tolist() == [3, 1, 2]
+    assert herd(features, 4, [0, 0]).tolist() == [3, 2, 1]  # twice asked weighs twice
+    assert herd(features, 1, [3]).tolist() == [0]
+    assert herd(features, 2, [0, 1, 2, 3]).tolist() == []
+
+
 def test_the_mean_of_the_herded_is_closer_to_the_mean_than_that_of_random_rows():
     generator = np.random.default_rng(0)
     features = generator.normal(size=(400, 6))
@@ -38,7 +46,18 @@ ROWS = [
 ]  # fmt: skip
 
 
-def diverse(tmp_path, candidates, count):
+def asked(round_index, *superpixels):
+    return [
+        {
+            "round": round_index, "image_id": "a", "y": s, "x": 9, "unit": "pixel",
+            "superpixel_id": s, "num_pixels": 1, "image_y": s, "image_x": 9, "class_id": 0,
+            "status": "labelled", "oracle": "simulated", "revision": 0,
+        }
+        for s in superpixels
+    ]  # fmt: skip
+
+
+def diverse(tmp_path, candidates, count, labels=()):
     looks = [
         {"image_id": "a", "superpixel_id": s, "feature": [value]}
         for s, value in enumerate((0.0, 1.0, 50.0, 3.0))
@@ -47,6 +66,7 @@ def diverse(tmp_path, candidates, count):
         output=planned(tmp_path, "select"),
         score=write_stage(tmp_path, "score", {0: ROWS}, table="superpixel_scores"),
         features=write_stage(tmp_path, "superpixel_features", {0: looks}),
+        labels=labels,
         candidates=candidates,
         per_image=count,
         round_index=2,
@@ -69,6 +89,20 @@ def diverse(tmp_path, candidates, count):
 )
 def test_the_most_doubtful_of_those_that_were_herded(tmp_path, candidates, count, expected):
     assert diverse(tmp_path, candidates, count) == expected
+
+
+def test_superpixels_that_were_asked_stand_for_looks_and_are_not_herded_again(tmp_path):
+    def after(*superpixels):
+        labels = [
+            write_stage(tmp_path / str(index), "labels", {0: asked(index, one)}, table="labels")
+            for index, one in enumerate(superpixels)
+        ]
+        found = diverse(tmp_path / "job", 1, 2, tuple(labels))
+        return [superpixel for superpixel, *_ in found]
+
+    assert after() == [0, 1]  # all are alike at first; then the most doubtful
+    assert after(0) == [3, 1]  # the other end of the looks, not superpixel 0 once more
+    assert after(2, 0) == [3, 1]  # superpixel 2 has no pixel left: it says nothing
 
 
 def test_the_rarer_class_goes_first():
