@@ -107,29 +107,18 @@ def power_candidates(
     power: float,
     radius: int,
     generator: np.random.Generator,
-    balance: float = 0.0,
 ) -> Candidates:
-    """Draw `count` unasked pixels one after another, chances ∝ score^power * share^-balance.
+    """Draw `count` unasked pixels one after another, with chances proportional to score^power.
 
     After each, the square of `radius` around it is left out, until nothing else is left. Pixels
-    of score 0 come last. The draw is that of the highest ``power * log(score) - balance *
-    log(share) + Gumbel noise``.
+    of score 0 come last. The draw is that of the highest ``power * log(score) + Gumbel noise``.
 
-    Args:
-        balance: exponent of the share of the image's unasked pixels that are predicted as the
-            pixel's class; 1: every predicted class has the same chance, but for its scores.
-
-    Source: Kirsch et al. 2023 (power acquisition); the square: RIPU (Xie et al. 2022); the
-    balance: ours, a continuous form of class-aware random.
+    Source: Kirsch et al. 2023 (power acquisition); the square: RIPU (Xie et al. 2022).
     """
     height, width = score.shape
     unasked = ~is_asked.cpu().numpy()
     values = np.maximum(score.cpu().numpy().astype(np.float64), np.finfo(np.float64).tiny)
     keys = power * np.log(values) + generator.gumbel(size=(height, width))
-    if balance:
-        classes = prediction.cpu().numpy()
-        counts = np.bincount(classes[unasked], minlength=int(classes.max()) + 1)
-        keys -= balance * np.log(np.maximum(counts, 1))[classes]  # a constant for shares
     is_free = unasked.copy()
     chosen: list[int] = []
     for _ in range(min(count, int(unasked.sum()))):

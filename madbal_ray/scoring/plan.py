@@ -25,11 +25,6 @@ class PowerOptions(Section):
         description="pixels of the working grid; no two queries of a round lie in one square of "
         "this half side, unless an image has no other pixel",
     )
-    balance: Annotated[float, Field(ge=0)] = Field(
-        default=0.0,
-        description="alpha: chances are those of the score times share^-alpha, share that of the "
-        "pixel's predicted class in the image; 1: classes alike",
-    )
 
 
 class ClassPowerOptions(Section):

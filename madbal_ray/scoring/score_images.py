@@ -249,7 +249,6 @@ class ScoreImages:
                 **maps,
                 power=options.power,
                 radius=options.exclusion_radius,
-                balance=options.balance,
                 generator=stream,
             )
         share = plan.options.top_share

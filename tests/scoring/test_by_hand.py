@@ -288,24 +288,6 @@ class TestCandidates:
         one = power_candidates(**IMAGE, count=1, power=power, radius=radius, generator=Noise())
         assert one.position.tolist() == expected[:1]
 
-    @pytest.mark.parametrize(
-        ("balance", "expected"),
-        [
-            # of class 0 there are three unasked pixels, 1, 4 and 0: each loses balance * ln 3
-            (0.5, [3, 1, 4, 5, 0]),
-            (1.0, [3, 5, 1, 4, 0]),
-        ],
-    )
-    def test_a_class_loses_by_its_share_of_the_unasked_pixels(self, balance, expected):
-        class NoNoise(FixedGenerator):
-            def gumbel(self, size):
-                return np.zeros(size)
-
-        found = power_candidates(
-            **IMAGE, count=9, power=1.0, radius=0, generator=NoNoise(), balance=balance
-        )
-        assert found.position.tolist() == expected
-
     def test_chances_are_proportional_to_the_power_of_the_score(self):
         """1, 2 and 0 squared: the second pixel comes first in 4 of 5 draws, the third never."""
         generator = np.random.default_rng(7)

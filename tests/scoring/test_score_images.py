@@ -217,17 +217,17 @@ def test_drawn_candidates_are_keyed_by_round_and_image(monkeypatch, rule):
 def test_a_draw_by_power_has_the_options_of_its_strategy(monkeypatch):
     calls = []
 
-    def stub(*, generator, power, radius, balance, **maps):
-        calls.append((int(generator.integers(0, 2**62)), power, radius, balance))
+    def stub(*, generator, power, radius, **maps):
+        calls.append((int(generator.integers(0, 2**62)), power, radius))
         return Candidates(torch.tensor([5]), torch.tensor([0.5]), torch.tensor([1]))
 
     monkeypatch.setattr(module, "power_candidates", stub)
-    own = {"power": 2.5, "exclusion_radius": 3, "balance": 0.5}
+    own = {"power": 2.5, "exclusion_radius": 3}
     for options in (own, {}):
         stage, _ = stage_of(plan("candidates", rule="power", options=options), given())
         call(stage, names=("a",))
     number = first_number("candidates", 2, "a")
-    assert calls == [(number, 2.5, 3, 0.5), (number, 4.0, 8, 0.0)]
+    assert calls == [(number, 2.5, 3), (number, 4.0, 8)]
 
 
 def test_a_draw_by_class_has_probabilities_superpixels_and_the_power_of_its_round(monkeypatch):
