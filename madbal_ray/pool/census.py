@@ -66,12 +66,19 @@ def check_classes(
     """See what the masks of every split hold that is asked or measured on.
 
     Raises:
-        DataError: as `check_census`.
+        DataError: as `check_census`; or the best epoch is to be chosen by void alone.
     """
     answers = ORACLES[config.oracle.kind].needs_masks
     for split, shard_ids in shards.items():
         is_asked = answers and split == config.data.pool_split
+        chooses = config.train.keep_epoch == "best" and split == config.train.select_split
         held = read_census(images, shard_ids)
+        if chooses and 0 < held.sum() == held[IGNORE_INDEX]:
+            raise DataError(
+                f"split {split!r}: all of its masks' pixels are void, and train.keep_epoch = best "
+                "chooses the epoch by them; name another train.select_split, set "
+                "train.keep_epoch=last, or see with `madbal data check` what the masks hold"
+            )
         check_census(held, class_names, where=f"split {split!r}", is_asked=is_asked, say=say)
 
 

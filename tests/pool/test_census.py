@@ -7,9 +7,16 @@ import pytest
 from PIL import Image
 
 import madbal_ray
+from madbal_ray.config.schema import Config
 from madbal_ray.engine.stages import StopRequested
 from madbal_ray.errors import ConfigError, DataError
-from madbal_ray.pool.census import check_census, count_pixels, note_census, read_census
+from madbal_ray.pool.census import (
+    check_census,
+    check_classes,
+    count_pixels,
+    note_census,
+    read_census,
+)
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.state.storage import Folder
 from tests.conftest import tiny_config
@@ -37,6 +44,23 @@ def test_counts_of_shards_are_added(tmp_path):
     assert np.array_equal(read_census(stage, [0, 2]), pixels(road=3, car=1, tree=1, void=1))
     assert read_census(stage, [1]).sum() == 0  # inspected before there were counts
     assert not list((tmp_path / "images" / stage.key).glob("*.json"))  # no file of the stage's own
+
+
+def test_an_epoch_is_not_chosen_by_void_alone(tmp_path):
+    stage = StageDir.plan(Folder(tmp_path), "images", {}, {})
+    note_census(stage, 0, count_pixels(np.array([[0, 1, 2]], np.uint8)))
+    note_census(stage, 1, count_pixels(np.array([[255, 255]], np.uint8)))
+
+    def check(shards, **train):
+        config = Config.model_validate({"train": train})
+        check_classes(config, stage, shards, NAMES, lambda line: None)
+
+    shards = {"train": [0], "val": [1], "test": [0], "new": [2]}
+    with pytest.raises(DataError, match=r"split 'val': all of its masks' pixels are void, and"):
+        check(shards, keep_epoch="best", select_split="val")
+    check(shards, keep_epoch="best", select_split="test")
+    check(shards, keep_epoch="best", select_split="new")  # inspected before there were counts
+    check(shards, select_split="val")
 
 
 def test_good_masks_are_not_spoken_of():
