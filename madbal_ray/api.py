@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from madbal_ray.config import documents
 from madbal_ray.config.file import load_config
@@ -39,6 +39,7 @@ from madbal_ray.loop.predict_unlabelled import predict_unlabelled, predicting_co
 from madbal_ray.loop.score_unlabelled import score_unlabelled, scoring_config
 from madbal_ray.loop.time_left import time_left
 from madbal_ray.loop.verify import verify_run
+from madbal_ray.report.ranks import Ranks
 from madbal_ray.report.results import Results
 from madbal_ray.runs import requests
 from madbal_ray.runs import status as run_status
@@ -52,6 +53,7 @@ from madbal_ray.state.signature import read_key
 from madbal_ray.state.storage import Folder
 from madbal_ray.studies import tuning
 from madbal_ray.studies.cross_validation import Objective
+from madbal_ray.studies.rank_suites import rank_suites
 from madbal_ray.studies.report_runs import open_runs, report_runs
 from madbal_ray.studies.suite import SuiteRunner
 from madbal_ray.studies.suite_config import load_suite
@@ -60,6 +62,9 @@ from madbal_ray.survey.coco_masks import CocoMasks, write_coco_masks
 from madbal_ray.survey.examine import Survey, survey
 from madbal_ray.survey.experiment import write_experiment
 from madbal_ray.survey.page import page
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = [
     "Launch",
@@ -72,6 +77,7 @@ __all__ = [
     "open_run",
     "plan",
     "predict",
+    "ranks",
     "report",
     "run",
     "run_suite",
@@ -521,6 +527,25 @@ def tune(
         objective=objective,
         say=say,
     )
+
+
+def ranks(
+    suites: Sequence[Place], *, split: str = "test", out: Place | None = None
+) -> tuple[Ranks, "DataFrame"]:
+    """Rank the members of several suites; every seed of every suite is a block.
+
+    Args:
+        suites: folders of suites, of different data sets say.
+        out: local folder for ``ranks.csv`` and ``ranks.png``.
+
+    Returns:
+        Mean ranks, and one row per member: its rank and its difference from each baseline.
+
+    Raises:
+        ConfigError: too few members or seeds to rank.
+        RunDirError: a folder is neither a run nor a suite.
+    """
+    return rank_suites([os.fspath(place) for place in suites], split, out)
 
 
 def report(

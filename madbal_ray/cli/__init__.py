@@ -58,6 +58,7 @@ def _register() -> None:
         annotate,
         data,
         presets,
+        ranks,
         report,
         requests,
         run,
@@ -69,7 +70,20 @@ def _register() -> None:
         verify,
     )
 
-    modules = (run, suite, score, tune, status, report, verify, requests, annotate, data, presets)
+    modules = (
+        run,
+        suite,
+        score,
+        tune,
+        status,
+        report,
+        verify,
+        requests,
+        annotate,
+        data,
+        presets,
+        ranks,
+    )
     for module in modules:
         main.add_command(module.command)
     for one in (score.predict, score.export, *steps.COMMANDS):

@@ -127,7 +127,7 @@ def test_the_facts_of_a_suite_are_those_of_all_its_runs():
     ids=["void", "unlabelled", "weak", "narrow"],
 )
 def test_what_stands_out_is_said_first(changes, finding):
-    rising = "The curve still rises (last round, mIoU points: own +10.0)."
+    rising = "The curve still rises (last round, mIoU points: own +10.00)."
     seed = "One seed tells nothing of chance."
     assert findings(run("own", 0, [0.3, 0.4], **changes)) == [finding, rising, seed]
 
@@ -148,7 +148,7 @@ def test_what_is_in_order_is_not_mentioned(changes):
 
 def test_a_flat_curve_says_stop():
     assert findings(run("own", 0, [0.3, 0.3049])) == [
-        "The curve is flat (last round, mIoU points: own +0.5).",
+        "The curve is flat (last round, mIoU points: own +0.49).",
         "One seed tells nothing of chance.",
     ]
 

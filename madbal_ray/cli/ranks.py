@@ -1,0 +1,43 @@
+"""`madbal ranks`: members over several suites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+
+@click.command("ranks")
+@click.argument("suites", nargs=-1, required=True)
+@click.option("--split", default="test", show_default=True, help="What was measured on.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for ranks.csv and ranks.png.")
+def command(suites: tuple[str, ...], split: str, out: Path | None) -> None:
+    """Rank the members of several SUITES, of different data sets say.
+
+    Every seed of every suite is a block: Friedman's test, Nemenyi's critical difference
+    (Demsar 2006). Only members that all of them have are ranked.
+    """
+    from madbal_ray import api
+
+    ranks, rows = api.ranks(suites, split=split, out=out)
+    console = Console(markup=False)
+    table = Table(title=f"areas on {split}, {ranks.num_blocks} seeds of {len(suites)} suites")
+    for column in rows.columns:
+        table.add_column(str(column), justify="left" if column == "member" else "right")
+    for row in rows.itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+    click.echo(
+        f"Friedman's test that all are alike: p = {ranks.p_value:.3g}; two members differ by more "
+        f"than chance (Nemenyi, 5 % over all pairs) from {ranks.critical_difference:.2f} ranks on"
+    )
+    for group in ranks.groups:
+        click.echo(f"not told apart: {', '.join(group)}")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:.3g}"
+    return "–" if value is None else str(value)
