@@ -530,22 +530,28 @@ def tune(
 
 
 def ranks(
-    suites: Sequence[Place], *, split: str = "test", out: Place | None = None
+    suites: Sequence[Place],
+    *,
+    split: str = "test",
+    baseline: str | None = None,
+    out: Place | None = None,
 ) -> tuple[Ranks, "DataFrame"]:
     """Rank the members of several suites; every seed of every suite is a block.
 
     Args:
         suites: folders of suites, of different data sets say.
+        baseline: member that the others are compared with; None: each suite's own.
         out: local folder for ``ranks.csv`` and ``ranks.png``.
 
     Returns:
         Mean ranks, and one row per member: its rank and its difference from each baseline.
 
     Raises:
-        ConfigError: too few members or seeds to rank.
+        ConfigError: too few members or seeds to rank, or the baseline is no member.
         RunDirError: a folder is neither a run nor a suite.
     """
-    return rank_suites([os.fspath(place) for place in suites], split, out)
+    paths = [os.fspath(place) for place in suites]
+    return rank_suites(paths, split=split, baseline=baseline, out=out)
 
 
 def report(

@@ -12,8 +12,9 @@ from rich.table import Table
 @click.command("ranks")
 @click.argument("suites", nargs=-1, required=True)
 @click.option("--split", default="test", show_default=True, help="What was measured on.")
+@click.option("--baseline", help="Member that others are compared with.  [default: the suite's]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for ranks.csv and ranks.png.")
-def command(suites: tuple[str, ...], split: str, out: Path | None) -> None:
+def command(suites: tuple[str, ...], split: str, baseline: str | None, out: Path | None) -> None:
     """Rank the members of several SUITES, of different data sets say.
 
     Every seed of every suite is a block: Friedman's test, Nemenyi's critical difference
@@ -21,9 +22,9 @@ def command(suites: tuple[str, ...], split: str, out: Path | None) -> None:
     """
     from madbal_ray import api
 
-    ranks, rows = api.ranks(suites, split=split, out=out)
+    ranks, rows = api.ranks(suites, split=split, baseline=baseline, out=out)
     console = Console(markup=False)
-    table = Table(title=f"areas on {split}, {ranks.num_blocks} seeds of {len(suites)} suites")
+    table = Table(title=f"areas on {split}, {ranks.num_blocks} seeds, suites: {len(suites)}")
     for column in rows.columns:
         table.add_column(str(column), justify="left" if column == "member" else "right")
     for row in rows.itertuples(index=False):

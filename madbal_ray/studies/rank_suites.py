@@ -17,19 +17,28 @@ from madbal_ray.studies.report_runs import compare, open_runs
 
 
 def rank_suites(
-    paths: Sequence[str], split: str, out: str | os.PathLike[str] | None
+    paths: Sequence[str],
+    *,
+    split: str,
+    baseline: str | None,
+    out: str | os.PathLike[str] | None,
 ) -> tuple[Ranks, pd.DataFrame]:
     """Rank members over suites and write ``ranks.csv`` and ``ranks.png`` to `out`.
 
+    Args:
+        baseline: member that the others are compared with; None: each suite's own.
+
     Raises:
-        ConfigError: too few members or seeds to rank.
+        ConfigError: too few members or seeds to rank, or the baseline is no member.
         RunDirError: a folder is neither a run nor a suite.
     """
     suites: dict[str, Results] = {}
     for path in paths:
         opened = open_runs([path])
         name = path if opened.title in suites else opened.title
-        suites[name] = compare(opened.runs, baseline=opened.baseline, is_known=True)
+        suites[name] = compare(
+            opened.runs, baseline=baseline or opened.baseline, is_known=baseline is None
+        )
     ranks = rank_over(suites, split)
     if ranks is None:
         shared = set.intersection(*(set(results.members) for results in suites.values()))
