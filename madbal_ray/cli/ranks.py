@@ -26,7 +26,9 @@ def command(suites: tuple[str, ...], split: str, baseline: str | None, out: Path
     console = Console(markup=False)
     table = Table(title=f"areas on {split}, {ranks.num_blocks} seeds, suites: {len(suites)}")
     for column in rows.columns:
-        table.add_column(str(column), justify="left" if column == "member" else "right")
+        is_name = column == "member"
+        justify = "left" if is_name else "right"
+        table.add_column(str(column), justify=justify, no_wrap=is_name, overflow="fold")
     for row in rows.itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
     console.print(table)

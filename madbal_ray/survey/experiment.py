@@ -97,6 +97,7 @@ def experiment_lines(found: Survey, name: str, class_file: Path | None) -> Itera
         )
     yield f"score: {{threads_per_worker: {cores}}}  # the same"
     yield f"resources: {{decode_threads: {cores}}}  # the same"
+    yield "strategy: {name: herded_margin}  # ahead on two data sets: docs/choosing.md"
     yield (
         f"budget: {{initial_pixels_per_image: {BUDGET}, pixels_per_image: {BUDGET}}}  # B: the "
         f"paper's {BUDGET}, more than 2 K = {2 * CLUSTERS}"

@@ -12,13 +12,20 @@ from tests.conftest import tiny_config
 
 BUDGET = 6
 NEED_DROPOUT = ("bald", "balent")
-NEED_SHARE = {"class_aware_margin": {"top_share": 0.5}}
+FEW = {
+    "options": {"candidates": 8}
+}  # fewer than an image has superpixels, or herding leaves none out
+NEED_OPTIONS = {
+    "class_aware_margin": {"top_share": 0.5},
+    "diverse_uncertain": FEW,
+    "herded_margin": FEW,
+}
 
 
 def strategy_config(name, **changes):
     config = tiny_config(
         num_rounds=3,
-        strategy={"name": name} | NEED_SHARE.get(name, {}),
+        strategy={"name": name} | NEED_OPTIONS.get(name, {}),
         budget={"initial_pixels_per_image": 4, "pixels_per_image": BUDGET, "images_per_round": 2},
         model={"dropout": 0.5} if name in NEED_DROPOUT else {},
         train__phase2__epochs=1,
