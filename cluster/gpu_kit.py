@@ -29,7 +29,10 @@ PLATFORMS = (
 
 
 def needed(requirements: list[str], environment: dict[str, str]) -> dict[str, str]:
-    """Return name to version of all packages that requirements need, as they are installed here."""
+    """Return name to version of all packages that requirements need, as they are installed here.
+
+    The version is empty for what only the Python there needs.
+    """
     found: dict[str, str] = {}
     waiting = [Requirement(line) for line in requirements]
     seen: set[tuple[str, frozenset[str]]] = set()
@@ -39,7 +42,11 @@ def needed(requirements: list[str], environment: dict[str, str]) -> dict[str, st
         if (name, extras) in seen:
             continue
         seen.add((name, extras))
-        package = importlib.metadata.distribution(name)
+        try:
+            package = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = ""
+            continue
         found[name] = package.version
         for line in package.requires or ():
             inner = Requirement(line)
@@ -65,7 +72,8 @@ def download(packages: dict[str, str], folder: Path, python: str) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
     command += ["--disable-pip-version-check", "--only-binary=:all:", "--implementation=cp"]
     command += [f"--python-version={python}", *(f"--platform={name}" for name in PLATFORMS)]
-    subprocess.run([*command, *(f"{n}=={v}" for n, v in sorted(packages.items()))], check=True)
+    wanted = (f"{name}=={version}" if version else name for name, version in packages.items())
+    subprocess.run([*command, *sorted(wanted)], check=True)
 
 
 class Parts(io.RawIOBase):

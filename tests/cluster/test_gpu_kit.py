@@ -44,6 +44,7 @@ def test_needs_are_followed_through_extras_and_by_the_target_s_markers(kit):
     plain, more = (kit.needed([name], environment) for name in ("ray", "ray[train]"))
     assert "tensorboardx" not in plain
     assert "tensorboardx" in more
+    assert kit.needed(["no-such-package"], environment) == {"no-such-package": ""}
 
 
 def test_a_kit_holds_the_commit_data_and_weights(kit, tmp_path, monkeypatch, capsys):
