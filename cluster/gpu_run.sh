@@ -23,17 +23,18 @@ if [[ ! -f .venv/.ready ]]; then
     chmod +x .venv/bin/pytest .venv/bin/madbal
     touch .venv/.ready
 fi
+failed=0 # a step that fails does not keep the next one from its turn
 for part in "${@:-tests bench protocol}"; do
     for step in $part; do
         case $step in
         tests) # their files alone: others may import what a GPU machine lacks
             mapfile -t files < <(grep -rl 'mark\.gpu' tests --include='*.py')
-            .venv/bin/pytest -m gpu -rs --continue-on-collection-errors "${files[@]}" 2>&1 | tee "$out/tests.log" || true
+            .venv/bin/pytest -m gpu -rs --continue-on-collection-errors "${files[@]}" 2>&1 | tee "$out/tests.log" || failed=1
             ;;
         bench)
             only=() # without Ray those that need none
             .venv/bin/python -c 'import ray' 2>/dev/null || only=(--only uncertainty fused_kernel point_loss)
-            .venv/bin/python -m benchmarks --device cuda "${only[@]}" 2>&1 | tee "$out/bench.log" || true
+            .venv/bin/python -m benchmarks --device cuda "${only[@]}" 2>&1 | tee "$out/bench.log" || failed=1
             ;;
         protocol)
             weights=("$kit"/weights/*)
@@ -41,8 +42,10 @@ for part in "${@:-tests bench protocol}"; do
                 echo "no protocol: the kit holds no data and weights" >&2
                 exit 1
             fi
+            # margin chooses pixels without superpixels; SLIC does without OpenCV's contrib modules
             .venv/bin/madbal run experiments/pixelpick-camvid.yaml --engine local --run-dir "$out/pixelpick-camvid" \
-                --set data.root="$kit/data" --set model.weights="${weights[0]}" 2>&1 | tee "$out/protocol.log"
+                --set superpixels.method=slic --set data.root="$kit/data" --set model.weights="${weights[0]}" \
+                2>&1 | tee "$out/protocol.log" || failed=1
             ;;
         *)
             echo "unknown step $step: tests, bench or protocol" >&2
@@ -51,3 +54,4 @@ for part in "${@:-tests bench protocol}"; do
         esac
     done
 done
+exit "$failed"

@@ -21,6 +21,7 @@ def command(suites: tuple[str, ...], split: str, baseline: str | None, out: Path
     (Demsar 2006). Only members that all of them have are ranked.
     """
     from madbal_ray import api
+    from madbal_ray.report.page_tables import cell
 
     ranks, rows = api.ranks(suites, split=split, baseline=baseline, out=out)
     console = Console(markup=False)
@@ -30,7 +31,7 @@ def command(suites: tuple[str, ...], split: str, baseline: str | None, out: Path
         justify = "left" if is_name else "right"
         table.add_column(str(column), justify=justify, no_wrap=is_name, overflow="fold")
     for row in rows.itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*map(cell, row))
     console.print(table)
     click.echo(
         f"Friedman's test that all are alike: p = {ranks.p_value:.3g}; two members differ by more "
@@ -38,9 +39,3 @@ def command(suites: tuple[str, ...], split: str, baseline: str | None, out: Path
     )
     for group in ranks.groups:
         click.echo(f"not told apart: {', '.join(group)}")
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return "–" if value != value else f"{value:.3g}"
-    return "–" if value is None else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 
 import pandas as pd
@@ -41,6 +42,7 @@ def table_over(suites: Mapping[str, Results], ranks: Ranks, split: str) -> pd.Da
         found = {one.first: one for one in results.comparisons(split)}
         for row in rows:
             one = found.get(str(row["member"]))
-            row[f"{name}: points"] = None if one is None else 100 * one.difference.mean
-            row[f"{name}: p"] = None if one is None else one.p_value
+            row[f"{name}: points"] = math.nan if one is None else 100 * one.difference.mean
+            p_value = None if one is None else one.p_value
+            row[f"{name}: p"] = math.nan if p_value is None else p_value
     return pd.DataFrame(rows)
