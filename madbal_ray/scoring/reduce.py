@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64, Integer
 from torch import Tensor
 
 from madbal_ray.errors import ShapeError
-from madbal_ray.scoring.reduce_cpu import reduce_on_cpu
+from madbal_ray.scoring.reduce_cpu import draw_on_cpu, reduce_on_cpu
 
 FIXED_POINT_BITS = 62
 
@@ -225,6 +225,38 @@ def random_top_pixels(
 
     Source: method 10, an option.
     """
+    if score.device.type == "cpu":
+        position, top_score = draw_on_cpu(
+            score.detach().float().numpy(),
+            is_asked.numpy(),
+            superpixel_ids.numpy(),
+            num_superpixels=num_superpixels,
+            top=top,
+            share=share,
+            generator=generator,
+        )
+    else:
+        position, top_score = draw_on_device(
+            score, is_asked, superpixel_ids, num_superpixels, top, share, generator
+        )
+    y, x = np.divmod(position, score.shape[1])
+    x[y < 0] = -1  # y is -1 already
+    return {"top_y": y, "top_x": x, "top_score": top_score}
+
+
+def draw_on_device(
+    score: Tensor,
+    is_asked: Tensor,
+    superpixel_ids: Tensor,
+    num_superpixels: int,
+    top: int,
+    share: float,
+    generator: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return flat positions and scores of `random_top_pixels`, by torch on any device.
+
+    What CUDA runs, and what the compiled code for CPUs is tested against, byte for byte.
+    """
     pixels = torch.nonzero(~is_asked.reshape(-1)).squeeze(1)
     ids = superpixel_ids.reshape(-1)[pixels].long()
     values = score.reshape(-1)[pixels].float()
@@ -245,9 +277,7 @@ def random_top_pixels(
     top_score = torch.full((num_superpixels, top), -torch.inf, device=score.device)
     position[segment[chosen], column] = pixels[chosen]
     top_score[segment[chosen], column] = values[chosen]
-    y, x = np.divmod(position.cpu().numpy(), score.shape[1])
-    x[y < 0] = -1  # y is -1 already
-    return {"top_y": y, "top_x": x, "top_score": top_score.cpu().numpy()}
+    return position.cpu().numpy(), top_score.cpu().numpy()
 
 
 def _rank_in_segment(segment: Tensor, counts: Tensor) -> Tensor:

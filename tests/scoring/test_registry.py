@@ -14,7 +14,7 @@ from madbal_ray.scoring.candidates import (
     random_of_top_candidates,
     top_candidates,
 )
-from madbal_ray.scoring.reduce import random_top_pixels
+from madbal_ray.scoring.reduce import draw_on_device, random_top_pixels
 from madbal_ray.scoring.registry import ScoreOptions, Views
 from madbal_ray.seams import SCORES
 from tests import references
@@ -168,6 +168,25 @@ def test_class_balanced_candidates_take_turns(seed, count):
     taken = np.bincount(classes[positions], minlength=3) if positions else np.zeros(3)
     for c in range(3):  # nobody is more than one behind unless it has run out
         assert taken[c] >= min(taken.max() - 1, available[c])
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.floats(0, 1))
+def test_random_top_pixels_of_a_cpu_are_those_of_a_device(seed, top, share):
+    rng = np.random.default_rng(seed)
+    maps = {
+        "score": torch.from_numpy(rng.integers(-4, 5, (11, 9)).astype(np.float32)),
+        "is_asked": torch.from_numpy(rng.random((11, 9)) < 0.3),
+        "superpixel_ids": torch.from_numpy(rng.integers(0, 6, (11, 9))),
+    }
+    size = {"num_superpixels": 7, "top": top, "share": share}
+    found = random_top_pixels(**maps, **size, generator=np.random.default_rng(seed))
+    position, score = draw_on_device(**maps, **size, generator=np.random.default_rng(seed))
+    y, x = found["top_y"], found["top_x"]
+    np.testing.assert_array_equal(np.where(y < 0, -1, 9 * y + x), position)
+    np.testing.assert_array_equal(found["top_score"], score)
+    assert (x >= -1).all()
+    assert y.dtype == position.dtype
+    assert found["top_score"].dtype == score.dtype
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.floats(0, 1))
