@@ -539,15 +539,17 @@ def ranks(
     """Rank the members of several suites; every seed of every suite is a block.
 
     Args:
-        suites: folders of suites, of different data sets say.
+        suites: folders of suites, of different data sets say; or a ``curves.csv`` that an
+            earlier call wrote of them.
         baseline: member that the others are compared with; None: each suite's own.
-        out: local folder for ``ranks.csv`` and ``ranks.png``.
+        out: local folder for ``ranks.csv``, ``ranks.png`` and ``curves.csv``.
 
     Returns:
         Mean ranks, and one row per member: its rank and its difference from each baseline.
 
     Raises:
         ConfigError: too few members or seeds to rank, or the baseline is no member.
+        DataError: a ``.csv`` is no table of curves.
         RunDirError: a folder is neither a run nor a suite.
     """
     paths = [os.fspath(place) for place in suites]

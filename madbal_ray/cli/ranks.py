@@ -13,12 +13,13 @@ from rich.table import Table
 @click.argument("suites", nargs=-1, required=True)
 @click.option("--split", default="test", show_default=True, help="What was measured on.")
 @click.option("--baseline", help="Member that others are compared with.  [default: the suite's]")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for ranks.csv and ranks.png.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for tables and a picture.")
 def command(suites: tuple[str, ...], split: str, baseline: str | None, out: Path | None) -> None:
     """Rank the members of several SUITES, of different data sets say.
 
     Every seed of every suite is a block: Friedman's test, Nemenyi's critical difference
-    (Demsar 2006). Only members that all of them have are ranked.
+    (Demsar 2006). Only members that all of them have are ranked. --out keeps ranks.csv,
+    ranks.png and curves.csv; a curves.csv may stand in place of the suites that it is of.
     """
     from madbal_ray import api
     from madbal_ray.report.page_tables import cell

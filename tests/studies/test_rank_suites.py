@@ -49,3 +49,43 @@ def test_another_baseline_is_the_users_and_too_few_seeds_are_told(two_suites):
     assert two_suites == [("a", "better", False)]
     assert found.exit_code == 2
     assert "3 members are in all suites (better, random, worse); expected 3 or more" in found.output
+
+
+def test_curves_stand_in_place_of_the_suites(two_suites, tmp_path):
+    first = CliRunner().invoke(main, ["ranks", "a", "b", "--out", str(tmp_path / "one")])
+    curves = str(tmp_path / "one" / "curves.csv")
+    again = CliRunner().invoke(main, ["ranks", curves, "--out", str(tmp_path / "two")])
+    assert again.exit_code == 0, again.output
+    assert len(two_suites) == 2  # no folder was opened again
+    for name in ("ranks.csv", "curves.csv"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    assert again.output.splitlines()[1:] == first.output.splitlines()[1:]  # the title counts files
+    beside = CliRunner().invoke(main, ["ranks", "a", curves, "--out", str(tmp_path / "three")])
+    columns = pd.read_csv(tmp_path / "three" / "ranks.csv").columns
+    assert [name for name in columns if name.endswith("points")] == [
+        "streets: points",
+        f"{curves}: points",
+        "b: points",
+    ], beside.output
+
+
+def test_the_baseline_of_curves_and_files_that_are_none(two_suites, tmp_path):
+    CliRunner().invoke(main, ["ranks", "a", "b", "--out", str(tmp_path)])
+    curves = str(tmp_path / "curves.csv")
+    better = CliRunner().invoke(
+        main, ["ranks", curves, "--baseline", "better", "--out", str(tmp_path)]
+    )
+    assert better.exit_code == 0, better.output
+    table = pd.read_csv(tmp_path / "ranks.csv").set_index("member")
+    assert table["streets: points"].isna().to_dict() == {
+        "better": True,
+        "random": False,
+        "worse": False,
+    }
+    wrong = CliRunner().invoke(main, ["ranks", curves, "--baseline", "none"])
+    assert wrong.exit_code == 2
+    assert "streets: baseline 'none' is none of the members: random, better, worse" in wrong.output
+    missing = CliRunner().invoke(main, ["ranks", str(tmp_path / "no.csv")])
+    assert missing.exit_code == 1
+    assert "no.csv cannot be read as a table of curves" in missing.output
+    assert "Traceback" not in missing.output
