@@ -71,6 +71,22 @@ class Asking:
                 f"round {self.round_index}: {missing} {unit}s fewer than the budget, since {why}"
             )
 
+    def report_further_pixels(self, cuts: StageDir) -> None:
+        """Tell people when some superpixels of the pool are asked twice, and why not all can be.
+
+        How many superpixels other images have is not known where an image is scored, so each
+        offers as many pixels of a superpixel as its own `budget.pixels_per_image` needs.
+        """
+        further, budget = cuts.marker().summary.get("further_pixels", 0), self.config.budget
+        if further and budget.max_per_image is None:
+            self.stages.say(
+                f"round {self.round_index}: {further} queries are further pixels of superpixels "
+                f"that gave one, of images with fewer than {budget.pixels_per_image} open "
+                "superpixels; other images offered one pixel of each. For second pixels of all: "
+                f"budget.total_pixels = {budget.total(self.pool.num_images)} and a larger "
+                "budget.pixels_per_image"
+            )
+
 
 def label_digests(labels: tuple[StageDir, ...]) -> dict[str, str]:
     """Return what a stage that reads the labels of several rounds puts into its key."""

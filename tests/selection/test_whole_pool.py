@@ -160,6 +160,36 @@ def test_ranks_follow_laps_and_scores(tmp_path):
         assert keys == sorted(keys)
 
 
+@pytest.mark.parametrize(
+    ("budget", "cap", "expected"),
+    [
+        ([2, 1, 1], None, []),
+        (
+            [3, 4, 1],  # the pool has two superpixels of each cluster
+            None,
+            [
+                "round 1: 2 queries are further pixels of superpixels that gave one, of images "
+                "with fewer than 4 open superpixels; other images offered one pixel of each. For "
+                "second pixels of all: budget.total_pixels = 8 and a larger budget.pixels_per_image"
+            ],
+        ),
+        ([3, 4, 1], 4, []),
+    ],
+)
+def test_further_pixels_of_superpixels_are_told(tmp_path, budget, cap, expected):
+    rows = [
+        {"id": i, "cluster": i, "score": 1.0, "pixels": [(i, x, 1.0 - x / 8) for x in range(2)]}
+        for i in range(3)
+    ]
+    image = {"rows": rows, "top": 2, "cluster_score": np.array([1.0, 1.0, 1.0])}
+    score, budgets = write_pool(Folder(tmp_path), [image, image], per_shard=1, budget=budget)
+    config = BudgetConfig(pixels_per_image=4, scope="pool", max_per_image=cap)
+    asking = asking_on(score, Folder(tmp_path), budget=config)
+    queries = query_whole_pool(asking, budgets, "pixel").read_table("queries")
+    assert queries.num_rows == sum(budget)
+    assert asking.stages.lines == expected
+
+
 def test_sharding_changes_nothing(tmp_path):
     images = pool_of(11, levels=3, count=7)
     config = BudgetConfig(pixels_per_image=4, scope="pool")

@@ -89,6 +89,8 @@ class CutClusters(TableJob):
         table = self.cut()
         cuts = _cuts_of(table)
         summary = {"asked": int(cuts.take.sum()), "open": int(cuts.is_open.sum())}
+        further = int(cuts.take[table["lap"].to_numpy() > 0].sum())
+        summary |= {"further_pixels": further} if further else {}
         return Computed({("pool_cuts", 0): table}, summary)
 
     def cut(self) -> pa.Table:
@@ -122,8 +124,7 @@ class CutClusters(TableJob):
         return tables.from_columns("pool_cuts", columns)
 
     def _add_up(self, num_clusters: int) -> Digits:
-        total = Digits.join([])
-        every = self._every_shard(num_clusters)
+        total, every = Digits.join([]), self._every_shard(num_clusters)
         while parts := list(islice(every, CHUNK)):
             total = Digits.join([total, *parts])
         return total
@@ -148,8 +149,7 @@ class CutClusters(TableJob):
         ties = np.zeros(len(cuts.take), np.int64)
         if SHIFTS[self.level] or not cuts.is_open.any():
             return tie_shard, ties
-        left = np.where(cuts.is_open, cuts.left, 0)
-        every = self._every_shard(num_clusters)
+        left, every = np.where(cuts.is_open, cuts.left, 0), self._every_shard(num_clusters)
         for shard_id, digits in zip(self.shard_ids, every, strict=True):
             tied = (digits.digit == (cuts.lowest & 0xFFFF)[digits.group]) & (left[digits.group] > 0)
             group, count = digits.group[tied], digits.count[tied]
@@ -179,8 +179,8 @@ class QueryFromCuts(QueryJob):
         """Load budgets and cuts."""
         self.offers.setup()
         self._cuts = read_cuts(self.cuts)
-        table = self.cuts.read_table("pool_cuts")
-        self._tie_shard, self._ties = table["tie_shard"].to_numpy(), table["ties"].to_numpy()
+        ties = self.cuts.read_table("pool_cuts")
+        self._tie_shard, self._ties = ties["tie_shard"].to_numpy(), ties["ties"].to_numpy()
 
     def run(self, shard_id: int) -> dict[str, pa.Table]:
         """Return the queries of one shard, ranked within each image by lap and u(s)."""
@@ -275,6 +275,8 @@ def take_offers(
         if not cuts.marker().summary["open"]:
             break
     assert cuts is not None
+    if is_scored:
+        asking.report_further_pixels(cuts)
     queries = stages.plan(output, {}, inputs | digests(cuts))
     job = QueryFromCuts(
         output=queries,
