@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from madbal_ray import __version__
 from madbal_ray.cli import main
 from tests.conftest import tiny_config
 
@@ -331,7 +332,7 @@ def test_there_are_sixty():
 
 
 def test_version_and_help():
-    assert "madbal, version 0.1.0" in CliRunner().invoke(main, ["--version"]).output
+    assert f"madbal, version {__version__}" in CliRunner().invoke(main, ["--version"]).output
     help_text = CliRunner().invoke(main, ["--help"]).output
     assert "..." not in help_text.partition("Commands:")[2]
     assert "_MADBAL_COMPLETE=bash_source madbal" in " ".join(help_text.split())
