@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import pyarrow as pa
+
 from madbal_ray.config.schema import Config
 from madbal_ray.engine.contract import ShardJob, TableJob
 from madbal_ray.pool.prepared import Pool
@@ -71,13 +73,17 @@ class Asking:
                 f"round {self.round_index}: {missing} {unit}s fewer than the budget, since {why}"
             )
 
-    def report_further_pixels(self, cuts: StageDir) -> None:
+    def report_further_pixels(self, cuts: pa.Table) -> None:
         """Tell people when some superpixels of the pool are asked twice, and why not all can be.
 
         How many superpixels other images have is not known where an image is scored, so each
         offers as many pixels of a superpixel as its own `budget.pixels_per_image` needs.
+
+        Args:
+            cuts: table `pool_cuts`.
         """
-        further, budget = cuts.marker().summary.get("further_pixels", 0), self.config.budget
+        further = int(cuts["take"].to_numpy()[cuts["lap"].to_numpy() > 0].sum())
+        budget = self.config.budget
         if further and budget.max_per_image is None:
             self.stages.say(
                 f"round {self.round_index}: {further} queries are further pixels of superpixels "

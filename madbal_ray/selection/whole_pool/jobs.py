@@ -89,8 +89,6 @@ class CutClusters(TableJob):
         table = self.cut()
         cuts = _cuts_of(table)
         summary = {"asked": int(cuts.take.sum()), "open": int(cuts.is_open.sum())}
-        further = int(cuts.take[table["lap"].to_numpy() > 0].sum())
-        summary |= {"further_pixels": further} if further else {}
         return Computed({("pool_cuts", 0): table}, summary)
 
     def cut(self) -> pa.Table:
@@ -124,7 +122,8 @@ class CutClusters(TableJob):
         return tables.from_columns("pool_cuts", columns)
 
     def _add_up(self, num_clusters: int) -> Digits:
-        total, every = Digits.join([]), self._every_shard(num_clusters)
+        total = Digits.join([])
+        every = self._every_shard(num_clusters)
         while parts := list(islice(every, CHUNK)):
             total = Digits.join([total, *parts])
         return total
@@ -276,7 +275,7 @@ def take_offers(
             break
     assert cuts is not None
     if is_scored:
-        asking.report_further_pixels(cuts)
+        asking.report_further_pixels(cuts.read_table("pool_cuts"))
     queries = stages.plan(output, {}, inputs | digests(cuts))
     job = QueryFromCuts(
         output=queries,
