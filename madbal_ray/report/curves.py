@@ -57,20 +57,22 @@ def read_curves(text: str, where: str) -> dict[str, Results]:
             f"`madbal ranks --out` writes, with {', '.join(COLUMNS)}"
         )
     points: dict[tuple[str, str, str, int], list[dict[str, Any]]] = {}
+    seen: set[tuple[str, str, int, str, int]] = set()
     for line, row in rows:
         place = f"{where}, line {line}"
         suite, member, split = (_text(row, name, place) for name in ("suite", "member", "split"))
         if row["role"] not in ROLES:
             raise DataError(f"{place}: role {row['role']!r}; expected {', '.join(ROLES)}")
-        of_run = points.setdefault((suite, member, row["role"], _whole(row, "seed", place)), [])
-        point = {"split": split, "round": _whole(row, "round", place)}
-        if any(point.items() <= other.items() for other in of_run):
+        seed, number = (_whole(row, name, place) for name in ("seed", "round"))
+        if (suite, member, seed, split, number) in seen:
             raise DataError(
-                f"{place}: {member}, seed {row['seed']}, has round {point['round']} on {split} "
-                "twice; the same runs may have been added twice"
+                f"{place}: {member}, seed {seed}, has round {number} on {split} twice; the same "
+                "runs may have been added twice"
             )
+        seen.add((suite, member, seed, split, number))
         clicks, miou = (_number(row, name, place) for name in ("clicks_per_image", "miou"))
-        of_run.append(point | {"clicks_per_image": clicks, "miou": miou})
+        point = {"split": split, "round": number, "clicks_per_image": clicks, "miou": miou}
+        points.setdefault((suite, member, row["role"], seed), []).append(point)
     if not points:
         raise DataError(f"{where} has no row below its header")
     suites: dict[str, list[RunResult]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from madbal_ray.report.over_suites import rank_over, table_over
 from madbal_ray.report.ranks import FEWEST_BLOCKS, FEWEST_MEMBERS, Ranks
 from madbal_ray.report.results import Results
 from madbal_ray.report.spreadsheet import csv_bytes
+from madbal_ray.state.storage import Folder
 from madbal_ray.studies.report_runs import compare, open_runs
 
 
@@ -52,11 +54,13 @@ def rank_suites(
         )
     table = table_over(suites, ranks, split)
     if out is not None:
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        table.to_csv(folder / "ranks.csv", index=False)
-        rank_figure(ranks).savefig(folder / "ranks.png", dpi=150)
-        (folder / "curves.csv").write_bytes(csv_bytes(curve_rows(suites)))
+        picture = io.BytesIO()
+        rank_figure(ranks).savefig(picture, dpi=150)
+        Path(out).mkdir(parents=True, exist_ok=True)
+        folder = Folder(out)
+        folder.write("ranks.csv", csv_bytes(table))
+        folder.write("ranks.png", picture.getvalue())
+        folder.write("curves.csv", csv_bytes(curve_rows(suites)))
     return ranks, table
 
 
