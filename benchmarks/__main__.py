@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import kernels, selection, stages
+from benchmarks import draws, kernels, selection, stages
 from benchmarks.measure import Row, machine, processors_given
 
 BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "fused_kernel": kernels.fused_kernel,
     "point_loss": kernels.point_loss,
     "patches": kernels.patches,
+    "drawn_pixels": draws.drawn_pixels,
     "selection": selection.selection,
     "scoring": stages.scoring,
     "preparation": stages.preparation,

@@ -21,7 +21,8 @@ from madbal_ray.training.point_loss import point_cross_entropy
 HEIGHT, WIDTH, CLASSES, SUPERPIXELS = 256, 512, 19, 512
 
 
-def _grid_superpixels(height: int, width: int, side: int) -> np.ndarray:
+def grid_superpixels(height: int, width: int, side: int) -> np.ndarray:
+    """Return squares of `side` pixels, int32 [height, width]."""
     rows = np.arange(height)[:, None] // side
     return (rows * (width // side) + np.arange(width)[None] // side).astype(np.int32)
 
@@ -67,7 +68,7 @@ def _ours(maps: dict[str, Any], is_asked: torch.Tensor, ids: torch.Tensor) -> An
 def _asked_and_ids(device: str) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     is_asked = torch.rand(HEIGHT, WIDTH, generator=generator).to(device) < 1e-4
-    return is_asked, torch.from_numpy(_grid_superpixels(HEIGHT, WIDTH, 16)).to(device)
+    return is_asked, torch.from_numpy(grid_superpixels(HEIGHT, WIDTH, 16)).to(device)
 
 
 def _three_ways(device: str, stride: int, target: float | None) -> Iterator[Row]:
@@ -276,7 +277,7 @@ def patches(device: str) -> Iterator[Row]:
     """Superpixel patches of one 360 x 480 image; always on the CPU."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (360, 480, 3), dtype=np.uint8)
-    label_map = _grid_superpixels(360, 480, 16)
+    label_map = grid_superpixels(360, 480, 16)
     label_map = np.unique(label_map, return_inverse=True)[1].reshape(360, 480).astype(np.uint16)
     count = int(label_map.max()) + 1
 
