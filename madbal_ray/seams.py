@@ -134,9 +134,12 @@ STRATEGIES = Registry(
         "herded_margin": "strategies.superpixels:HERDED_MARGIN",
         "self_consistency": "strategies.pixels:SELF_CONSISTENCY",
         "class_balanced_superpixel": "strategies.madbal:CLASS_BALANCED_SUPERPIXEL",
+        "cereals": "strategies.regions:CEREALS",
+        "cpral": "strategies.regions:CPRAL",
         "core_set": "strategies.images:CORE_SET",
         "image_entropy": "strategies.images:IMAGE_ENTROPY",
         "deal": "strategies.images:DEAL",
+        "vaal": "strategies.images:VAAL",
     },
 )
 """Which pixels to ask for: `madbal_ray.strategies.strategy.Strategy`."""
@@ -153,6 +156,8 @@ SCORES = Registry(
         "balent": "scoring.registry:BALENT",
         "difficulty_entropy": "scoring.registry:DIFFICULTY_ENTROPY",
         "self_consistency": "scoring.registry:SELF_CONSISTENCY",
+        "information_by_clicks": "scoring.registry:INFORMATION_BY_CLICKS",
+        "attended_votes": "scoring.registry:ATTENDED_VOTES",
     },
 )
 """How doubtful a pixel is: `madbal_ray.scoring.registry.ScoreSpec`."""

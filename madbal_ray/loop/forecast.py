@@ -22,6 +22,8 @@ from madbal_ray.runs.status import format_seconds
 from madbal_ray.seams import ORACLES
 from madbal_ray.state.storage import Folder
 from madbal_ray.strategies.strategy import resolve
+from madbal_ray.training.adversarial import THUMBNAIL, learn_to_tell
+from madbal_ray.vision.decode import resize_image
 
 SCORE_ROW_BYTES = 40
 """Of a row of `superpixel_scores` on disk, ids and compression included."""
@@ -159,4 +161,14 @@ def forecast_stages(probe: Probe) -> list[StageForecast]:
         size = (rounds - 1) * total * superpixels * SCORE_ROW_BYTES
         seconds = (rounds - 1) * total * max(decode, score) / workers
         stages.append(StageForecast("score", seconds, size, rounds - 1))
+    steps = strategy.comparing_steps(config)
+    if steps and rounds > 1:
+        shrunk = np.stack([resize_image(picture, THUMBNAIL, THUMBNAIL) for picture in pictures])
+        seconds = (rounds - 1) * total * decode / workers / config.resources.decode_threads
+        size = (rounds - 1) * total * shrunk[0].nbytes
+        stages.append(StageForecast("thumbnails", seconds, size, rounds - 1))
+        torch.set_num_threads(1)  # as the stage does
+        generator = np.random.default_rng(0)
+        step, _ = timed(lambda: [learn_to_tell(shrunk, shrunk, steps=1, generator=generator)])
+        stages.append(StageForecast("familiarity", (rounds - 1) * steps * step, rounds=rounds - 1))
     return stages

@@ -14,6 +14,7 @@ from madbal_ray.labels.answer_job import AnswerQueries
 from madbal_ray.labels.ledger import Cost
 from madbal_ray.labels.oracle import Enquiry
 from madbal_ray.loop.history import History
+from madbal_ray.loop.image_comparison import compare_images
 from madbal_ray.loop.round_stages import RoundStages
 from madbal_ray.models.trained import TrainedPhases
 from madbal_ray.models.weights import PublishedWeights
@@ -62,18 +63,20 @@ class Round:
 
     def ask(self, history: History) -> StageDir:
         """Return stage `select`: by chance before there is a network, else as the strategy says."""
-        asking = self._asking(self._asked(history), None)
+        asking = self._asking(history)
         if history.network is None:
             return INITIAL_POOL.run(asking)
         if self.strategy.scores_pool:
             asking = replace(asking, score=self.score(history))
+        if steps := self.strategy.comparing_steps(self.config):
+            asking = replace(asking, score=compare_images(asking, self.runner, self.folder, steps))
         return self.strategy.run(asking)
 
     def score(self, history: History) -> StageDir:
         """Return stage `score`: one pass of the network over the pool."""
         config, pool, strategy = self.config, self.pool, self.strategy
         assert history.network is not None
-        clusters = strategy.group(self._asking(self._asked(history), None))
+        clusters = strategy.group(self._asking(history))
         num_clusters = strategy.num_clusters(config)
         settings = {
             "model": config.model.result_settings(),
@@ -253,7 +256,12 @@ class Round:
             alone = {name: value for name, value in train.items() if name != "phase1"}
             head = self.runner.plan(folder, "frozen_head", first | {"train": alone}, inputs)
         if config.train.keep_epoch == "best":
-            self._check_select_split()
+            split, measured = config.train.select_split, pool.evaluation_shards
+            if split not in measured:
+                raise ConfigError(
+                    f"train.select_split = {split!r} is not measured; splits that are: "
+                    f"{', '.join(measured) or 'none'}"
+                )
             first["evaluation"] = self._measured()
         of_head = {"frozen_head": head.key} if head is not None else {}
         phase1 = self.runner.plan(folder, "phase1", first, {**inputs, **of_head})
@@ -275,25 +283,17 @@ class Round:
             settings["answers"] = pool.evaluation_points.digest()
         return settings
 
-    def _check_select_split(self) -> None:
-        split, measured = self.config.train.select_split, self.pool.evaluation_shards
-        if split not in measured:
-            raise ConfigError(
-                f"train.select_split = {split!r} is not measured; splits that are: "
-                f"{', '.join(measured) or 'none'}"
-            )
-
     def _asked(self, history: History) -> tuple[StageDir, ...]:
         """Return what may not be asked again: labels, and points that are only measured on."""
         held = self.pool.held_points
         return history.labels if held is None else (*history.labels, held)
 
-    def _asking(self, labels: tuple[StageDir, ...], score: StageDir | None) -> Asking:
+    def _asking(self, history: History) -> Asking:
         return Asking(
             config=self.config,
             pool=self.pool,
             round_index=self.index,
-            labels=labels,
-            score=score,
+            labels=self._asked(history),
+            score=None,
             stages=RoundStages(self.runner, self.folder, self.pool),
         )

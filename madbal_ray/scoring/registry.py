@@ -23,6 +23,7 @@ from madbal_ray.scoring.pixel_scores import (
     predicted_error,
     to_size,
 )
+from madbal_ray.scoring.region_scores import attended, information_by_clicks, vote_entropy
 
 Passes = Literal["single", "dropout", "flip"]
 
@@ -191,6 +192,18 @@ def _difficulty_entropy(views: Views, options: ScoreOptions) -> PixelScores:
     return PixelScores(plain.score * difficulty, plain.prediction)
 
 
+def _information_by_clicks(views: Views, options: ScoreOptions) -> PixelScores:
+    plain = _entropy(views, options)
+    return PixelScores(information_by_clicks(plain.score, plain.prediction), plain.prediction)
+
+
+def _attended_votes(views: Views, options: ScoreOptions) -> PixelScores:
+    """Vote entropy of the dropout passes, as a Gaussian around the pixel sees it."""
+    height, width = views.is_boundary.shape[-2:]
+    score = attended(vote_entropy(views.more_logits, height, width))
+    return PixelScores(score, views_prediction(views))
+
+
 def views_prediction(views: Views) -> Tensor:
     """Return the class predicted by the plain pass."""
     return _full_log_probabilities(views).argmax(dim=1)
@@ -205,3 +218,5 @@ BALD = ScoreSpec(_bald, passes="dropout")
 BALENT = ScoreSpec(_balanced_entropy, passes="dropout")
 DIFFICULTY_ENTROPY = ScoreSpec(_difficulty_entropy, uses_supports=True)
 SELF_CONSISTENCY = ScoreSpec(_self_consistency, passes="flip")
+INFORMATION_BY_CLICKS = ScoreSpec(_information_by_clicks)
+ATTENDED_VOTES = ScoreSpec(_attended_votes, passes="dropout")

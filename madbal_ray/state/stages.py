@@ -71,6 +71,8 @@ for _stage in (
     StageSpec("centroids", "pool", ("centroids",)),
     StageSpec("superpixel_clusters", "pool", ("superpixel_clusters",)),
     StageSpec("random_clusters", "round", drafts=("superpixel_clusters",)),
+    StageSpec("thumbnails", "round", ("thumbnails",)),
+    StageSpec("familiarity", "round", drafts=("image_scores",)),
     StageSpec(
         "score",
         "round",

@@ -125,10 +125,17 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         predicted_class=_int32,
         rank=(_int32, "order of choice within the image, from 0"),
     ),
+    "thumbnails": _fields(
+        image_id=_string,
+        pixels=(pa.binary(), "64 x 64 x 3 uint8, row-major: the whole image, however proportioned"),
+    ),
     "image_scores": _fields(
         image_id=_string,
-        score=(_float64, "mean pixel score of the image"),
-        feature=(pa.list_(_float32), "deepest features, averaged over the image"),
+        score=(_float64, "mean pixel score of the image; familiarity: 1 - P(it is labelled)"),
+        feature=(
+            pa.list_(_float32),
+            "deepest features, averaged over the image; familiarity: its code",
+        ),
     ),
     "cluster_statistics": _fields(
         shard_id=_int32,
@@ -308,6 +315,7 @@ SORT_KEYS: Mapping[str, tuple[str, ...]] = {
     "kmeans_inertia": ("shard_id",),
     "superpixel_scores": ("image_id", "superpixel_id"),
     "pixel_candidates": ("image_id", "rank"),
+    "thumbnails": ("image_id",),
     "image_scores": ("image_id",),
     "cluster_statistics": ("shard_id",),
     "cluster_budgets": ("round", "cluster_id"),

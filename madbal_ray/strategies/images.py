@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from pydantic import Field
+
+from madbal_ray.config.schema import Config
+from madbal_ray.config.section import Section
 from madbal_ray.selection.asking import Asking, label_digests
 from madbal_ray.selection.whole_images import ImageRule, SelectImages
 from madbal_ray.state.stage_dir import StageDir, digests
@@ -41,6 +45,25 @@ class WholeImages(Strategy):
         return output
 
 
+class UnfamiliarOptions(Section):
+    """Options of ``vaal``."""
+
+    steps: Annotated[int, Field(ge=1)] = Field(
+        default=300, description="training steps of the autoencoder and its judge, every round"
+    )
+
+
+class UnfamiliarImages(WholeImages):
+    """The images that look least like those that are labelled; the network is not asked."""
+
+    rows: ClassVar = None
+    options_model: ClassVar = UnfamiliarOptions
+
+    def comparing_steps(self, config: Config) -> int | None:
+        """Return the option."""
+        return UnfamiliarOptions.model_validate(config.strategy.options).steps
+
+
 CORE_SET = WholeImages(
     name="core_set", source="Sener and Savarese 2018", pixel_score="entropy", rule="core_set"
 )
@@ -53,5 +76,10 @@ DEAL = WholeImages(
     "module in place of its difficulty branch",
     supports="no_maturity",
     pixel_score="difficulty_entropy",
+    rule="top",
+)
+VAAL = UnfamiliarImages(
+    name="vaal",
+    source="VAAL (Sinha et al. 2019), its autoencoder and discriminator, on thumbnails",
     rule="top",
 )

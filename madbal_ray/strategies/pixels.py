@@ -13,7 +13,7 @@ from madbal_ray.selection.asking import Asking
 from madbal_ray.selection.candidates_job import QueryCandidates
 from madbal_ray.state.stage_dir import StageDir, digests
 from madbal_ray.strategies.madbal import ABLATION, SCORE_OPTIONS
-from madbal_ray.strategies.strategy import Strategy
+from madbal_ray.strategies.strategy import Strategy, dropout_problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,7 @@ class DropoutCandidates(Candidates):
     def problems(self, config: Config) -> Iterator[str]:
         """Yield what is wrong with the options; a network without dropout is."""
         yield from super().problems(config)
-        if not config.model.dropout and config.model.head == "lraspp":
-            yield f"strategy {self.name} needs dropout: set model.dropout (0.5 is usual)"
+        yield from dropout_problems(self.name, config)
 
 
 class ClassAware(Candidates):

@@ -79,6 +79,13 @@ class Strategy(abc.ABC):
             )
         yield from self._own_options(config.strategy)
 
+    def comparing_steps(self, config: Config) -> int | None:
+        """Return how long to learn what labelled images look like; None: it is not asked.
+
+        Else every image's score is how little it looks like them (stage `familiarity`).
+        """
+        return None
+
     def remarks(self, config: Config) -> Iterator[str]:
         """Yield what may go together and hardly does what is wanted, a line each."""
         yield from ()
@@ -139,6 +146,12 @@ def resolve(config: StrategyConfig) -> Strategy:
             "madbal_ray.strategies.strategy.Strategy"
         )
     return strategy
+
+
+def dropout_problems(name: str, config: Config) -> Iterator[str]:
+    """Yield what is wrong for a strategy of several dropout passes: a network without dropout."""
+    if not config.model.dropout and config.model.head == "lraspp":
+        yield f"strategy {name} needs dropout: set model.dropout (0.5 is usual)"
 
 
 def strategies_with(option: str) -> Sequence[str]:

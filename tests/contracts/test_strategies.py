@@ -11,7 +11,7 @@ from madbal_ray.seams import STRATEGIES
 from tests.conftest import tiny_config
 
 BUDGET = 6
-NEED_DROPOUT = ("bald", "balent")
+NEED_DROPOUT = ("bald", "balent", "cpral")
 FEW = {
     "options": {"candidates": 8}
 }  # fewer than an image has superpixels, or herding leaves none out
@@ -19,6 +19,7 @@ NEED_OPTIONS = {
     "class_aware_margin": {"top_share": 0.5},
     "diverse_uncertain": FEW,
     "herded_margin": FEW,
+    "vaal": {"options": {"steps": 3}},
 }
 
 

@@ -113,6 +113,21 @@ def test_decoding_that_is_slower_than_the_network_decides(tmp_path, monkeypatch)
     assert seconds_of(forecast_stages(probe))["score"] == 2 * 7 * DECODE / 2
 
 
+def test_comparing_images_takes_thumbnails_and_its_steps_in_every_round_but_the_first(
+    tmp_path, monkeypatch
+):
+    vaal = {"name": "vaal", "options": {"steps": 20}}
+    stages = forecast_stages(probe_of(tmp_path, monkeypatch, strategy=vaal))
+    found = {one.stage: one for one in stages}
+    assert "score" not in found
+    assert found["thumbnails"].seconds == 2 * 7 * DECODE / 2 / 2
+    assert found["thumbnails"].num_bytes == 2 * 7 * 64 * 64 * 3
+    assert found["familiarity"].seconds == 2 * 20 * FORWARD
+    assert (found["thumbnails"].rounds, found["familiarity"].rounds) == (2, 2)
+    alone = probe_of(tmp_path, monkeypatch, strategy=vaal, num_rounds=1)
+    assert not {"thumbnails", "familiarity"} & set(seconds_of(forecast_stages(alone)))
+
+
 def test_a_single_round_scores_nothing(tmp_path, monkeypatch):
     found = seconds_of(forecast_stages(probe_of(tmp_path, monkeypatch, num_rounds=1)))
     assert "score" not in found

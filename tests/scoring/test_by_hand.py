@@ -78,6 +78,7 @@ class TestRegistry:
             "bald": "dropout",
             "balent": "dropout",
             "self_consistency": "flip",
+            "attended_votes": "dropout",
         }
         with_supports = [name for name, spec in SCORES.items() if spec.uses_supports]
         assert with_supports == ["madbal", "difficulty_entropy"]
