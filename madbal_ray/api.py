@@ -535,6 +535,7 @@ def ranks(
     split: str = "test",
     baseline: str | None = None,
     out: Place | None = None,
+    warn: Callable[[str], None] = print,
 ) -> tuple[Ranks, "DataFrame"]:
     """Rank the members of several suites; every seed of every suite is a block.
 
@@ -543,6 +544,7 @@ def ranks(
             earlier call wrote of them.
         baseline: member that the others are compared with; None: each suite's own.
         out: local folder for ``ranks.csv``, ``ranks.png`` and ``curves.csv``.
+        warn: told which suites have runs that ended before others.
 
     Returns:
         Mean ranks, and one row per member: its rank and its difference from each baseline.
@@ -553,7 +555,7 @@ def ranks(
         RunDirError: a folder is neither a run nor a suite.
     """
     paths = [os.fspath(place) for place in suites]
-    return rank_suites(paths, split=split, baseline=baseline, out=out)
+    return rank_suites(paths, split=split, baseline=baseline, out=out, warn=warn)
 
 
 def report(

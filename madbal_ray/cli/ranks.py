@@ -24,7 +24,7 @@ def command(suites: tuple[str, ...], split: str, baseline: str | None, out: Path
     from madbal_ray import api
     from madbal_ray.report.page_tables import cell
 
-    ranks, rows = api.ranks(suites, split=split, baseline=baseline, out=out)
+    ranks, rows = api.ranks(suites, split=split, baseline=baseline, out=out, warn=click.echo)
     console = Console(markup=False)
     table = Table(title=f"areas on {split}, {ranks.num_blocks} seeds, suites: {len(suites)}")
     for column in rows.columns:

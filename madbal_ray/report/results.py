@@ -28,6 +28,9 @@ from madbal_ray.report.statistics import (
 
 HEADLINE = "test"
 
+NAMED = 5
+"""Runs that a sentence names."""
+
 SHARES = (0.8, 0.9, 0.95)
 """Shares of full supervision that `labels_needed` asks for."""
 
@@ -125,6 +128,28 @@ class Results:
                 area = area_under_curve(shared, [float(miou[clicks]) for clicks in shared])
                 areas.setdefault(name, {})[run.seed] = area
         return areas
+
+    def unfinished(self, split: str) -> list[str]:
+        """Return a sentence where runs ended before others, so that all are compared up to there.
+
+        Strategies that spend other clicks (whole images) are compared with nobody.
+        """
+        members = self.on_one_range(split)
+        runs = [run for name in members for run in self.of(name)]
+        rounds = [len(run.curve(split)) for run in runs]
+        short = [
+            f"{run.member}, seed {run.seed}: {count}"
+            for run, count in zip(runs, rounds, strict=True)
+            if count < max(rounds)
+        ]
+        if not short:
+            return []
+        named = "; ".join(short[:NAMED]) + ("; …" if len(short) > NAMED else "")
+        return [
+            f"{split}: {len(short)} of {len(runs)} runs have fewer than {max(rounds)} rounds "
+            f"({named}), so all are compared over the first "
+            f"{len(self.shared_clicks(members, split))} alone: finish them, or leave them out."
+        ]
 
     def on_one_range(self, split: str) -> list[str]:
         """Return the members that share at least two points with the first one."""
@@ -231,7 +256,7 @@ class Results:
         comparisons = self.comparisons(split)
         if not comparisons:
             return []
-        lines = []
+        lines = self.unfinished(split)
         seeds = min(comparison.difference.count for comparison in comparisons)
         if seeds < ENOUGH_SEEDS:
             lines.append(

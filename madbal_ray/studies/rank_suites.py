@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +26,7 @@ def rank_suites(
     split: str,
     baseline: str | None,
     out: str | os.PathLike[str] | None,
+    warn: Callable[[str], None],
 ) -> tuple[Ranks, pd.DataFrame]:
     """Rank members over suites; write ``ranks.csv``, ``ranks.png``, ``curves.csv`` to `out`.
 
@@ -33,6 +34,7 @@ def rank_suites(
         paths: folders of suites, or ``.csv``: curves that an earlier call wrote, taken at their
             word.
         baseline: member that the others are compared with; None: each suite's own.
+        warn: told which suites have runs that ended before others.
 
     Raises:
         ConfigError: too few members or seeds to rank, or the baseline is no member.
@@ -52,6 +54,9 @@ def rank_suites(
             f"({', '.join(sorted(shared)) or 'none'}); expected {FEWEST_MEMBERS} or more, with "
             f"{FEWEST_BLOCKS} or more seeds that all of them finished"
         )
+    for name, results in suites.items():
+        for line in results.unfinished(split):
+            warn(f"{name}, {line}")
     table = table_over(suites, ranks, split)
     if out is not None:
         picture = io.BytesIO()

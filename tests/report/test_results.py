@@ -31,6 +31,28 @@ def test_areas_are_compared_over_shared_clicks_only():
     assert areas["long"] == {seed: pytest.approx(0.35) for seed in range(3)}
 
 
+def test_runs_that_ended_before_others_are_named_and_how_far_all_are_compared():
+    ends = {("a", 0): 3, ("a", 1): 3, ("b", 0): 3, ("b", 1): 2}
+    runs = [
+        run(member, seed, [5, 10, 15][:count], [0.2, 0.3, 0.4][:count])
+        for (member, seed), count in ends.items()
+    ]
+    images = run("images", 0, [5, 900], [0.2, 0.5])
+    results = Results([*runs, images], baseline="a")
+    said = (
+        "test: 1 of 4 runs have fewer than 3 rounds (b, seed 1: 2), so all are compared over the "
+        "first 2 alone: finish them, or leave them out."
+    )
+    assert results.unfinished("test") == [said]
+    assert results.verdict("test")[0] == said
+    assert Results([*runs[:3], images]).unfinished("test") == []
+    many = [run("c", seed, [5, 10], [0.2, 0.3]) for seed in range(6)]
+    (line,) = Results([*runs[:3], *many]).unfinished("test")
+    assert line.startswith("test: 6 of 9 runs have fewer than 3 rounds (c, seed 0: 2; ")
+    assert "c, seed 4: 2; …), so" in line
+    assert Results([]).unfinished("test") == []
+
+
 def test_members_without_a_shared_range_are_not_compared():
     pixels = [run("pixels", s, [10, 20, 30], [0.3, 0.4, 0.5]) for s in range(6)]
     images = [run("images", s, [10, 17_000], [0.3, 0.6]) for s in range(6)]

@@ -7,8 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from madbal_ray.cli import main
+from madbal_ray.report.results import Results
 from madbal_ray.studies import rank_suites as module
-from tests.report.test_over_suites import suite
+from tests.report.test_over_suites import GAINS, suite
+from tests.report.test_results import run
 
 
 @pytest.fixture
@@ -41,6 +43,23 @@ def test_ranks_are_printed_and_written(two_suites, tmp_path):
     assert [c for c in table.columns if c.endswith("points")] == ["streets: points", "b: points"]
     assert (tmp_path / "ranks.png").read_bytes().startswith(b"\x89PNG")
     assert two_suites == [("a", "random", True), ("b", "random", True)]
+
+
+def test_a_suite_that_is_not_finished_is_told(two_suites, monkeypatch):
+    runs = [
+        run(member, seed, [5, 10, 15], [0.3, 0.4, 0.4 + gain])
+        for member, gain in GAINS.items()
+        for seed in range(6)
+    ]
+    runs[2] = run("random", 2, [5, 10], [0.3, 0.4])
+    results = Results(runs, baseline="random")
+    monkeypatch.setattr(module, "compare", lambda runs, **options: results)
+    found = CliRunner().invoke(main, ["ranks", "a"])
+    assert found.exit_code == 0, found.output
+    assert found.output.startswith(
+        "streets, test: 1 of 18 runs have fewer than 3 rounds (random, seed 2: 2), so all are "
+        "compared over the first 2 alone"
+    )
 
 
 def test_another_baseline_is_the_users_and_too_few_seeds_are_told(two_suites):
