@@ -87,7 +87,7 @@ def test_attention_spreads_a_value_as_a_gaussian_does_and_keeps_the_sum():
         math.exp(-0.5 * (2 / deviation) ** 2), rel=1e-4
     )
     assert float(found[32, 40]) == pytest.approx(float(found[30, 42]), rel=1e-5)
-    assert float(found[30, 47]) == 0.0  # three deviations
+    assert float(found[30, 46]) > 0.0 == float(found[30, 47])  # three deviations
     constant = torch.full((2, 5, 7), 0.3)
     assert torch.allclose(attended(constant), constant)
     assert torch.allclose(attended(torch.ones(1, 1, 1)), torch.ones(1, 1, 1))
