@@ -207,4 +207,4 @@ class TestRuns:
         assert asked["image_id"].tolist() == sorted(strangest)
         assert asked["score"].to_numpy() == pytest.approx(scores.loc[asked["image_id"]].to_numpy())
         assert run.run_dir.find("score", 1) is None
-        verify_run(run.run_dir)
+        assert list(verify_run(run.run_dir))
