@@ -265,7 +265,8 @@ class _Walk:
         why_not = replay.told.get("select") or replay.told.get("chances")
         if why_not is not None:
             return f"round {index}: selection not replayed: {why_not}"
-        source = "seed" if self.run_dir.find("score", index) is None else "stored scores"
+        is_scored = any(self.run_dir.find(stage, index) for stage in ("score", "familiarity"))
+        source = "stored scores" if is_scored else "seed"
         return f"round {index}: selection replayed from the {source}"
 
     def _answered(self, replay: Replay) -> str:

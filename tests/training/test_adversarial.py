@@ -207,4 +207,6 @@ class TestRuns:
         assert asked["image_id"].tolist() == sorted(strangest)
         assert asked["score"].to_numpy() == pytest.approx(scores.loc[asked["image_id"]].to_numpy())
         assert run.run_dir.find("score", 1) is None
-        assert list(verify_run(run.run_dir))
+        said = list(verify_run(run.run_dir))
+        assert "round 1: selection replayed from the stored scores" in said
+        assert said[-1].endswith("thumbnails, familiarity")
