@@ -65,5 +65,21 @@ class AskedPixels:
         return asked
 
 
+def asked_images(labels: Sequence[StageDir], shard_ids: Sequence[int]) -> tuple[set[str], set[str]]:
+    """Return the images with any answer, and those that were asked as a whole.
+
+    Args:
+        labels: label stages of all rounds so far.
+    """
+    some: set[str] = set()
+    whole: set[str] = set()
+    for stage in labels:
+        table = stage.read_table("labels", list(shard_ids), columns=["image_id", "unit"])
+        is_whole = pa.array(table["unit"].to_numpy() == "image")
+        some.update(table["image_id"].unique().to_pylist())
+        whole.update(table.filter(is_whole)["image_id"].unique().to_pylist())
+    return some, whole
+
+
 def _table(stage: StageDir) -> str:
     return "queries" if stage.stage == "evaluation_points" else "labels"

@@ -137,16 +137,17 @@ class Results:
         members = self.on_one_range(split)
         runs = [run for name in members for run in self.of(name)]
         rounds = [len(run.curve(split)) for run in runs]
+        most = max(rounds, default=0)
         short = [
             f"{run.member}, seed {run.seed}: {count}"
             for run, count in zip(runs, rounds, strict=True)
-            if count < max(rounds)
+            if count < most
         ]
         if not short:
             return []
         named = "; ".join(short[:NAMED]) + ("; …" if len(short) > NAMED else "")
         return [
-            f"{split}: {len(short)} of {len(runs)} runs have fewer than {max(rounds)} rounds "
+            f"{split}: {len(short)} of {len(runs)} runs have fewer than {most} rounds "
             f"({named}), so all are compared over the first "
             f"{len(self.shared_clicks(members, split))} alone: finish them, or leave them out."
         ]

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from madbal_ray.engine.contract import Computed, TableJob
+from madbal_ray.labels.asked_pixels import asked_images
 from madbal_ray.selection.image_choice import core_set, top_images
 from madbal_ray.selection.query_rows import nothing_left, whole_image_query
 from madbal_ray.state import tables
@@ -48,7 +49,7 @@ class SelectImages(TableJob):
             shard_of += [shard_id] * table.num_rows
             scores.append(table["score"].to_numpy())
         score = np.concatenate(scores)
-        asked = self._asked()
+        _, asked = asked_images(self.labels, self.shard_ids)
         is_asked = np.array([image_id in asked for image_id in ids], bool)
         if is_asked.all():
             raise nothing_left(self.round_index)
@@ -63,15 +64,6 @@ class SelectImages(TableJob):
             queries["queries", shard_id] = tables.concat("queries", rows)
             counts[str(shard_id)] = {"images": len(mine), "asked": len(mine)}
         return Computed(queries, {"shards": counts})
-
-    def _asked(self) -> set[str]:
-        """Return the images that were asked as a whole."""
-        found: set[str] = set()
-        for stage in self.labels:
-            table = stage.read_table("labels", list(self.shard_ids), columns=["image_id", "unit"])
-            whole = table["unit"].to_numpy() == "image"
-            found |= set(table.filter(pa.array(whole))["image_id"].to_pylist())
-        return found
 
     def _features(self) -> Iterator[np.ndarray]:
         for shard_id in self.shard_ids:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 
 from madbal_ray import rng
+from madbal_ray.labels.asked_pixels import asked_images
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.pool.reader import ImageShardJob, PoolImage
 from madbal_ray.state import tables
@@ -69,32 +70,25 @@ class LearnFamiliarity:
 
     def run(self) -> None:
         """Learn, judge shard by shard, commit."""
-        labelled = self._labelled()
-        ids = [name for shard_id in self.shard_ids for name in self._ids(shard_id)]
-        is_labelled = np.array([name in labelled for name in ids], bool)
+        some, whole = asked_images(self.labels, self.shard_ids)
+        labelled = whole or some
+        ids = {shard_id: self._ids(shard_id) for shard_id in self.shard_ids}
+        is_labelled = np.array([name in labelled for of in ids.values() for name in of], bool)
         is_learned = bool(is_labelled.any() and not is_labelled.all())
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # so that sums do not depend on the machine's cores
         try:
-            judge = self._learned(is_labelled) if is_learned else None
+            judge = (
+                self._learned(is_labelled, [len(of) for of in ids.values()]) if is_learned else None
+            )
             records = [
-                self.output.write_table("image_scores", shard_id, self._scores(judge, shard_id))
-                for shard_id in self.shard_ids
+                self.output.write_table("image_scores", shard_id, self._scores(judge, shard_id, of))
+                for shard_id, of in ids.items()
             ]
         finally:
             torch.set_num_threads(threads)
         summary = {"labelled_images": int(is_labelled.sum()), "is_learned": is_learned}
         self.output.commit(records, summary)
-
-    def _labelled(self) -> set[str]:
-        some: set[str] = set()
-        whole: set[str] = set()
-        for stage in self.labels:
-            table = stage.read_table("labels", list(self.shard_ids), columns=["image_id", "unit"])
-            some.update(table["image_id"].unique().to_pylist())
-            is_whole = pa.array(table["unit"].to_numpy() == "image")
-            whole.update(table.filter(is_whole)["image_id"].unique().to_pylist())
-        return whole or some
 
     def _ids(self, shard_id: int) -> list[str]:
         table = self.thumbnails.read_table("thumbnails", [shard_id], columns=["image_id"])
@@ -104,27 +98,23 @@ class LearnFamiliarity:
         column = self.thumbnails.read_table("thumbnails", [shard_id])["pixels"].to_pylist()
         return np.frombuffer(b"".join(column), np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL, 3)
 
-    def _learned(self, is_labelled: np.ndarray) -> Judge:
+    def _learned(self, is_labelled: np.ndarray, counts: Sequence[int]) -> Judge:
         generator = rng.stream(self.seed, "familiarity", self.round_index)
         chosen = np.zeros((2, len(is_labelled)), bool)
         for row, members in enumerate((np.flatnonzero(is_labelled), np.flatnonzero(~is_labelled))):
             if len(members) > MOST:
                 members = generator.choice(members, MOST, replace=False)
             chosen[row, members] = True
-        sides = [np.concatenate(list(self._chosen(side))) for side in chosen]
+        sides = [np.concatenate(list(self._chosen(side, counts))) for side in chosen]
         return learn_to_tell(*sides, steps=self.steps, generator=generator)
 
-    def _chosen(self, is_chosen: np.ndarray) -> Iterator[np.ndarray]:
-        start = 0
-        for shard_id in self.shard_ids:
-            count = len(self._ids(shard_id))
-            mine = is_chosen[start : start + count]
+    def _chosen(self, is_chosen: np.ndarray, counts: Sequence[int]) -> Iterator[np.ndarray]:
+        of_shards = np.split(is_chosen, np.cumsum(counts)[:-1])
+        for shard_id, mine in zip(self.shard_ids, of_shards, strict=True):
             if mine.any():
                 yield self._images(shard_id)[mine]
-            start += count
 
-    def _scores(self, judge: Judge | None, shard_id: int) -> pa.Table:
-        ids = self._ids(shard_id)
+    def _scores(self, judge: Judge | None, shard_id: int, ids: Sequence[str]) -> pa.Table:
         if judge is None:
             purpose = (self.seed, "unfamiliar", self.round_index)
             score = np.array([rng.stream(*purpose, name).random() for name in ids])
