@@ -86,7 +86,8 @@ def print_results(console: Console, results: Results) -> None:
         wide.print(table)
         if full:
             console.print(f"every pixel labelled: {sum(full) / len(full):.4f}", highlight=False)
-    for line in results.verdict(results.splits[-1]):
+    split = results.splits[-1]
+    for line in results.doubts(split) + results.verdict(split):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -10,9 +10,10 @@ from madbal_ray.config.schema import Config
 from madbal_ray.errors import ConfigError
 from madbal_ray.loop.forecast import forecast
 from madbal_ray.loop.launch import counted_here
-from madbal_ray.report.protocol import describe_round, describe_start
+from madbal_ray.report.protocol import describe_asking
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.stages import stages_of
+from madbal_ray.strategies.strategy import resolve
 
 
 def plan_lines(config: Config, run_dir: RunDir, *, device: str) -> list[str]:
@@ -32,8 +33,7 @@ def plan_lines(config: Config, run_dir: RunDir, *, device: str) -> list[str]:
         f"pool     {run_dir.pool_folder(config)}",
         f"run      {run_dir}",
         f"network  {config.model.backbone} + {config.model.head}, weights {config.model.weights}",
-        f"asks     {describe_start(config.budget)}, then {config.num_rounds - 1} x "
-        f"{describe_round(config.budget)} by {config.strategy.name}",
+        f"asks     {describe_asking(config, unit=resolve(config.strategy).unit)}",
     ]
     for index in range(config.num_rounds):
         names = stages_of("round") if run_dir.exists else []

@@ -104,14 +104,11 @@ def _narrow_budget(runs: Sequence[RunResult]) -> Iterator[Advice]:
 
 def _curve(results: Results, split: str) -> Iterator[Advice]:
     table = results.summary_table(split)
-    flat, rising = [], []
+    full, flat, rising = [], [], []
     for row in table.to_dict("records"):
         member = str(row["member"])
         if row["share_of_full"] >= NEARLY_FULL:
-            yield Advice(
-                f"{member} reaches {100 * row['share_of_full']:.0f} % of full supervision.",
-                "Little is left to gain from labels: stop, or change network or grid.",
-            )
+            full.append(f"{member} {100 * row['share_of_full']:.0f} %")
             continue
         gains = [
             float(curve["miou"].iloc[-1] - curve["miou"].iloc[-2])
@@ -121,6 +118,11 @@ def _curve(results: Results, split: str) -> Iterator[Advice]:
         if gains:
             mean = sum(gains) / len(gains)
             (flat if mean < FLAT else rising).append(f"{member} {100 * mean:+.2f}")
+    if full:
+        yield Advice(
+            f"Close to full supervision: {', '.join(full)}.",
+            "Little is left to gain from labels: stop, or change network or grid.",
+        )
     if flat:
         yield Advice(
             f"The curve is flat (last round, mIoU points: {', '.join(flat)}).",

@@ -123,6 +123,8 @@ def _judged(one: Comparison, results: Results, split: str) -> str:
         text += f" [{low:+.2f}, {high:+.2f}], ahead in {one.wins} of {count} seeds, "
         text += "more" if abs(points) >= visible else "less"
         text += f" than the {visible:.2f} that {count} seeds can show"
+    if one.p_value is not None:
+        text += f"; p = {one.p_value:.2g} (paired t-test, Holm)"
     opposite = []
     for other in results.splits:
         if other != split:

@@ -105,6 +105,7 @@ class _Writer:
         results = self.results
         split = results.splits[-1]
         full = list(results.full_supervision(split).values())
+        ledger = results.ledger()
         metrics = pd.concat(
             [
                 page_tables.flat_metrics(run.metrics).assign(member=run.member, seed=run.seed)
@@ -119,7 +120,7 @@ class _Writer:
             "full": sum(full) / len(full) if full else None,
             "answer": headline.answer(results, split),
             "advice": advice(results, split),
-            "verdict": results.verdict(split),
+            "doubts": results.doubts(split),
             "num_runs": len(results.runs),
             "members": results.members,
             "summaries": {
@@ -161,7 +162,7 @@ class _Writer:
                 (gallery.cluster_id, pictures.gallery_row(gallery)) for gallery in galleries
             ],
             "palette": self._palette(),
-            "ledger": self._table("ledger", results.ledger()),
+            "ledger": self._table("ledger", ledger, page_tables.spent(ledger)),
             "costs": self._table("stage_costs", results.stage_costs()),
             "protocols": page_tables.protocols(results),
             "versions": results.runs[0].versions,
@@ -175,18 +176,25 @@ class _Writer:
             self.written.append(path)
         return path.name
 
-    def _table(self, name: str, table: pd.DataFrame) -> dict[str, Any] | None:
-        """Return columns and rows as text; None for an empty table."""
+    def _table(
+        self, name: str, table: pd.DataFrame, shown: pd.DataFrame | None = None
+    ) -> dict[str, Any] | None:
+        """Return columns and rows as text; None for an empty table.
+
+        Args:
+            shown: what of the table the page shows; None: all.
+        """
         if not len(table):
             return None
+        shown = table if shown is None else shown
         return {
             "file": self._csv(name, table),
             "columns": [
                 column if column in self.results.members else in_words(str(column))
-                for column in table.columns
+                for column in shown.columns
             ],
             "rows": [
-                [page_tables.cell(value) for value in row] for row in table.itertuples(index=False)
+                [page_tables.cell(value) for value in row] for row in shown.itertuples(index=False)
             ],
         }
 
@@ -273,8 +281,9 @@ class _Writer:
     def _budget_charts(self) -> list[Chart]:
         charts = []
         for member in self.results.members:
-            budgets = self.results.of(member)[0].cluster_budgets
-            if len(budgets):
+            run = self.results.of(member)[0]
+            budgets = run.cluster_budgets
+            if run.shares_out:
                 charts.append(
                     self._chart(
                         f"budgets_{_slug(member)}",

@@ -105,13 +105,35 @@ def heads(insights: Mapping[str, RunInsight]) -> pd.DataFrame:
 
 
 def protocols(results: Results) -> list[tuple[str, tuple[str, ...]]]:
-    """Return the protocols in words, members with the same words together."""
+    """Return the protocols in words: what all share, then what else is each member's own.
+
+    Members with the same words stand together.
+    """
     names: dict[tuple[str, ...], list[str]] = {}
     for run in results.runs:
         members = names.setdefault(run.protocol, [])
         if run.member not in members:
             members.append(run.member)
-    return [(", ".join(members), lines) for lines, members in names.items()]
+    if len(names) == 1:
+        return [(", ".join(members), lines) for lines, members in names.items()]
+    shared = tuple(line for line in next(iter(names)) if all(line in lines for lines in names))
+    own = [
+        (", ".join(members), tuple(line for line in lines if line not in shared))
+        for lines, members in names.items()
+    ]
+    return [("of all", shared), *own] if shared else own
+
+
+def spent(ledger: pd.DataFrame) -> pd.DataFrame:
+    """Return `Results.ledger` as the page shows it: where members have seeds, their means."""
+    if not ledger["member"].duplicated().any():
+        return ledger
+    seeds = ledger.groupby("member", sort=False)["seed"].nunique()
+    means = ledger.groupby("member", sort=False).mean().drop(columns="seed")
+    counts = [name for name in means.columns if name == "rounds" or name.startswith("num_")]
+    means[counts] = means[counts].round().astype(int)
+    means.insert(0, "seeds", seeds)
+    return means.reset_index()
 
 
 def cell(value: Any) -> str:

@@ -120,13 +120,6 @@ def bars(table: pd.DataFrame, *, x_label: str, y_label: str, is_stacked: bool = 
     ]
     layout = {
         "barmode": "stack" if is_stacked else "group",
-        "legend": {
-            "orientation": "h",
-            "x": 0,
-            "y": 1.02,
-            "yanchor": "bottom",
-            "traceorder": "normal",
-        },
         "xaxis": {"title": {"text": as_text(x_label)}, "type": "category"},
         "yaxis": {"title": {"text": as_text(y_label)}, "tickformat": "" if is_stacked else ".0%"},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from madbal_ray.arrays import IGNORE_INDEX
-from madbal_ray.config.asking import BudgetConfig
+from madbal_ray.config.asking import BudgetConfig, StrategyConfig
 from madbal_ray.config.schema import Config
 from madbal_ray.config.section import GridSize, LongSide
 from madbal_ray.config.training import PhaseConfig
@@ -16,11 +16,15 @@ def describe_protocol(
     *,
     split_sizes: Mapping[str, tuple[int, int]],
     num_classes: int,
+    unit: str,
+    has_phase2: bool,
 ) -> list[str]:
     """Return data, splits, classes, void, grids, training and budget, a line each.
 
     Args:
         split_sizes: split -> (usable images, quarantined images).
+        unit: of a later round's query: ``pixel``, ``superpixel`` or ``image``.
+        has_phase2: the strategy has parts that phase II trains.
     """
     pool = config.data.pool_split
     splits = ", ".join(
@@ -29,7 +33,8 @@ def describe_protocol(
     )
     void = "never asked" if config.oracle.skip_void else "asked pixels that are void cost a click"
     train = config.train
-    lengths = " + ".join(_length(phase) for phase in (train.phase1, train.phase2))
+    phases = (train.phase1, train.phase2) if has_phase2 else (train.phase1,)
+    lengths = " + ".join(_length(phase) for phase in phases)
     if train.init == "frozen_head":
         lengths = f"{_length(train.frozen_head)} (frozen head) + {lengths}"
     frozen = "" if config.model.train_backbone else " (frozen)"
@@ -38,10 +43,9 @@ def describe_protocol(
         f"grids       input {_size(config.grids.input)}, working {_size(config.grids.working)}, "
         f"evaluation {config.evaluation.size}",
         f"network     {config.model.backbone}{frozen} + {config.model.head}, output stride "
-        f"{config.model.output_stride}; {lengths} (phase I + II), "
+        f"{config.model.output_stride}; {lengths} (phase I{' + II' * has_phase2}), "
         "the last epoch is measured and asks",
-        f"budget      {describe_start(config.budget)}, then {describe_round(config.budget)} by "
-        f"{config.strategy.name}; {void}",
+        f"budget      {describe_asking(config, unit=unit)}; {void}",
         "measure     mIoU over classes that occur in prediction or truth, from one confusion "
         "matrix a split",
     ]
@@ -51,22 +55,55 @@ def _length(phase: PhaseConfig) -> str:
     return f"{phase.epochs} epochs" if phase.steps is None else f"{phase.steps} steps"
 
 
-def describe_start(budget: BudgetConfig) -> str:
+def describe_asking(config: Config, *, unit: str) -> str:
+    """Return what all rounds ask, and by which strategy, in words.
+
+    Args:
+        unit: as `describe_protocol`.
+    """
+    start, later = _start(config.budget), config.num_rounds - 1
+    if not later:
+        return start
+    return (
+        f"{start}, then {later} x {_round(config.budget, unit)} by "
+        f"{describe_strategy(config.strategy)}"
+    )
+
+
+def describe_strategy(strategy: StrategyConfig) -> str:
+    """Return a strategy's name and what was set of its options.
+
+    >>> describe_strategy(StrategyConfig(name="margin", top_share=0.05))
+    'margin (top_share 0.05)'
+    """
+    changed = strategy.model_dump(exclude_defaults=True, exclude={"name"})
+    changed |= changed.pop("options", {})
+    options = ", ".join(f"{name} {value}" for name, value in changed.items())
+    return f"{strategy.name} ({options})" if options else strategy.name
+
+
+def _start(budget: BudgetConfig) -> str:
     """Return what round 0 asks, in words."""
+    if budget.initial_pixels_per_image == "all":
+        where = "all images" if budget.initial_images is None else f"{budget.initial_images} images"
+        what = f"every pixel of {where}"
+        return f"{what}, spread over clusters" if budget.initial == "spread" else what
     what = f"{budget.initial_pixels_per_image} random pixels an image"
     if budget.initial_images is not None:
         what += f" on {budget.initial_images} images"
     return f"{what}, spread over clusters" if budget.initial == "spread" else what
 
 
-def describe_round(budget: BudgetConfig) -> str:
+def _round(budget: BudgetConfig, unit: str) -> str:
     """Return what a later round asks, in words."""
+    if unit == "image":
+        return f"{budget.images_per_round} whole images"
     if budget.scope == "image":
-        return f"{budget.pixels_per_image} a round"
+        return f"{budget.pixels_per_image} {unit}s an image"
     limit = f", {budget.max_per_image} in one image at most" if budget.max_per_image else ""
     if budget.total_pixels is not None:
-        return f"{budget.total_pixels} a round over the whole pool{limit},"
-    return f"{budget.pixels_per_image} a round and image on average, over the whole pool{limit},"
+        return f"{budget.total_pixels} {unit}s over the whole pool{limit},"
+    return f"{budget.pixels_per_image} {unit}s an image on average, over the whole pool{limit},"
 
 
 def _size(size: GridSize) -> str:

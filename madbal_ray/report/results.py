@@ -211,7 +211,12 @@ class Results:
         )
 
     def label_efficiency(self, split: str) -> pd.DataFrame:
-        """Return what a member's last clicks are worth in clicks of the baseline, a row each."""
+        """Return a row a member: its clicks and the baseline's that lead equally far.
+
+        One way what its last clicks are worth in clicks of the baseline (infinity: more than
+        the baseline's curve has), the other way with how many clicks it is where the baseline
+        ends (infinity: never).
+        """
         rows: list[dict[str, Any]] = []
         for name in self.members:
             if self.baseline not in self.members or name == self.baseline:
@@ -227,13 +232,17 @@ class Results:
             if not curves[0].keys() & curves[1].keys():
                 continue
             worth = equivalent_clicks(shared, *curves)
+            needed = equivalent_clicks(shared, *reversed(curves))
             rows.append(
                 {
                     "member": name,
                     "clicks_per_image": shared[-1],
                     "equivalent_clicks": worth.mean,
-                    "low": worth.low,
-                    "high": worth.high,
+                    "equivalent_low": worth.low,
+                    "equivalent_high": worth.high,
+                    "clicks_to_baseline": needed.mean,
+                    "clicks_to_baseline_low": needed.low,
+                    "clicks_to_baseline_high": needed.high,
                     "seeds": worth.count,
                 }
             )
@@ -252,8 +261,8 @@ class Results:
         """Return in how many seeds the row's area beats the column's."""
         return win_matrix(self.areas(self.on_one_range(split), split))
 
-    def verdict(self, split: str) -> list[str]:
-        """Return what may be concluded, in sentences."""
+    def doubts(self, split: str) -> list[str]:
+        """Return what to mind where members are compared, in sentences."""
         comparisons = self.comparisons(split)
         if not comparisons:
             return []
@@ -265,7 +274,12 @@ class Results:
                 "intervals, and take differences that are smaller than the smallest visible "
                 "one for noise."
             )
-        for comparison in comparisons:
+        return lines + disagreements(split, {name: self.comparisons(name) for name in self.splits})
+
+    def verdict(self, split: str) -> list[str]:
+        """Return the comparisons with the baseline, in sentences."""
+        lines = []
+        for comparison in self.comparisons(split):
             difference, visible = comparison.difference, 100 * comparison.smallest_visible
             judged = "more" if abs(100 * difference.mean) >= visible else "less"
             text = (
@@ -278,7 +292,7 @@ class Results:
             if comparison.p_value is not None:
                 text += f"; p = {comparison.p_value:.3g} (paired t-test, Holm)"
             lines.append(text + ".")
-        return lines + disagreements(split, {name: self.comparisons(name) for name in self.splits})
+        return lines
 
     def class_iou(self, member: str, split: str) -> pd.DataFrame:
         """Return clicks_per_image x class: mean IoU over seeds, NaN where absent."""
@@ -325,9 +339,14 @@ class Results:
         return table.rename(columns=names)
 
     def asked_cluster_shares(self) -> pd.DataFrame:
-        """Return member x cluster: share of the queries after round 0."""
+        """Return member x cluster: share of the queries after round 0.
+
+        Members whose budget was one cluster's alone have no share to show.
+        """
         rows = {}
         for member in self.members:
+            if any(len(run.cluster_budgets) and not run.shares_out for run in self.of(member)):
+                continue
             later = [run.asked_clusters.query("round > 0") for run in self.of(member)]
             if sum(len(asked) for asked in later):
                 rows[member] = _shares(later, "cluster_id")

@@ -68,6 +68,12 @@ class RunResult:
     versions: dict[str, str] = field(default_factory=dict)
     facts: RunFacts = field(default_factory=RunFacts)
 
+    @property
+    def shares_out(self) -> bool:
+        """Tell whether a budget was shared out over several clusters."""
+        rows = self.cluster_budgets
+        return bool(len(rows)) and rows["cluster_id"].nunique() > 1
+
     def curve(self, split: str) -> pd.DataFrame:
         """Return round, clicks_per_image, minutes (NaN: unknown) and miou on one split."""
         rows = self.metrics[self.metrics["split"] == split].sort_values("round")

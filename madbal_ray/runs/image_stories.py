@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 import torch
 from skimage.measure import approximate_polygon, find_contours
 
-from madbal_ray.arrays import LabelMap, Mask
+from madbal_ray.arrays import BoolMap, LabelMap, Mask
 from madbal_ray.labels.ledger import latest_revisions
 from madbal_ray.models.network import SegmentationNetwork
 from madbal_ray.models.trained import load_network
+from madbal_ray.pool.features.stored_taps import NetworkInput
 from madbal_ray.pool.reader import PoolImage, read_images, read_label_maps
 from madbal_ray.report.pictures import ImageStory, NetworkView
 from madbal_ray.runs.run import Run
@@ -77,10 +78,12 @@ class Networks:
     device: torch.device
     _kept: dict[int, SegmentationNetwork] = field(default_factory=dict)
 
-    def explain(
-        self, round_index: int, input_image: np.ndarray, work_image: np.ndarray
-    ) -> Explanation:
-        """Return what the network of a round says of an image."""
+    def explain(self, round_index: int, inputs: NetworkInput, boundary: BoolMap) -> Explanation:
+        """Return what the network of a round says of an image.
+
+        Args:
+            inputs, boundary: as `Pool.input_and_boundary` returns them.
+        """
         strategy = self.run.config.strategy
         if round_index not in self._kept:
             network = load_network(
@@ -93,8 +96,8 @@ class Networks:
             self._kept = {round_index: network}
         return explain_image(
             self._kept[round_index],
-            input_image,
-            work_image,
+            inputs,
+            boundary,
             options=ScoreOptions(strategy.normalize_terms, strategy.uncertainty),
             device=self.device,
         )
@@ -111,16 +114,17 @@ def tell_stories(
     run: Run, chosen: Sequence[tuple[PoolImage, str]], networks: Networks
 ) -> list[ImageStory]:
     """Return what happened to some images, from stored tables and the networks of all rounds."""
-    reader = run.reader()
+    pool = run.pool()
+    reader = pool.reader
     photos = [reader.original(image) for image, _ in chosen]
-    grids = [reader.on_both_grids(image) for image, _ in chosen]
+    inputs = [pool.input_and_boundary(image) for image, _ in chosen]
     asked = [_asked(run, image) for image, _ in chosen]
     views: list[list[NetworkView]] = [[] for _ in chosen]
     name = "entropy"
     shown = shown_rounds(run.num_rounds)
     for round_index in range(run.num_rounds):
-        for index, (input_image, work_image) in enumerate(grids):
-            explanation = networks.explain(round_index, input_image, work_image)
+        for index, of_image in enumerate(inputs):
+            explanation = networks.explain(round_index, *of_image)
             name = networks.score_name(explanation)
             prediction = explanation.predictions["final"].numpy().astype(np.uint8)
             if round_index in shown:

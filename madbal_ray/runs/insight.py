@@ -59,7 +59,7 @@ def look_inside(
 class _Inspector:
     def __init__(self, run: Run, device: torch.device) -> None:
         self.run, self.round_index = run, run.num_rounds - 2
-        self.reader = run.reader()
+        self.pool = run.pool()
         self.networks = Networks(run, device)
         self._errors: list[np.ndarray] = []
         self._signals: dict[str, list[np.ndarray]] = {}
@@ -91,10 +91,10 @@ class _Inspector:
         return AskedPixels(labels, shard_id, _label_maps(self.run, shard_id))
 
     def _explain(self, round_index: int, image: PoolImage) -> Explanation:
-        return self.networks.explain(round_index, *self.reader.on_both_grids(image))
+        return self.networks.explain(round_index, *self.pool.input_and_boundary(image))
 
     def _truth(self, image: PoolImage) -> Mask | None:
-        return None if image.mask_uri is None else self.reader.mask_on_working_grid(image)
+        return None if image.mask_uri is None else self.pool.reader.mask_on_working_grid(image)
 
     def _candidates(self, measured: Sequence[PoolImage]) -> list[Candidate]:
         """Compare the first and the last network on images that may be shown."""

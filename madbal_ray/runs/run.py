@@ -14,6 +14,7 @@ from madbal_ray.data.registry import data_root, open_dataset
 from madbal_ray.errors import RunDirError
 from madbal_ray.labels.ledger import minutes_of_people
 from madbal_ray.models.trained import TrainedPhases
+from madbal_ray.pool.features.stored_taps import damaged_shards
 from madbal_ray.pool.prepared import Pool
 from madbal_ray.pool.reader import ImageReader, PoolImage, pool_images
 from madbal_ray.report.protocol import describe_protocol
@@ -172,11 +173,18 @@ class Run:
         )
 
     def _features(self) -> tuple[StageDir | None, StageDir | None]:
-        """Return what is kept of a frozen backbone's taps, and their statistics."""
+        """Return what is kept of a frozen backbone's taps, and their statistics.
+
+        Kept ones of which files are gone count as not kept: computed again, they are the same.
+        """
         if self.config.model.train_backbone:
             return None, None
         features = self.stage("backbone_features")
-        is_kept = features.marker().settings["keeps"]
+        is_kept = (
+            features.is_done
+            and features.marker().settings["keeps"]
+            and not damaged_shards(features)
+        )
         return features if is_kept else None, self.stage("tap_statistics")
 
     def pool_sample(self, count: int) -> list[tuple[int, PoolImage]]:
@@ -202,10 +210,17 @@ class Run:
             )
             for split, shard_ids in index.marker().summary["shards_of_split"].items()
         }
-        remarks = resolve(self.config.strategy).remarks(self.config)
+        strategy = resolve(self.config.strategy)
+        lines = describe_protocol(
+            self.config,
+            split_sizes=sizes,
+            num_classes=len(self.class_names),
+            unit=strategy.unit,
+            has_phase2=strategy.has_phase2,
+        )
         return [
-            *describe_protocol(self.config, split_sizes=sizes, num_classes=len(self.class_names)),
-            *(f"remark      {remark}" for remark in remarks),
+            *lines,
+            *(f"remark      {remark}" for remark in strategy.remarks(self.config)),
         ]
 
     def weights_identity(self) -> str:

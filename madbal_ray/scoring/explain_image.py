@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from madbal_ray.arrays import RGBImage
+from madbal_ray.arrays import BoolMap
+from madbal_ray.models.inputs import stack_inputs
 from madbal_ray.models.network import SegmentationNetwork
+from madbal_ray.pool.features.stored_taps import NetworkInput
 from madbal_ray.scoring.pixel_scores import (
     entropy,
     margin,
@@ -17,8 +19,6 @@ from madbal_ray.scoring.pixel_scores import (
 )
 from madbal_ray.scoring.registry import ScoreOptions, Views
 from madbal_ray.seams import SCORES
-from madbal_ray.vision.boundary import boundary_map
-from madbal_ray.vision.normalize import normalize_images
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Explanation:
 
 def explain_image(
     network: SegmentationNetwork,
-    input_image: RGBImage,
-    work_image: RGBImage,
+    inputs: NetworkInput,
+    boundary: BoolMap,
     *,
     options: ScoreOptions,
     device: torch.device,
@@ -48,12 +48,13 @@ def explain_image(
 
     Args:
         network: in eval mode, on `device`.
+        inputs: what the network takes of the image.
+        boundary: delta, on the working grid.
     """
-    height, width = work_image.shape[:2]
+    height, width = boundary.shape
     with torch.inference_mode():
-        images = normalize_images(torch.from_numpy(input_image[None]).to(device))
-        output = network(images, supports=True)
-        is_boundary = torch.from_numpy(boundary_map(work_image))[None].to(device)
+        output = network(stack_inputs([inputs], device), supports=True)
+        is_boundary = torch.from_numpy(boundary)[None].to(device)
         logs = torch.log_softmax(to_size(output.logits, height, width), dim=1)
         final_entropy = entropy(logs)
         signals = {"entropy": final_entropy, "margin": margin(logs)}

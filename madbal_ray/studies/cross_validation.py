@@ -167,7 +167,7 @@ class CrossValidation:
         trained = load_network(config.model, len(run.class_names), network, supports).to(device)
         trained.set_phase("eval")
         options = ScoreOptions(config.strategy.normalize_terms, config.strategy.uncertainty)
-        reader, parts = run.reader(), []
+        pool, parts = run.pool(), []
         for shard_id in self._shard_ids:
             labels = run.stage("labels", 0).read_table("labels", [shard_id])
             labels = labels.filter(pc.field("status") == "labelled").to_pandas()
@@ -176,9 +176,8 @@ class CrossValidation:
                 rows = by_image.get(image.image_id)
                 if rows is None or self._fold_of[image.image_id] != fold:
                     continue
-                input_image, work_image = reader.on_both_grids(image)
                 explanation = explain_image(
-                    trained, input_image, work_image, options=options, device=device
+                    trained, *pool.input_and_boundary(image), options=options, device=device
                 )
                 y, x = rows["y"].to_numpy(), rows["x"].to_numpy()
                 wrong = (

@@ -151,7 +151,7 @@ def test_a_second_process_is_refused_and_told_who_holds_the_folder(copied_run, c
 def test_dry_run_writes_nothing(config_path, tmp_path):
     result = invoke("run", config_path, "--run-dir", tmp_path / "new", "--dry-run")
     assert result.exit_code == 0
-    assert "5 random pixels an image, then 1 x 5 a round by madbal" in result.output
+    assert "5 random pixels an image, then 1 x 5 pixels an image by madbal" in result.output
     assert not (tmp_path / "new").exists()
 
 

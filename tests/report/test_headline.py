@@ -84,6 +84,15 @@ def test_a_suite_names_split_seeds_both_members_and_what_the_seeds_can_show():
     )
 
 
+def test_enough_seeds_give_the_headline_a_p_value():
+    good = [run("good", seed, [0.3, 0.5 + seed / 100]) for seed in range(6)]
+    plain = [run("plain", seed, [0.3, 0.4 + seed / 200]) for seed in range(6)]
+    last = answer(Results([*plain, *good], baseline="plain"), "test")[1]
+    # Areas differ by 5 to 6.25 points in steps of 0.25: t = 5.625 / (0.4677 / sqrt(6)) = 29.46.
+    p = float(last.partition("6 seeds can show; p = ")[2].removesuffix(" (paired t-test, Holm)."))
+    assert p == pytest.approx(8.45e-07, rel=0.01)
+
+
 def test_splits_that_disagree_are_named():
     def both(member, seed, test, val):
         one, other = run(member, seed, [0.3, test]), run(member, seed, [0.3, val], split="val")
@@ -155,7 +164,10 @@ def test_a_flat_curve_says_stop():
 
 def test_near_full_supervision_there_is_little_left():
     full = RunResult("full", 0, "", True, run("full", 0, [0.42]).metrics, class_names=NAMES)
-    assert findings(run("own", 0, [0.3, 0.4]), full)[0] == "own reaches 95 % of full supervision."
+    assert findings(run("own", 0, [0.3, 0.4]), full)[0] == "Close to full supervision: own 95 %."
+    both = findings(run("a", 0, [0.3, 0.4]), run("b", 0, [0.3, 0.42]), full)
+    assert both[0] == "Close to full supervision: a 95 %, b 100 %."
+    assert "supervision" not in "".join(both[1:])
 
 
 def test_a_finding_of_some_members_names_them():

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from madbal_ray import api
+from madbal_ray.report import page_tables
 
 PHONE = {"width": 390, "height": 844}
 TABLET = {"width": 768, "height": 1024}
@@ -103,6 +104,28 @@ def test_a_page_is_small_and_keeps_to_itself(report, browser):
     page.close()
 
 
+@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_names_of_lines_lie_under_no_button_and_on_no_axis(report, browser, viewport):
+    _, out = report
+    page = browser.new_page(viewport=viewport, has_touch=True, is_mobile=True)
+    page.goto((out / "index.html").as_uri())
+    boxes = page.eval_on_selector_all(
+        ".plot[data-chart]",
+        """all => all.map(plot => ['.legend', '.modebar', '.xtitle'].map(name => {
+          const one = plot.querySelector(name);
+          return one && (({top, bottom}) => [top, bottom])(one.getBoundingClientRect());
+        }))""",
+    )
+    checked = 0
+    for legend, buttons, title in boxes:
+        if legend and buttons and title:
+            assert buttons[1] <= legend[0] + 1
+            assert title[1] <= legend[0] + 1
+            checked += 1
+    assert checked > 5
+    page.close()
+
+
 def test_lines_can_be_hidden_and_colours_follow_the_button(report, browser):
     _, out = report
     page = browser.new_page(viewport=DESKTOP, color_scheme="light")
@@ -168,6 +191,21 @@ def test_numbers_are_those_of_the_runs(report, tiny_suite):
         ledger = pd.read_csv(out / "ledger.csv").set_index(["member", "seed"])
         for seed, run in enumerate(runs):
             assert ledger.loc[(member, seed), "num_labels"] == run.table("labels").num_rows
+    shown = page_tables.spent(results.ledger()).set_index("member")
+    assert shown.index.tolist() == ["madbal", "random", "full_supervision"]
+    assert shown["seeds"].tolist() == [2, 2, 2]
+    # 6 images, 5 pixels in each of two rounds; all of 48 x 64 pixels.
+    assert shown["num_labels"].tolist() == [60, 60, 6 * 48 * 64]
+    alone = results.ledger().drop_duplicates("member")
+    assert page_tables.spent(alone) is alone
+    (everybody, shared), *own = page_tables.protocols(results)
+    assert everybody == "of all"
+    assert [line.split()[0] for line in shared] == ["data", "grids", "measure"]
+    assert [(names, [line.split()[0] for line in lines]) for names, lines in own] == [
+        ("madbal", ["network", "budget", "remark"]),
+        ("random", ["network", "budget"]),
+        ("full_supervision", ["network", "budget"]),
+    ]
     shares = pd.read_csv(out / "asked_classes.csv").set_index("member")
     assert shares.sum(axis=1).tolist() == pytest.approx([1.0] * len(shares))
     assert list(shares.index) == ["random start", "madbal", "random"]

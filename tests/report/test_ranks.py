@@ -80,6 +80,12 @@ def test_the_page_has_ranks_and_what_a_click_is_worth():
     table = results().label_efficiency("test").set_index("member")
     assert table.loc["good", "equivalent_clicks"] == math.inf
     assert table.loc["bad", "equivalent_clicks"] == pytest.approx(15.25, abs=0.1)
+    # The other way: the baseline ends at 0.5025, between good's 0.45 at 20 and 0.6025 at 30.
+    reached = table.loc["good", ["clicks_to_baseline_low", "clicks_to_baseline"]]
+    assert reached.iloc[1] == pytest.approx(20 + 10 * 0.0525 / 0.1525)
+    assert 23 < reached.iloc[0] <= reached.iloc[1] <= table.loc["good", "clicks_to_baseline_high"]
+    assert table.loc["bad", "clicks_to_baseline"] == math.inf
+    assert table["seeds"].tolist() == [6, 6]
     assert page_tables.cell(math.inf) == "more"
     found = results().ranks("test")
     assert list(found.mean) == ["good", "random", "bad"]

@@ -44,7 +44,7 @@ def test_runs_that_ended_before_others_are_named_and_how_far_all_are_compared():
         "first 2 alone: finish them, or leave them out."
     )
     assert results.unfinished("test") == [said]
-    assert results.verdict("test")[0] == said
+    assert results.doubts("test")[0] == said
     assert Results([*runs[:3], images]).unfinished("test") == []
     many = [run("c", seed, [5, 10], [0.2, 0.3]) for seed in range(6)]
     (line,) = Results([*runs[:3], *many]).unfinished("test")
@@ -58,7 +58,7 @@ def test_members_without_a_shared_range_are_not_compared():
     images = [run("images", s, [10, 17_000], [0.3, 0.6]) for s in range(6)]
     results = Results([*pixels, *images], baseline="pixels")
     assert results.comparisons("test") == []
-    assert results.verdict("test") == []
+    assert results.verdict("test") == results.doubts("test") == []
     summary = results.summary_table("test").set_index("member")
     assert pd.isna(summary.loc["images", "area"])
     assert summary.loc["images", "miou"] == pytest.approx(0.6)
@@ -111,7 +111,9 @@ def test_the_headline_names_split_and_seeds_and_says_where_the_other_disagrees()
             name = f"{member}-{seed}"
             runs.append(RunResult(member, seed, name, False, pd.DataFrame(rows)))
     results = Results(runs, baseline="random")
-    _, headline, disagreement = results.verdict(results.splits[-1])
+    (headline,) = results.verdict(results.splits[-1])
+    few, disagreement = results.doubts(results.splits[-1])
+    assert few.startswith("3 seeds are too few for a test (6 are needed)")
     assert headline.startswith("test, 3 seeds: madbal − random: +5.00 mIoU points")
     assert disagreement == (
         "The splits disagree on madbal − random: +5.00 mIoU points on test, -5.00 on val."

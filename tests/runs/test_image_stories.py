@@ -1,15 +1,18 @@
 """Images through the rounds: every number stands beside the pixel that it was said of."""
 
 import math
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+import madbal_ray
 from madbal_ray.arrays import IGNORE_INDEX
-from madbal_ray.pool.reader import PoolImage, pool_images, read_images, read_label_maps
+from madbal_ray.pool.reader import ImageReader, PoolImage, pool_images, read_images, read_label_maps
 from madbal_ray.runs.image_stories import (
     Candidate,
     Networks,
@@ -92,6 +95,36 @@ def test_the_network_that_asked_says_the_scores_that_were_stored(stories):
         assert random["predicted"].isna().all()
         assert random["term_score"].isna().all()
         assert [view.round_index for view in story.views] == [0, 1]
+
+
+def test_kept_features_are_looked_at_and_where_they_are_gone_pictures(
+    frozen_run, tmp_path, monkeypatch
+):
+    images = [(image, "typical") for _, image in frozen_run.pool_sample(2)]
+    device, decoded = torch.device("cpu"), []
+    usual = ImageReader.on_both_grids
+
+    def counted(reader, image, data=None):
+        decoded.append(image.image_id)
+        return usual(reader, image, data)
+
+    monkeypatch.setattr(ImageReader, "on_both_grids", counted)
+    kept = tell_stories(frozen_run, images, Networks(frozen_run, device))
+    assert decoded == []
+    run_dir = Path(str(frozen_run.run_dir))
+    shutil.copytree(run_dir.parent, tmp_path / "copy")
+    copy = madbal_ray.open_run(tmp_path / "copy" / run_dir.name)
+    features = Path(str(copy.stage("backbone_features").folder))
+    next((features / "backbone_features").glob("*.parquet")).unlink()
+    again = tell_stories(copy, images, Networks(copy, device))
+    assert decoded == [image.image_id for image, _ in images]
+    shutil.rmtree(features)
+    assert copy.pool().features is None
+    for one, other in zip(kept, again, strict=True):
+        assert [view.round_index for view in one.views] == [0, 1]
+        for here, there in zip(one.views, other.views, strict=True):
+            np.testing.assert_array_equal(here.prediction, there.prediction)
+            np.testing.assert_allclose(here.score, there.score, atol=1e-4)
 
 
 def test_answers_budgets_and_superpixels_are_those_of_the_tables(stories, tiny_run):

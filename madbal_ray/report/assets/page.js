@@ -12,7 +12,9 @@ const CONFIG = { responsive: true, displaylogo: false, scrollZoom: false,
 function themed(layout) {
   const axis = { gridcolor: color("--line"), linecolor: color("--line"), zerolinecolor: color("--line"),
     automargin: true };
-  return { margin: { l: 50, r: 10, t: 30, b: 40 }, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
+  return { margin: { l: 50, r: 10, t: 30, b: 40 },
+    // At the bottom: at the top the buttons would lie on it.
+    legend: { orientation: "h", x: 0, yref: "container", y: 0, yanchor: "bottom", traceorder: "normal" },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hoverlabel: { namelength: -1 }, ...layout,
     font: { family: "system-ui, sans-serif", size: 12, color: color("--ink") },
     modebar: { color: color("--soft"), activecolor: color("--ink"), bgcolor: "rgba(0,0,0,0)" },
