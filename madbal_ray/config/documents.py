@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,13 @@ MAX_VALUES = 20_000
 """Values of a document once its aliases are written out."""
 MAX_DEPTH = 32
 MAX_INTEGER = 2**63
+MAX_PATH = 1000
+"""Characters of a path that stands in a message in full."""
 SHOWN = 200
 """Characters of a value, a key or a library's remark in a message."""
+MAX_FINDINGS = 100
+MAX_LINE = 2000
+"""Of a message: the longest lists every allowed key of a section."""
 
 PLAIN = frozenset(
     f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")
@@ -53,6 +58,12 @@ def presets() -> dict[str, str]:
     return found
 
 
+def listed(findings: Sequence[str]) -> str:
+    """Return findings as the lines below a message's first one, as many and long as can be read."""
+    more = [f"and {len(findings) - MAX_FINDINGS} more"] if len(findings) > MAX_FINDINGS else []
+    return "".join(f"\n  {line[:MAX_LINE]}" for line in [*findings[:MAX_FINDINGS], *more])
+
+
 def read_yaml(path: Path, what: str) -> Any:
     """Return what a YAML file holds; {} where it is empty.
 
@@ -68,8 +79,9 @@ def read_yaml(path: Path, what: str) -> Any:
         text = data.decode("utf-8")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        name = str(path) if len(str(path)) <= MAX_PATH else f"{str(path)[:SHOWN]}…"
         raise ConfigError(
-            f"{path}: cannot be read ({reason}); give the path of a YAML file: {what}"
+            f"{name}: cannot be read ({reason}); give the path of a YAML file: {what}"
         ) from None
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{path}: more than {MAX_BYTES} bytes; expected {what}")

@@ -12,14 +12,10 @@ from pydantic import ValidationError
 
 from madbal_ray.config.asking import SHORT
 from madbal_ray.config.counts import kept_counts
-from madbal_ray.config.documents import SHOWN, parse_yaml, preset_or_path, read_yaml
+from madbal_ray.config.documents import SHOWN, listed, parse_yaml, preset_or_path, read_yaml
 from madbal_ray.config.schema import Config
 from madbal_ray.config.section import folder_name, without_credentials
 from madbal_ray.errors import ConfigError
-
-MAX_FINDINGS = 100
-MAX_LINE = 2000
-"""Of a message: the longest lists every allowed key of a section."""
 
 
 def load_config(
@@ -64,9 +60,7 @@ def load_config(
             is_open = _drop_offending(values, error)
     given = [override.partition("=")[0].strip() for override in overrides]
     found = [_of_override(line, given) for line in dict.fromkeys(findings)]
-    more = [f"and {len(found) - MAX_FINDINGS} more"] if len(found) > MAX_FINDINGS else []
-    lines = "\n".join(f"  {line[:MAX_LINE]}" for line in [*found[:MAX_FINDINGS], *more])
-    raise ConfigError(f"{where} cannot be used:\n{lines}")
+    raise ConfigError(f"{where} cannot be used:{listed(found)}")
 
 
 def _of_override(line: str, keys: Sequence[str]) -> str:
@@ -92,6 +86,20 @@ def changed_keys(old: Config, new: Config) -> list[str]:
     if new.num_rounds < old.num_rounds:
         changes.append(f"num_rounds: {old.num_rounds} -> {new.num_rounds} (it may only grow)")
     return changes
+
+
+def settings_of(config: Config, beginnings: tuple[str, ...]) -> dict[str, Any]:
+    """Return the settings that results depend on, by key; of keys with one of the beginnings."""
+
+    def flat(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(node, dict) and node:
+            for name, value in node.items():
+                yield from flat(value, f"{key}.{name}" if key else name)
+        else:
+            yield key, node
+
+    found = flat(config.result_settings(), "")
+    return {key: value for key, value in found if key.startswith(beginnings)}
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

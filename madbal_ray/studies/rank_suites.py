@@ -77,7 +77,8 @@ def _suites_of(path: str, baseline: str | None) -> dict[str, Results]:
         }
     opened = open_runs([path])
     known = baseline or opened.baseline
-    return {opened.title: compare(opened.runs, baseline=known, is_known=baseline is None)}
+    results = compare(opened.runs, baseline=known, is_known=baseline is None, varies=opened.varies)
+    return {opened.title: results}
 
 
 def _with_baseline(results: Results, baseline: str | None, where: str) -> Results:

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from madbal_ray.config.file import settings_of
 from madbal_ray.errors import ConfigError, DataError, IntegrityError, RunDirError
 from madbal_ray.labels.ledger import latest_revisions
 from madbal_ray.report.page import write_report
@@ -35,12 +36,14 @@ class Opened:
         runs: with at least one finished round.
         title: names of the experiments.
         baseline, command: of the (only) suite; None: no suite, or several.
+        varies: what suites compare beside strategies, as `SuiteFile.varies`.
     """
 
     runs: list[Run]
     title: str
     baseline: str | None
     command: str | None
+    varies: tuple[str, ...] = ()
 
 
 def open_runs(paths: Sequence[str]) -> Opened:
@@ -80,6 +83,7 @@ def open_runs(paths: Sequence[str]) -> Opened:
         " · ".join(dict.fromkeys(titles)),
         suites[0]["baseline"] if len({suite["baseline"] for suite in suites}) == 1 else None,
         only.get("command") if len(paths) == 1 else None,
+        tuple(dict.fromkeys(key for suite in suites for key in suite.get("varies", ()))),
     )
 
 
@@ -104,7 +108,12 @@ def report_runs(
     """
     runs = opened.runs
     is_known = baseline is None and opened.baseline is not None
-    results = compare(runs, baseline=baseline or opened.baseline, is_known=is_known)
+    results = compare(
+        runs,
+        baseline=baseline or opened.baseline,
+        is_known=is_known,
+        varies=opened.varies,
+    )
     if not results.splits:
         raise RunDirError("nothing was measured (evaluation.splits is empty), so nothing to report")
     insights: dict[str, RunInsight] = {}
@@ -137,17 +146,24 @@ def report_runs(
     return results, written
 
 
-def compare(runs: Sequence[Run], *, baseline: str | None = None, is_known: bool = False) -> Results:
+def compare(
+    runs: Sequence[Run],
+    *,
+    baseline: str | None = None,
+    is_known: bool = False,
+    varies: Sequence[str] = (),
+) -> Results:
     """Return runs on one axis.
 
     Args:
         is_known: the baseline is a suite's and not the user's; where it is none of the
             runs, the first member stands in for it.
+        varies: what they may differ in beside strategies, as `SuiteFile.varies`.
 
     Raises:
         ConfigError: see `report_runs`.
     """
-    problems = protocol_differences({str(run.run_dir): run.config for run in runs})
+    problems = protocol_differences({str(run.run_dir): run.config for run in runs}, varies)
     problems += _other_bytes(runs)
     if problems:
         raise ConfigError(
@@ -155,9 +171,9 @@ def compare(runs: Sequence[Run], *, baseline: str | None = None, is_known: bool 
             + "\n  ".join(problems)
             + "\nreport them apart, each with its like"
         )
-    labels = _labels(runs)
+    labels, own = _labels(runs), _varied(runs, varies)
     results = Results(
-        [_result(run, label) for run, label in zip(runs, labels, strict=True)], baseline
+        [_result(*of_run) for of_run in zip(runs, labels, own, strict=True)], baseline
     )
     if baseline is not None and baseline not in results.members and not is_known:
         raise ConfigError(
@@ -203,7 +219,17 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     return ["/".join(path[-depth:]) for path in parts]
 
 
-def _result(run: Run, member: str) -> RunResult:
+def _varied(runs: Sequence[Run], varies: Sequence[str]) -> list[list[str]]:
+    """Return for each run what it was set to of what they vary, as lines of its protocol."""
+    settings = [settings_of(run.config, tuple(varies)) for run in runs]
+    names = sorted({name for one in settings for name in one})
+    differing = [name for name in names if len({repr(one.get(name)) for one in settings}) > 1]
+    return [
+        [f"differs     {name} {one[name]}" for name in differing if name in one] for one in settings
+    ]
+
+
+def _result(run: Run, member: str, own: Sequence[str]) -> RunResult:
     last = range(run.num_rounds)
     labels = latest_revisions(pa.concat_tables([run.table("labels", i) for i in last]))
     queries = pa.concat_tables([run.table("queries", i) for i in last])
@@ -231,7 +257,7 @@ def _result(run: Run, member: str) -> RunResult:
         point_metrics=run.point_metrics(),
         minutes=run.minutes_of_people(),
         timings=run.table("timings").to_pandas(),
-        protocol=tuple(run.protocol()),
+        protocol=(*run.protocol(), *own),
         versions=run.versions(),
         facts=_facts(run),
     )

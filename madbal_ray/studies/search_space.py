@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from madbal_ray.config.documents import preset_or_path, read_yaml
+from madbal_ray.config.documents import SHOWN, listed, preset_or_path, read_yaml
 from madbal_ray.errors import ConfigError
 
 PREFIX = "train.phase2."
@@ -39,21 +39,23 @@ def load_space(path: str | Path) -> dict[str, Range]:
     space = {}
     for key, spec in ranges.items():
         if not str(key).startswith(PREFIX):
-            problems.append(f"{key}: only keys of {PREFIX}… can be searched: phase I is shared")
+            problems.append(
+                f"{str(key)[:SHOWN]}: only keys of {PREFIX}… can be searched: phase I is shared"
+            )
             continue
         problem = _problem(spec)
         if problem:
-            problems.append(f"{key}: {problem}")
+            problems.append(f"{key[:SHOWN]}: {problem}")
             continue
         ((kind, values),) = spec.items()
         space[key] = Range(kind, tuple(values))
     if problems:
-        raise ConfigError(f"{path} is no search space:\n  " + "\n  ".join(problems))
+        raise ConfigError(f"{path} is no search space:{listed(problems)}")
     return space
 
 
 def _problem(spec: Any) -> str | None:
-    expected = f"expected one of {', '.join(KINDS)} with a list, got {spec!r}"
+    expected = f"expected one of {', '.join(KINDS)} with a list, got {repr(spec)[:SHOWN]}"
     if not isinstance(spec, Mapping) or len(spec) != 1:
         return expected
     ((kind, values),) = spec.items()
@@ -63,7 +65,7 @@ def _problem(spec: Any) -> str | None:
         return None
     is_range = len(values) == 2 and all(isinstance(value, (int, float)) for value in values)
     if not is_range or values[0] >= values[1]:
-        return f"{kind} needs [low, high] with low < high, got {values}"
+        return f"{kind} needs [low, high] with low < high, got {repr(values)[:SHOWN]}"
     if kind == "loguniform" and values[0] <= 0:
         return f"loguniform needs low > 0, got {values[0]}"
     return None

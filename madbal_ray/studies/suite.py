@@ -41,6 +41,7 @@ class SuiteRunner:
         listing = {
             "name": self.suite.name,
             "baseline": self.suite.baseline,
+            "varies": self.suite.varies,
             "runs": [run.name for run in self.suite.runs],
             "command": command_line(),
         }
@@ -76,11 +77,15 @@ class SuiteRunner:
             )
 
     def _share(self, missing: Sequence[SuiteRun]) -> None:
-        """Prepare the pool once, then round 0 once per seed."""
+        """Prepare the pool once, then round 0 once per seed and way of training."""
         first = missing[0]
         self._all([RunTask(first, self.run_dir(first), ("superpixel_clusters", None))], "pool")
-        per_seed = {run.seed: run for run in reversed(missing) if run.config.num_rounds > 1}
-        tasks = [RunTask(run, self.run_dir(run), ("metrics", 0)) for run in per_seed.values()]
+        starts = {
+            (run.seed, run.config.train.phase1.model_dump_json()): run
+            for run in reversed(missing)
+            if run.config.num_rounds > 1
+        }
+        tasks = [RunTask(run, self.run_dir(run), ("metrics", 0)) for run in starts.values()]
         self._all(tasks, "round 0")
 
     def _all(self, tasks: Sequence[RunTask], what: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from madbal_ray.config.counts import check_counts
-from madbal_ray.config.documents import preset_or_path, read_yaml
+from madbal_ray.config.documents import listed, preset_or_path, read_yaml
 from madbal_ray.config.file import changed_keys, load_config, merged
 from madbal_ray.config.schema import Config
 from madbal_ray.config.section import FolderName
@@ -26,7 +27,10 @@ FREE = (
     "budget.scope",
     "budget.max_per_image",
 )
-"""What members of a suite may differ in; everything else is the protocol."""
+"""What members of a suite may differ in, beside `SuiteFile.varies`; all else is the protocol."""
+
+VARIABLE = "train."
+"""What else a suite may compare: how its members are trained."""
 
 REFERENCE = "full_supervision"
 
@@ -42,6 +46,11 @@ class SuiteFile(BaseModel):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     members: dict[FolderName, dict[str, Any]] = Field(min_length=1)
     baseline: str = Field(description="member that the others are compared with")
+    varies: tuple[Annotated[str, Field(pattern=rf"^{re.escape(VARIABLE)}")], ...] = Field(
+        default=(),
+        description="keys or sections of train that members differ in beside what a strategy is "
+        "made of, as train.phase1.objective: the suite compares them, too",
+    )
     reference: dict[str, Any] | None = Field(
         default=None, description="overrides of the fully supervised run; null: none"
     )
@@ -70,6 +79,7 @@ class Suite:
     seeds: tuple[int, ...]
     runs: tuple[SuiteRun, ...]
     has_reference: bool
+    varies: tuple[str, ...] = ()
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -111,11 +121,12 @@ def load_suite(path: str | Path, overrides: tuple[str, ...] = ()) -> Suite:
         problems.append(f"baseline {spec.baseline!r} is no member: {', '.join(spec.members)}")
     by_member = {run.member: run.config for run in runs}
     if by_member:
-        problems += protocol_differences(by_member) + paths_differences(by_member)
+        problems += protocol_differences(by_member, spec.varies) + paths_differences(by_member)
     problems += _other_lengths(runs)
     if problems:
-        raise ConfigError(f"{path} cannot be used:\n  " + "\n  ".join(problems))
-    return Suite(spec.name, spec.baseline, spec.seeds, tuple(runs), spec.reference is not None)
+        raise ConfigError(f"{path} cannot be used:{listed(problems)}")
+    has_reference = spec.reference is not None
+    return Suite(spec.name, spec.baseline, spec.seeds, tuple(runs), has_reference, spec.varies)
 
 
 def _all_members(spec: SuiteFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -158,7 +169,7 @@ def paths_differences(configs: Mapping[str, Config]) -> list[str]:
     return differences
 
 
-def protocol_differences(configs: Mapping[str, Config]) -> list[str]:
+def protocol_differences(configs: Mapping[str, Config], varies: Sequence[str] = ()) -> list[str]:
     """Return where runs depart from the first run's protocol, a line each.
 
     Runs may be put on one axis when they differ in seed, number of rounds and what a
@@ -166,12 +177,14 @@ def protocol_differences(configs: Mapping[str, Config]) -> list[str]:
 
     Args:
         configs: name of the run -> its configuration.
+        varies: as `SuiteFile.varies`.
     """
     problems: list[str] = []
+    always = (*FREE, *varies, "num_rounds")
     names = sorted(configs, key=lambda name: is_reference(configs[name]))
     for name in names[1:]:
         config, first = configs[name], configs[names[0]]
-        free = (*FREE, "budget", "num_rounds") if is_reference(config) else (*FREE, "num_rounds")
+        free = (*always, "budget") if is_reference(config) else always
         first = first.model_copy(update={"seed": config.seed})
         problems += [
             f"{name} is not comparable with {names[0]}: {change}"
@@ -206,4 +219,4 @@ def _read(path: Path) -> SuiteFile:
         lines = [
             f"{'.'.join(map(str, finding['loc']))}: {finding['msg']}" for finding in error.errors()
         ]
-        raise ConfigError(f"{path} is not a suite:\n  " + "\n  ".join(lines)) from None
+        raise ConfigError(f"{path} is not a suite:{listed(lines)}") from None

@@ -46,7 +46,16 @@ class TestRefusals:
             ({"baseline": "nobody"}, ["baseline 'nobody' is no member: madbal, random"]),
             ({"seed": [1]}, ["seed", "Extra inputs"]),
             ({"seeds": []}, ["seeds"]),
+            ({"varies": ["data.root"]}, ["varies.0: String should match pattern '^train"]),
+            (
+                {
+                    "members": {"a": {"train": {"phase1": {"epochs": 9}}}, "random": {}},
+                    "varies": ["train.phase1.objective"],
+                },
+                ["random is not comparable with a: train.phase1.epochs: 9 -> 1"],
+            ),
             ({"base": "nowhere.yaml"}, ["nowhere.yaml"]),
+            ({"base": "9" * 5000}, ["99…: cannot be read (File name too long); give the path"]),
         ],
     )
     def test_before_anything_runs(self, tmp_path, changes, messages):
@@ -161,6 +170,33 @@ def test_the_suites_we_ship_are_comparable(path):
     suite = load_suite(path, ("data.root=/data",))
     assert suite.baseline in suite.members
     assert len(suite.runs) == len(suite.seeds) * (len(suite.members) + suite.has_reference)
+
+
+def test_a_suite_may_compare_ways_of_training_and_says_how_members_differ(tmp_path):
+    more = {"train": {"phase1": {"epochs": 2}}, "strategy": {"name": "random"}}
+    path = write(
+        tmp_path / "suite.yaml",
+        members={"random": {"strategy": {"name": "random"}}, "longer": more},
+        varies=["train.phase1.epochs"],
+        seeds=[4, 5],
+        reference=None,
+    )
+    folder = tmp_path / "out"
+    noting = Noting()
+    SuiteRunner(load_suite(path), Folder(tmp_path / "noted"), noting, lambda line: None).run()
+    starts = [f"{member}-seed-{seed}" for member in ("longer", "random") for seed in (4, 5)]
+    assert sorted(noting.names[1]) == starts
+    _, failed = api.run_suite(path, folder=folder, engine="local")
+    assert failed == []
+    results, _ = api.report([str(folder)], out=tmp_path / "report")
+    told = {run.member: run.protocol[-1] for run in results.runs}
+    assert told == {
+        "random": "differs     train.phase1.epochs 1",
+        "longer": "differs     train.phase1.epochs 2",
+    }
+    runs = [str(folder / f"{member}-seed-4") for member in ("random", "longer")]
+    with pytest.raises(ConfigError, match=r"train.phase1.epochs: 1 -> 2"):
+        api.report(runs, out=tmp_path / "refused")
 
 
 def test_reports_refuse_other_protocols_on_one_axis(tiny_run, tmp_path):

@@ -128,6 +128,7 @@ class TestRefusals:
             ({KEY: {"uniform": [2, 1]}}, "low < high"),
             ({KEY: {"normal": [0, 1]}}, "expected one of uniform, loguniform, choice"),
             ({KEY: 3}, "expected one of"),
+            ({KEY: "f" * 5000}, r"expected one of .*, got .f{199}$"),
             ({}, "expected keys with ranges"),
         ],
     )
