@@ -52,7 +52,8 @@ def describe_protocol(
 
 
 def _length(phase: PhaseConfig) -> str:
-    return f"{phase.epochs} epochs" if phase.steps is None else f"{phase.steps} steps"
+    count, what = (phase.epochs, "epoch") if phase.steps is None else (phase.steps, "step")
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def describe_asking(config: Config, *, unit: str) -> str:

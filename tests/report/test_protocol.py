@@ -76,5 +76,11 @@ def test_data_and_phases_are_those_of_the_run():
     assert lines["data"] == (
         "synthetic: train 6 (1 quarantined) (pool), val 3; 4 classes, void id 255"
     )
-    assert "(phase I), the last epoch" in lines["network"]
-    assert "(phase I + II), the last epoch" in protocol(has_phase2=True)["network"]
+    steps = {"train__phase1__epochs": 3, "train__phase2__epochs": 1}
+    assert protocol(**steps)["network"].endswith(
+        "; 3 epochs (phase I), the last epoch is measured and asks"
+    )
+    assert (
+        "; 3 epochs + 1 epoch (phase I + II), the last"
+        in protocol(has_phase2=True, **steps)["network"]
+    )
