@@ -18,13 +18,16 @@ def two_suites(monkeypatch):
     results = {"a": suite(range(4)), "b": suite(range(4))}
     asked = []
 
-    def compare(runs, *, baseline, is_known):
+    def compare(runs, *, baseline, is_known, varies):
+        assert varies == ("train.init",)
         asked.append((runs, baseline, is_known))
         return results[runs]
 
     def opened(paths):
         (path,) = paths
-        return SimpleNamespace(title="streets", baseline="random", runs=path)
+        return SimpleNamespace(
+            title="streets", baseline="random", runs=path, varies=("train.init",)
+        )
 
     monkeypatch.setattr(module, "open_runs", opened)
     monkeypatch.setattr(module, "compare", compare)
