@@ -85,13 +85,11 @@ def describe_strategy(strategy: StrategyConfig) -> str:
 
 def _start(budget: BudgetConfig) -> str:
     """Return what round 0 asks, in words."""
-    if budget.initial_pixels_per_image == "all":
-        where = "all images" if budget.initial_images is None else f"{budget.initial_images} images"
-        what = f"every pixel of {where}"
-        return f"{what}, spread over clusters" if budget.initial == "spread" else what
-    what = f"{budget.initial_pixels_per_image} random pixels an image"
-    if budget.initial_images is not None:
-        what += f" on {budget.initial_images} images"
+    count, images = budget.initial_pixels_per_image, budget.initial_images
+    if count == "all":
+        what = f"every pixel of {'all' if images is None else images} images"
+    else:
+        what = f"{count} random pixels an image" + (f" on {images} images" if images else "")
     return f"{what}, spread over clusters" if budget.initial == "spread" else what
 
 

@@ -263,7 +263,8 @@ class Results:
 
     def doubts(self, split: str) -> list[str]:
         """Return what to mind where members are compared, in sentences."""
-        comparisons = self.comparisons(split)
+        of_split = {name: self.comparisons(name) for name in self.splits}
+        comparisons = of_split.get(split)
         if not comparisons:
             return []
         lines = self.unfinished(split)
@@ -274,7 +275,7 @@ class Results:
                 "intervals, and take differences that are smaller than the smallest visible "
                 "one for noise."
             )
-        return lines + disagreements(split, {name: self.comparisons(name) for name in self.splits})
+        return lines + disagreements(split, of_split)
 
     def verdict(self, split: str) -> list[str]:
         """Return the comparisons with the baseline, in sentences."""

@@ -18,6 +18,7 @@ from madbal_ray.labels.ledger import latest_revisions
 from madbal_ray.models.network import SegmentationNetwork
 from madbal_ray.models.trained import load_network
 from madbal_ray.pool.features.stored_taps import NetworkInput
+from madbal_ray.pool.prepared import Pool
 from madbal_ray.pool.reader import PoolImage, read_images, read_label_maps
 from madbal_ray.report.pictures import ImageStory, NetworkView
 from madbal_ray.runs.run import Run
@@ -72,11 +73,19 @@ def choose(candidates: Sequence[Candidate], count: int) -> list[tuple[PoolImage,
 
 @dataclass
 class Networks:
-    """The networks of a run, the last one that was asked for in memory."""
+    """The networks of a run, the last one that was asked for in memory, and what they see.
+
+    Attributes:
+        pool: opened once, since opening it lists the features that are kept.
+    """
 
     run: Run
     device: torch.device
+    pool: Pool = field(init=False)
     _kept: dict[int, SegmentationNetwork] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.pool = self.run.pool()
 
     def explain(self, round_index: int, inputs: NetworkInput, boundary: BoolMap) -> Explanation:
         """Return what the network of a round says of an image.
@@ -114,8 +123,7 @@ def tell_stories(
     run: Run, chosen: Sequence[tuple[PoolImage, str]], networks: Networks
 ) -> list[ImageStory]:
     """Return what happened to some images, from stored tables and the networks of all rounds."""
-    pool = run.pool()
-    reader = pool.reader
+    pool, reader = networks.pool, networks.pool.reader
     photos = [reader.original(image) for image, _ in chosen]
     inputs = [pool.input_and_boundary(image) for image, _ in chosen]
     asked = [_asked(run, image) for image, _ in chosen]

@@ -59,8 +59,8 @@ def look_inside(
 class _Inspector:
     def __init__(self, run: Run, device: torch.device) -> None:
         self.run, self.round_index = run, run.num_rounds - 2
-        self.pool = run.pool()
         self.networks = Networks(run, device)
+        self.pool = self.networks.pool
         self._errors: list[np.ndarray] = []
         self._signals: dict[str, list[np.ndarray]] = {}
         self._right: dict[str, list[np.ndarray]] = {}

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from madbal_ray.config.documents import listed
 from madbal_ray.config.file import settings_of
 from madbal_ray.errors import ConfigError, DataError, IntegrityError, RunDirError
 from madbal_ray.labels.ledger import latest_revisions
@@ -167,9 +168,8 @@ def compare(
     problems += _other_bytes(runs)
     if problems:
         raise ConfigError(
-            "these runs cannot be put on one axis:\n  "
-            + "\n  ".join(problems)
-            + "\nreport them apart, each with its like"
+            f"these runs cannot be put on one axis:{listed(problems)}"
+            "\nreport them apart, each with its like"
         )
     labels, own = _labels(runs), _varied(runs, varies)
     results = Results(

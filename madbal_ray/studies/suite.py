@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from madbal_ray.config.documents import listed
 from madbal_ray.config.file import changed_keys
 from madbal_ray.errors import ConfigError
 from madbal_ray.loop.versions import command_line
@@ -71,9 +72,8 @@ class SuiteRunner:
                 problems.append(f"{run.name}: {'; '.join(changes)}")
         if problems:
             raise ConfigError(
-                f"{self.folder} holds runs with other settings:\n  "
-                + "\n  ".join(problems)
-                + "\nrestore the suite's YAML, or choose another --folder"
+                f"{self.folder} holds runs with other settings:{listed(problems)}"
+                "\nrestore the suite's YAML, or choose another --folder"
             )
 
     def _share(self, missing: Sequence[SuiteRun]) -> None:

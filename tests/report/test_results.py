@@ -146,3 +146,23 @@ def test_nothing_measured_is_said(tmp_path):
     api.run(config, run_dir=tmp_path / "run", engine="local")
     with pytest.raises(RunDirError, match="nothing was measured"):
         api.report([tmp_path / "run"])
+
+
+def test_a_budget_of_one_cluster_is_no_share_of_clusters():
+    def of(member, clusters):
+        rows = {"round": 1, "cluster_id": clusters}
+        return run(
+            member,
+            0,
+            [5, 10],
+            [0.2, 0.3],
+            asked_clusters=pd.DataFrame({**rows, "count": 3}),
+            cluster_budgets=pd.DataFrame({**rows, "budget": 1.0}),
+        )
+
+    chance = run("chance", 0, [5, 10], [0.2, 0.3], asked_clusters=of("", [0]).asked_clusters)
+    results = Results([of("shared", [0, 1]), of("alone", [0]), chance])
+    assert [one.shares_out for one in results.runs] == [True, False, False]
+    shares = results.asked_cluster_shares()
+    assert shares.index.tolist() == ["shared", "chance"]  # chance has no budgets to share
+    assert shares.loc["shared"].tolist() == [0.5, 0.5]
