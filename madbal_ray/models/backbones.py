@@ -116,21 +116,16 @@ def check_backbone(config: ModelConfig) -> None:
         BACKBONES[config.backbone]
 
 
-def frozen_backbone(
-    config: ModelConfig, weights: Mapping[str, Tensor] | None, *, is_to_be_filled: bool = False
-) -> Backbone:
+def frozen_backbone(config: ModelConfig, weights: Mapping[str, Tensor] | None) -> Backbone:
     """Return a backbone that is never trained; without weights it is the same random one always.
 
     A random network in eval mode lets its activations die away, since its batch norms know no
     statistics: they get those of noise.
-
-    Args:
-        is_to_be_filled: a state is loaded next, or shapes alone are wanted: no statistics.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         backbone = Backbone(config.backbone, output_stride=config.output_stride, weights=weights)
-        if weights is None and not is_to_be_filled:
+        if weights is None:
             _settle(backbone)
     backbone.to(memory_format=torch.channels_last)
     return backbone.eval().requires_grad_(False)

@@ -74,7 +74,6 @@ class SegmentationNetwork(nn.Module):
         supports: ``full``; ``averaging``: 1/3 in place of the weight block; ``no_maturity``:
             loss prediction from backbone features alone, no heads, no weights; ``none``.
             (the paper's ablations, section 4.)
-        is_to_be_filled: see `frozen_backbone`.
     """
 
     def __init__(
@@ -83,8 +82,6 @@ class SegmentationNetwork(nn.Module):
         num_classes: int,
         weights: Mapping[str, Tensor] | None,
         supports: Supports = "full",
-        *,
-        is_to_be_filled: bool = False,
     ) -> None:
         super().__init__()
         self.supports = supports
@@ -92,7 +89,7 @@ class SegmentationNetwork(nn.Module):
         self.backbone = (
             Backbone(config.backbone, output_stride=config.output_stride, weights=weights)
             if self.trains_backbone
-            else frozen_backbone(config, weights, is_to_be_filled=is_to_be_filled)
+            else frozen_backbone(config, weights)
         )
         channels = self.backbone.channels
         self.tap_norm = None if self.trains_backbone else TapNorm(channels)
@@ -247,17 +244,14 @@ def build_network(
     weights: Mapping[str, Tensor] | None,
     seed: int,
     supports: Supports = "full",
-    is_to_be_filled: bool = False,
 ) -> SegmentationNetwork:
     """Build a network whose random weights depend on `seed` alone.
 
     Args:
         weights: state dict of the torchvision backbone, None for random weights.
-        supports, is_to_be_filled: see `SegmentationNetwork`.
+        supports: see `SegmentationNetwork`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = SegmentationNetwork(
-            config, num_classes, weights, supports, is_to_be_filled=is_to_be_filled
-        )
+        network = SegmentationNetwork(config, num_classes, weights, supports)
     return network.to(memory_format=torch.channels_last)  # 1.5 times faster on CPUs, as on GPUs

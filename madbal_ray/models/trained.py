@@ -79,9 +79,7 @@ def load_network(
     Raises:
         IntegrityError: the weights are damaged, or of another network.
     """
-    network = build_network(
-        model, num_classes, weights=None, seed=0, supports=supports, is_to_be_filled=True
-    )
+    network = build_network(model, num_classes, weights=None, seed=0, supports=supports)
     state = {}
     for phase, stage in phases:
         try:

@@ -114,7 +114,7 @@ def features_bytes(backbone: Backbone, height: int, width: int) -> int:
 
 def shapes_only(model: ModelConfig) -> Backbone:
     """Return a backbone without numbers: what it gives has shapes only."""
-    return frozen_backbone(model, None, is_to_be_filled=True).to("meta")
+    return frozen_backbone(model, None).to("meta")
 
 
 def keeps_features(config: PoolConfig, size: float) -> bool:
