@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +28,8 @@ FREE = (
 )
 """What members of a suite may differ in, beside `SuiteFile.varies`; all else is the protocol."""
 
-VARIABLE = "train."
-"""What else a suite may compare: how its members are trained."""
+VARIABLE = r"^(train|model)\."
+"""What else a suite may compare: what its members train, and how."""
 
 REFERENCE = "full_supervision"
 
@@ -46,10 +45,10 @@ class SuiteFile(BaseModel):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     members: dict[FolderName, dict[str, Any]] = Field(min_length=1)
     baseline: str = Field(description="member that the others are compared with")
-    varies: tuple[Annotated[str, Field(pattern=rf"^{re.escape(VARIABLE)}")], ...] = Field(
+    varies: tuple[Annotated[str, Field(pattern=VARIABLE)], ...] = Field(
         default=(),
-        description="keys or sections of train that members differ in beside what a strategy is "
-        "made of, as train.phase1.objective: the suite compares them, too",
+        description="keys or sections of train and model that members differ in beside what a "
+        "strategy is made of, as train.phase1.objective: the suite compares them, too",
     )
     reference: dict[str, Any] | None = Field(
         default=None, description="overrides of the fully supervised run; null: none"

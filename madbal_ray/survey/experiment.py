@@ -17,6 +17,7 @@ from madbal_ray.survey.examine import Survey, color_text
 
 CLUSTERS = 9
 BUDGET = 20
+PEOPLES_BUDGET = 5
 LONG_SIDE = 480
 SHARD_IMAGES = 32
 BINARY = 2
@@ -78,10 +79,11 @@ def experiment_lines(found: Survey, name: str, class_file: Path | None) -> Itera
     why += "; labels keep this grid" if side == longest else f", and {side} is enough for a start"
     yield f"grids: {{input: {{long_side: {side}}}, working: {{long_side: {side}}}}}  # {why}"
     yield f"pool: {{shard_images: {SHARD_IMAGES}}}  # what a worker does at once"
-    yield (
-        f"clustering: {{num_clusters: {CLUSTERS}}}  # K of the reference code; B below is more "
-        "than twice that, so that there is something to share out"
-    )
+    if found.has_masks:
+        yield (
+            f"clustering: {{num_clusters: {CLUSTERS}}}  # K of the reference code; B below is more "
+            "than twice that, so that there is something to share out"
+        )
     yield "model:"
     yield "  backbone: mobilenet_v2  # small: it runs on any machine"
     yield "  train_backbone: false  # frozen: features are computed once, rounds take seconds"
@@ -90,18 +92,18 @@ def experiment_lines(found: Survey, name: str, class_file: Path | None) -> Itera
     yield "  dropout: 0.3"
     yield "train:"
     yield f"  threads_per_worker: {cores}  # cores that were free when this was written"
-    for phase, steps in (("phase1", 400), ("phase2", 200)):
-        yield (
-            f"  {phase}: {{steps: {steps}, optimizer: adamw, learning_rate: 0.002, weight_decay: "
-            "0.01, schedule: one_cycle}  # of people-cpu.yaml"
-        )
+    yield "  mirrored_points: true  # the images' mirror images, too: docs/choosing.md"
+    optimizer = "optimizer: adamw, learning_rate: 0.002, weight_decay: 0.01, schedule: one_cycle"
+    weighted = "objective: weighted_cross_entropy"
+    yield f"  phase1: {{steps: 400, {optimizer}, {weighted}}}  # rare classes by half: the same page"
+    yield f"  phase2: {{steps: 200, {optimizer}}}  # where a strategy asks for it; of people-cpu.yaml"
     yield f"score: {{threads_per_worker: {cores}}}  # the same"
     yield f"resources: {{decode_threads: {cores}}}  # the same"
     yield "strategy: {name: herded_margin}  # ahead on two data sets: docs/choosing.md"
-    yield (
-        f"budget: {{initial_pixels_per_image: {BUDGET}, pixels_per_image: {BUDGET}}}  # B: the "
-        f"paper's {BUDGET}, more than 2 K = {2 * CLUSTERS}"
-    )
+    budget, why = BUDGET, f"B: the paper's {BUDGET}, more than 2 K = {2 * CLUSTERS}"
+    if not found.has_masks:
+        budget, why = PEOPLES_BUDGET, "people's time is dear: docs/choosing.md"
+    yield f"budget: {{initial_pixels_per_image: {budget}, pixels_per_image: {budget}}}  # {why}"
     if not found.has_masks:
         yield "evaluation: {points: 500}  # answered once: without masks, what else to measure on"
 

@@ -46,7 +46,7 @@ class TestRefusals:
             ({"baseline": "nobody"}, ["baseline 'nobody' is no member: madbal, random"]),
             ({"seed": [1]}, ["seed", "Extra inputs"]),
             ({"seeds": []}, ["seeds"]),
-            ({"varies": ["data.root"]}, ["varies.0: String should match pattern '^train"]),
+            ({"varies": ["data.root"]}, ["varies.0: String should match pattern '^(train|model)"]),
             (
                 {
                     "members": {"a": {"train": {"phase1": {"epochs": 9}}}, "random": {}},

@@ -221,6 +221,15 @@ def test_the_page_shows_images_under_their_masks(tmp_path):
 # ---- what is written ----
 
 
+def follows_the_guidance(config):
+    """docs/choosing.md's advice is what is written for a folder of the user's own."""
+    assert config.strategy.name == "herded_margin"
+    assert config.train.phase1.objective == "weighted_cross_entropy"
+    assert config.train.phase1.objective_options == {}
+    assert config.train.mirrored_points
+    assert config.model.learns_from_points
+
+
 def test_an_experiment_of_a_voc_tree_without_lists(tmp_path):
     root, out = voc(tmp_path / "voc"), tmp_path / "mine.yaml"
     result = CliRunner().invoke(
@@ -235,6 +244,7 @@ def test_an_experiment_of_a_voc_tree_without_lists(tmp_path):
         0.2,
     )
     assert config.budget.pixels_per_image > 2 * config.clustering.num_clusters
+    follows_the_guidance(config)
     drafted = yaml.safe_load((tmp_path / "mine.classes.yaml").read_text())
     assert [one["value"] for one in drafted["classes"]] == [0, 1, 2]
     assert drafted["void"] == [255]
@@ -298,6 +308,9 @@ def test_pictures_without_masks_are_for_people(tmp_path):
     assert config.oracle.kind == "people"
     assert config.evaluation.points == 500
     assert config.data.folder.masks is None
+    budget = config.budget
+    assert (budget.initial_pixels_per_image, budget.pixels_per_image) == (5, 5)
+    follows_the_guidance(config)
 
 
 @pytest.mark.parametrize("lists", [(), [("train", range(6)), ("val", range(6, 8))]])
