@@ -72,14 +72,25 @@ class TrainedPhases:
 
 
 def load_network(
-    model: ModelConfig, num_classes: int, phases: TrainedPhases, supports: Supports
+    model: ModelConfig,
+    num_classes: int,
+    phases: TrainedPhases,
+    supports: Supports,
+    *,
+    into: SegmentationNetwork | None = None,
 ) -> SegmentationNetwork:
     """Return the network of a finished round.
+
+    Args:
+        into: the network of another round of the same run, which is filled and returned, since
+            building one takes longer; None: a new one. After an error it is no round's.
 
     Raises:
         IntegrityError: the weights are damaged, or of another network.
     """
-    network = build_network(model, num_classes, weights=None, seed=0, supports=supports)
+    network = into
+    if network is None:
+        network = build_network(model, num_classes, weights=None, seed=0, supports=supports)
     state = {}
     for phase, stage in phases:
         try:

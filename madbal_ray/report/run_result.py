@@ -67,6 +67,9 @@ class RunResult:
     protocol: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     facts: RunFacts = field(default_factory=RunFacts)
+    _curves: dict[str, pd.DataFrame] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def shares_out(self) -> bool:
@@ -75,7 +78,13 @@ class RunResult:
         return bool(len(rows)) and rows["cluster_id"].nunique() > 1
 
     def curve(self, split: str) -> pd.DataFrame:
-        """Return round, clicks_per_image, minutes (NaN: unknown) and miou on one split."""
-        rows = self.metrics[self.metrics["split"] == split].sort_values("round")
-        rows = rows.assign(minutes=[self.minutes.get(index, math.nan) for index in rows["round"]])
-        return rows[["round", "clicks_per_image", "minutes", "miou"]].reset_index(drop=True)
+        """Return round, clicks_per_image, minutes (NaN: unknown) and miou on one split.
+
+        One table for all who ask (thousands of times in the report of a suite): not to be changed.
+        """
+        if split not in self._curves:
+            rows = self.metrics[self.metrics["split"] == split].sort_values("round")
+            minutes = [self.minutes.get(index, math.nan) for index in rows["round"]]
+            rows = rows.assign(minutes=minutes)[["round", "clicks_per_image", "minutes", "miou"]]
+            self._curves[split] = rows.reset_index(drop=True)
+        return self._curves[split]

@@ -73,7 +73,7 @@ def choose(candidates: Sequence[Candidate], count: int) -> list[tuple[PoolImage,
 
 @dataclass
 class Networks:
-    """The networks of a run, the last one that was asked for in memory, and what they see.
+    """The networks of a run, one at a time in memory, and what they see.
 
     Attributes:
         pool: opened once, since opening it lists the features that are kept.
@@ -82,7 +82,8 @@ class Networks:
     run: Run
     device: torch.device
     pool: Pool = field(init=False)
-    _kept: dict[int, SegmentationNetwork] = field(default_factory=dict)
+    _network: SegmentationNetwork | None = None
+    _round: int | None = None
 
     def __post_init__(self) -> None:
         self.pool = self.run.pool()
@@ -94,22 +95,27 @@ class Networks:
             inputs, boundary: as `Pool.input_and_boundary` returns them.
         """
         strategy = self.run.config.strategy
-        if round_index not in self._kept:
-            network = load_network(
-                self.run.config.model,
-                len(self.run.class_names),
-                self.run.network(round_index),
-                resolve(strategy).supports,
-            ).to(self.device)
-            network.set_phase("eval")
-            self._kept = {round_index: network}
         return explain_image(
-            self._kept[round_index],
+            self._of(round_index),
             inputs,
             boundary,
             options=ScoreOptions(strategy.normalize_terms, strategy.uncertainty),
             device=self.device,
         )
+
+    def _of(self, round_index: int) -> SegmentationNetwork:
+        if self._network is None or self._round != round_index:
+            self._round = None  # of none, should it not be filled
+            self._network = load_network(
+                self.run.config.model,
+                len(self.run.class_names),
+                self.run.network(round_index),
+                resolve(self.run.config.strategy).supports,
+                into=self._network,
+            ).to(self.device)
+            self._network.set_phase("eval")
+            self._round = round_index
+        return self._network
 
     def score_name(self, explanation: Explanation) -> str:
         """Return which signal stands for what the strategy asks by."""

@@ -335,6 +335,7 @@ class _Markers:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[StageDir, Marker] = OrderedDict()
+        self._held = 0  # their files
         self._digests: dict[StageDir, str] = {}
         self._lock = threading.Lock()
 
@@ -344,9 +345,9 @@ class _Markers:
                 self._kept.move_to_end(stage)
                 return self._kept[stage]
             marker = self._kept[stage] = _parse_marker(stage)
-            held = sum(len(one.files) for one in self._kept.values())
-            while held > KEPT_FILES and len(self._kept) > 1:
-                held -= len(self._kept.popitem(last=False)[1].files)
+            self._held += len(marker.files)
+            while self._held > KEPT_FILES and len(self._kept) > 1:
+                self._held -= len(self._kept.popitem(last=False)[1].files)
             return marker
 
     def digest(self, stage: StageDir) -> str:
@@ -357,6 +358,7 @@ class _Markers:
     def clear(self) -> None:
         with self._lock:
             self._kept.clear()
+            self._held = 0
             self._digests.clear()
 
 

@@ -12,6 +12,7 @@ import torch
 
 import madbal_ray
 from madbal_ray.arrays import IGNORE_INDEX
+from madbal_ray.errors import RunDirError
 from madbal_ray.pool.reader import ImageReader, PoolImage, pool_images, read_images, read_label_maps
 from madbal_ray.runs.image_stories import (
     Candidate,
@@ -95,6 +96,23 @@ def test_the_network_that_asked_says_the_scores_that_were_stored(stories):
         assert random["predicted"].isna().all()
         assert random["term_score"].isna().all()
         assert [view.round_index for view in story.views] == [0, 1]
+
+
+def test_one_network_is_filled_with_the_round_that_is_asked_for(frozen_run):
+    device = torch.device("cpu")
+    _, image = frozen_run.pool_sample(1)[0]
+    networks = Networks(frozen_run, device)
+    seen = networks.pool.input_and_boundary(image)
+    alone = {index: Networks(frozen_run, device).explain(index, *seen) for index in (0, 1)}
+    assert not torch.equal(alone[0].signals["entropy"], alone[1].signals["entropy"])
+    for index in (1, 0, 0, 1):
+        found = networks.explain(index, *seen)
+        assert torch.equal(found.signals["entropy"], alone[index].signals["entropy"])
+    with pytest.raises(RunDirError):
+        networks.explain(9, *seen)
+    networks._network.main_head.layer.out.bias.data.zero_()  # as if half filled by then
+    found = networks.explain(1, *seen)
+    assert torch.equal(found.signals["entropy"], alone[1].signals["entropy"])
 
 
 def test_kept_features_are_looked_at_and_where_they_are_gone_pictures(

@@ -232,6 +232,27 @@ class TestPointers:
         with pytest.raises(IntegrityError, match="the stage is not finished"):
             run_dir.find("allocate")
 
+    def test_markers_are_parsed_once_and_of_many_files_the_last_are_kept(
+        self, tmp_path, monkeypatch
+    ):
+        stages = []
+        for index in range(4):
+            stage = plan(tmp_path / "pool", settings={"index": index})
+            stage.commit([stage.write_file(name, b"1") for name in ("a", "b")], {"index": index})
+            stages.append(stage)
+        parsed, parse = [], stage_dir_module._parse_marker
+
+        def noted(stage):
+            parsed.append(stages.index(stage))
+            return parse(stage)
+
+        monkeypatch.setattr(stage_dir_module, "_parse_marker", noted)
+        monkeypatch.setattr(stage_dir_module, "KEPT_FILES", 4)  # two of these markers
+        stage_dir_module._markers.clear()
+        for index in (0, 1, 0, 1, 2, 1, 2, 0, 3, 0, 3):
+            assert stages[index].marker().summary == {"index": index}
+        assert parsed == [0, 1, 2, 0, 3]
+
     @pytest.mark.parametrize(("has_phase2", "rounds"), [(False, 2), (True, 1)])
     def test_rounds_are_finished_up_to_the_first_gap(self, run_dir, tmp_path, has_phase2, rounds):
         def done(stage_name, round_index):

@@ -228,6 +228,7 @@ def follows_the_guidance(config):
     assert config.train.phase1.objective_options == {}
     assert config.train.mirrored_points
     assert config.model.learns_from_points
+    assert config.model.dropout == 0.5
 
 
 def test_an_experiment_of_a_voc_tree_without_lists(tmp_path):
@@ -256,7 +257,6 @@ def test_an_experiment_of_a_voc_tree_without_lists(tmp_path):
         "name",
         "root",
         "folder",
-        "dropout",
     ]
     again = CliRunner().invoke(main, ["data", "check", str(root), "--out", str(out)])
     assert again.exit_code == 2
