@@ -89,7 +89,7 @@ def experiment_lines(found: Survey, name: str, class_file: Path | None) -> Itera
     yield "  train_backbone: false  # frozen: features are computed once, rounds take seconds"
     yield "  head: hypercolumn  # learns from points alone, which is all that is asked"
     yield "  weights: none  # random; a file of pretrained ones (torchvision's) sees far more"
-    yield "  dropout: 0.7  # of the head, against few labels: docs/choosing.md"
+    yield "  dropout: 0.5  # of the head; 0.7 with pretrained weights: docs/choosing.md"
     yield "train:"
     yield f"  threads_per_worker: {cores}  # cores that were free when this was written"
     yield "  mirrored_points: true  # the images' mirror images, too: docs/choosing.md"

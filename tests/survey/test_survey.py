@@ -228,7 +228,7 @@ def follows_the_guidance(config):
     assert config.train.phase1.objective_options == {}
     assert config.train.mirrored_points
     assert config.model.learns_from_points
-    assert config.model.dropout == 0.7
+    assert config.model.dropout == 0.5
 
 
 def test_an_experiment_of_a_voc_tree_without_lists(tmp_path):
