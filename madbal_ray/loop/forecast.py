@@ -117,7 +117,8 @@ def forecast_stages(probe: Probe) -> list[StageForecast]:
         StageForecast("superpixel_features", total * embed / workers,
                       total * float(np.mean([vectors.nbytes for vectors in features]))),
     ]  # fmt: skip
-    asked, mask = probe.images_asked(), probe.decode_masks()
+    asked, points = (sum(counts) for counts in zip(*map(probe.asked, range(rounds)), strict=True))
+    mask = probe.decode_masks()
     if ORACLES[config.oracle.kind].needs_masks:
         seconds = asked * mask / workers / config.resources.decode_threads
         stages.append(StageForecast("labels", seconds, rounds=rounds))
@@ -144,7 +145,10 @@ def forecast_stages(probe: Probe) -> list[StageForecast]:
         if is_kept:
             seen, decode = taps, probe.read_taps(taps, works)
             gather = decode * (2 if mirrored else 1)
-        stages.append(StageForecast("point_features", asked * gather / workers, rounds=rounds))
+        halves = points * sum(network.backbone.channels) * (2 if mirrored else 1)
+        stages.append(
+            StageForecast("point_features", asked * gather / workers, 2 * halves, rounds=rounds)
+        )
     maker = probe.batch_maker(network, inputs, works, seen)
     phases = {"train phase I": PHASE1} | ({"train phase II": PHASE2} if strategy.has_phase2 else {})
     if config.train.init == "frozen_head":

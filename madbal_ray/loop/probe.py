@@ -112,11 +112,23 @@ class Probe:
         stage.commit([stage.write_table(TABLE, 0, tables.from_rows(TABLE, rows))], {})
         return timed(lambda: [read_features(stage, image) for image in images])[0]
 
-    def images_asked(self) -> int:
-        """Return the images in which something is asked, at most, added up over the rounds."""
+    def asked(self, round_index: int) -> tuple[int, int]:
+        """Return in how many images a round asks, and for how many points, at most.
+
+        Points as a head on a frozen backbone learns from them: some of a region or an image.
+        """
         budget, all_images = self.config.budget, len(self.pool)
-        later = min(all_images, budget.total(all_images))
-        return (budget.initial_images or all_images) + (self.config.num_rounds - 1) * later
+        most, unit = self.config.train.points_per_image, resolve(self.config.strategy).unit
+        if round_index == 0:
+            images, first = budget.initial_images or all_images, budget.initial_pixels_per_image
+            return images, images * (most if first == "all" else min(first, most))
+        if unit == "image":
+            images = min(all_images, budget.images_per_round)
+            return images, images * most
+        queries = budget.total(all_images)
+        images = min(all_images, queries)
+        pixels = queries * (self.config.superpixels.pixels if unit == "superpixel" else 1)
+        return images, min(pixels, images * most)
 
     def resize(self, pictures: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return the images on the input grid and on the working grid."""
@@ -200,17 +212,13 @@ class Probe:
             return settings.epochs * math.ceil(images / settings.batch_size)
         if settings.steps is not None:
             return settings.steps
-        budget, most = self.config.budget, self.config.train.points_per_image
-        first = budget.initial_pixels_per_image
-        points = self._most_images(0) * (most if first == "all" else min(first, most))
-        points += round_index * min(budget.total(len(self.pool)), most * len(self.pool))
+        points = sum(self.asked(index)[1] for index in range(round_index + 1))
         return settings.epochs * math.ceil(points / settings.batch_points)
 
     def _most_images(self, round_index: int) -> int:
         """Return how many images have labels in a round at most: each pixel in another one."""
-        budget, all_images = self.config.budget, len(self.pool)
-        images = budget.initial_images or all_images
-        return min(all_images, images + round_index * budget.total(all_images))
+        images = sum(self.asked(index)[0] for index in range(round_index + 1))
+        return min(len(self.pool), images)
 
     def _matrix(self, channels: tuple[int, ...]) -> PointMatrix:
         """Return points of noise: how long a step takes hangs on their number alone."""

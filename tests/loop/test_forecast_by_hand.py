@@ -167,6 +167,31 @@ def test_mirrored_features_are_of_the_pool_and_read_beside_the_others(tmp_path, 
     assert again["point_features"].seconds == 3 * 7 * (DECODE + 2 * FORWARD) / 2
 
 
+@pytest.mark.parametrize(
+    ("changes", "points"),
+    [
+        ({}, 7 * 5 + 2 * 7 * 4),
+        ({"train__mirrored_points": True}, 2 * (7 * 5 + 2 * 7 * 4)),
+        ({"train__points_per_image": 3}, 7 * 3 + 2 * 7 * 3),
+        ({"strategy": {"name": "cereals"}}, 7 * 5 + 2 * 7 * 4 * 20),
+        ({"strategy": {"name": "cereals"}, "train__points_per_image": 50}, 7 * 5 + 2 * 7 * 50),
+        ({"strategy": {"name": "core_set"}}, 7 * 5 + 2 * 3 * 1500),
+        ({"num_rounds": 1, "budget": {"initial_pixels_per_image": "all"}}, 7 * 1500),
+    ],
+)
+def test_points_of_regions_and_images_take_their_room(tmp_path, monkeypatch, changes, points):
+    budget = {"initial_pixels_per_image": 5, "pixels_per_image": 4, "images_per_round": 3}
+    options = {"budget": budget, "superpixels": {"method": "slic", "pixels": 20}}
+    found = frozen_stages(tmp_path, monkeypatch, **(options | changes))
+    assert found["point_features"].num_bytes == points * 2 * (24 + 32 + 96 + 320)
+
+
+def test_only_chosen_images_cost_answers(tmp_path, monkeypatch):
+    whole = {"strategy": {"name": "core_set"}, "budget": {"images_per_round": 3}}
+    found = seconds_of(forecast_stages(probe_of(tmp_path, monkeypatch, **whole)))
+    assert found["labels"] == (7 + 2 * 3) * MASK / 2 / 2
+
+
 def test_features_that_do_not_fit_cost_nothing_and_spare_nothing(tmp_path, monkeypatch):
     never = {"pool": {"shard_images": 2, "features_cache": "never"}}
     found = frozen_stages(tmp_path, monkeypatch, **never)
