@@ -80,7 +80,9 @@ def print_results(console: Console, results: Results) -> None:
                 str(row["seeds"]),
                 f"{row['clicks_per_image']:g}",
                 f"{row['miou']:.4f} [{row['miou_low']:.4f}, {row['miou_high']:.4f}]",
-                f"{row['area']:.4f} [{row['area_low']:.4f}, {row['area_high']:.4f}]",
+                "–"  # pixels and whole images have no range of clicks in common
+                if pd.isna(row["area"])
+                else f"{row['area']:.4f} [{row['area_low']:.4f}, {row['area_high']:.4f}]",
                 "–" if pd.isna(row["share_of_full"]) else f"{row['share_of_full']:.1%}",
             )
         wide.print(table)

@@ -87,7 +87,8 @@ def lines(
         )
     values = [x for one in shown for x in one.x]
     axis: Plot = {"title": {"text": as_text(x_label)}, "rangemode": "tozero"}
-    if values and min(values) > 0 and max(values) > figures.WIDE_RANGE * min(values):
+    ends = [max(one.x) for one in shown if one.x]
+    if values and min(values) > 0 and max(ends) > figures.WIDE_RANGE * min(ends):
         axis = {"title": {"text": as_text(x_label)}, "type": "log"}  # whole images beside pixels
     if level is not None and values:
         traces.append(

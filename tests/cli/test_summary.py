@@ -9,7 +9,9 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from madbal_ray.cli import main
-from madbal_ray.cli.summary import point_lines, print_metrics
+from madbal_ray.cli.summary import point_lines, print_metrics, print_results
+from madbal_ray.report.results import Results
+from madbal_ray.report.run_result import RunResult
 from madbal_ray.runs.run import Run
 from madbal_ray.state import tables
 
@@ -44,6 +46,33 @@ def test_answers_are_counted_once_however_often_they_were_revised():
     assert sink.getvalue() == (
         "labels: 2 in round 0, 1 in round 1; nothing was measured, for want of masks\n"
     )
+
+
+def test_members_without_a_shared_range_have_no_area():
+    runs = [
+        RunResult(
+            member,
+            0,
+            "",
+            False,
+            pd.DataFrame(
+                {
+                    "round": [0, 1],
+                    "split": "val",
+                    "clicks_per_image": [20, end],
+                    "miou": [0.25, 0.5],
+                }
+            ),
+        )
+        for member, end in (("random", 60), ("core_set", 500))
+    ]
+    text = io.StringIO()
+    print_results(Console(file=text, width=110, markup=False), Results(runs, "random"))
+    rows = [line.split("│") for line in text.getvalue().splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in row[1:7]] for row in rows] == [
+        ["random", "1", "60", "0.5000 [0.5000, 0.5000]", "0.3750 [0.3750, 0.3750]", "–"],
+        ["core_set", "1", "500", "0.5000 [0.5000, 0.5000]", "–", "–"],
+    ]
 
 
 def test_points_without_an_interval_or_a_value_say_so():

@@ -5,7 +5,8 @@ import pytest
 
 from madbal_ray import api
 from madbal_ray.errors import RunDirError
-from madbal_ray.report.figures import minutes_figure
+from madbal_ray.report import plots
+from madbal_ray.report.figures import curve_figure, minutes_figure
 from madbal_ray.report.results import Results
 from madbal_ray.report.run_result import RunResult
 from tests.conftest import tiny_config
@@ -63,6 +64,18 @@ def test_members_without_a_shared_range_are_not_compared():
     assert pd.isna(summary.loc["images", "area"])
     assert summary.loc["images", "miou"] == pytest.approx(0.6)
     assert summary.loc["pixels", "area"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("ends", "is_log"),
+    [((60, 1903), True), ((60, 601), True), ((60, 600), False), ((1903, 1903), False)],
+)
+def test_pixels_beside_whole_images_can_be_told_apart(ends, is_log):
+    runs = [run(f"member {index}", 0, [20, end], [0.1, 0.2]) for index, end in enumerate(ends)]
+    results = Results(runs, baseline=None)
+    axis = plots.curves(results, "test")["layout"]["xaxis"]
+    assert (axis.get("type") == "log") == is_log
+    assert (curve_figure(results, "test").axes[0].get_xscale() == "log") == is_log
 
 
 def test_each_seed_ends_where_it_ended():
