@@ -49,21 +49,9 @@ def test_answers_are_counted_once_however_often_they_were_revised():
 
 
 def test_members_without_a_shared_range_have_no_area():
+    curve = pd.DataFrame({"round": [0, 1], "split": "val", "miou": [0.25, 0.5]})
     runs = [
-        RunResult(
-            member,
-            0,
-            "",
-            False,
-            pd.DataFrame(
-                {
-                    "round": [0, 1],
-                    "split": "val",
-                    "clicks_per_image": [20, end],
-                    "miou": [0.25, 0.5],
-                }
-            ),
-        )
+        RunResult(member, 0, "", False, curve.assign(clicks_per_image=[20, end]))
         for member, end in (("random", 60), ("core_set", 500))
     ]
     text = io.StringIO()
