@@ -145,9 +145,10 @@ def forecast_stages(probe: Probe) -> list[StageForecast]:
         if is_kept:
             seen, decode = taps, probe.read_taps(taps, works)
             gather = decode * (2 if mirrored else 1)
-        halves = points * sum(network.backbone.channels) * (2 if mirrored else 1)
+        values = points * sum(network.backbone.channels) * (2 if mirrored else 1)
+        size = values * np.dtype(np.float16).itemsize
         stages.append(
-            StageForecast("point_features", asked * gather / workers, 2 * halves, rounds=rounds)
+            StageForecast("point_features", asked * gather / workers, size, rounds=rounds)
         )
     maker = probe.batch_maker(network, inputs, works, seen)
     phases = {"train phase I": PHASE1} | ({"train phase II": PHASE2} if strategy.has_phase2 else {})

@@ -39,6 +39,11 @@ def _colors(name: str) -> Sequence[tuple[float, float, float, float]]:
 COLORS = _colors("tab10")
 
 
+def ends_apart(ends: Sequence[float]) -> bool:
+    """Tell whether curves end so far apart that the short ones need a logarithmic axis."""
+    return bool(ends) and max(ends) > WIDE_RANGE * min(ends)
+
+
 def curve_figure(results: Results, split: str) -> Figure:
     """Draw mean mIoU over clicks per image with bootstrap bands, and full supervision."""
     with mpl.rc_context(STYLE):
@@ -58,8 +63,7 @@ def curve_figure(results: Results, split: str) -> Figure:
             axes.axhline(float(np.mean(full)), color="0.3", ls=":", label="every pixel labelled")
         axes.set_xlabel("clicks per pool image")
         axes.set_ylabel(f"mIoU on {split}")
-        ends = table.groupby("member")["clicks_per_image"].max()
-        if len(ends) and ends.max() > WIDE_RANGE * ends.min():
+        if ends_apart(table.groupby("member")["clicks_per_image"].max().tolist()):
             axes.set_xscale("log")  # whole images beside single pixels
         else:
             axes.set_xlim(left=0)

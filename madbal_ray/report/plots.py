@@ -88,7 +88,7 @@ def lines(
     values = [x for one in shown for x in one.x]
     axis: Plot = {"title": {"text": as_text(x_label)}, "rangemode": "tozero"}
     ends = [max(one.x) for one in shown if one.x]
-    if values and min(values) > 0 and max(ends) > figures.WIDE_RANGE * min(ends):
+    if values and min(values) > 0 and figures.ends_apart(ends):
         axis = {"title": {"text": as_text(x_label)}, "type": "log"}  # whole images beside pixels
     if level is not None and values:
         traces.append(
