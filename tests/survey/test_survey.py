@@ -226,6 +226,7 @@ def follows_the_guidance(config):
     assert config.strategy.name == "herded_margin"
     assert config.train.phase1.objective == "weighted_cross_entropy"
     assert config.train.phase1.objective_options == {}
+    assert (config.train.phase1.steps, config.train.phase1.epochs) == (None, 40)
     assert config.train.mirrored_points
     assert config.model.learns_from_points
     assert config.model.dropout == 0.5
