@@ -31,6 +31,9 @@ HEADLINE = "test"
 NAMED = 5
 """Runs that a sentence names."""
 
+FEW_PASSES = 10
+"""A head that sees its labels less often is trained too short (experiments/LOG.md)."""
+
 SHARES = (0.8, 0.9, 0.95)
 """Shares of full supervision that `labels_needed` asks for."""
 
@@ -152,6 +155,24 @@ class Results:
             f"{len(self.shared_clicks(members, split))} alone: finish them, or leave them out."
         ]
 
+    def short_trainings(self) -> list[str]:
+        """Return a sentence where a fixed number of steps is too small for the last labels."""
+        passes: dict[str, float] = {}
+        for run in self.runs:
+            if run.facts.passes:
+                last = run.facts.passes[-1]
+                passes[run.member] = min(last, passes.get(run.member, last))
+        short = [f"{name}: {seen:.3g}" for name, seen in passes.items() if seen < FEW_PASSES]
+        if not short:
+            return []
+        named = "; ".join(short[:NAMED]) + ("; …" if len(short) > NAMED else "")
+        return [
+            f"train.phase1.steps saw the labels of the last round less than {FEW_PASSES} times "
+            f"({named}), too seldom for what they are worth, so mIoU there, or the full "
+            "supervision that shares refer to, is too low: take more steps, or "
+            "train.phase1.epochs in their place."
+        ]
+
     def on_one_range(self, split: str) -> list[str]:
         """Return the members that share at least two points with the first one."""
         first = self.members[:1]
@@ -267,7 +288,7 @@ class Results:
         comparisons = of_split.get(split)
         if not comparisons:
             return []
-        lines = self.unfinished(split)
+        lines = [*self.unfinished(split), *self.short_trainings()]
         seeds = min(comparison.difference.count for comparison in comparisons)
         if seeds < ENOUGH_SEEDS:
             lines.append(

@@ -19,6 +19,7 @@ class RunFacts:
         started, ended: seconds since 1970, UTC; None: not recorded.
         scope: of the budget, ``image`` or ``pool``.
         oracle: name of what answered.
+        passes: how often phase I saw each label, round by round, where its steps are fixed.
     """
 
     strategy: str = ""
@@ -28,6 +29,7 @@ class RunFacts:
     ended: float | None = None
     scope: str = "image"
     oracle: str = "simulated"
+    passes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -277,7 +277,17 @@ def _facts(run: Run) -> RunFacts:
         ended=events[-1]["time"] if starts else None,
         scope=run.config.budget.scope,
         oracle=run.config.oracle.kind,
+        passes=_passes(run),
     )
+
+
+def _passes(run: Run) -> tuple[float, ...]:
+    phase = run.config.train.phase1
+    if phase.steps is None:
+        return ()
+    stages = [run.stage("phase1", index) for index in range(run.num_rounds)]
+    labels = [stage.marker().summary["labelled_pixels"] for stage in stages]
+    return tuple(phase.steps * phase.batch_points / count for count in labels)
 
 
 def _counts(table: pa.Table, key: str) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from madbal_ray.pool.reader import ImageReader, pool_images, read_images
 from madbal_ray.state import tables
 from madbal_ray.state.storage import Folder
 from madbal_ray.studies.cross_validation import CrossValidation
+from madbal_ray.studies.report_runs import compare
 from madbal_ray.vision.normalize import normalize_images
 from madbal_ray.vision.points import sample_points
 from tests.conftest import frozen_config
@@ -219,6 +220,13 @@ def test_a_finished_run_is_verified_reported_and_exported(frozen_run, tmp_path):
         "verified: 2 of 2 rounds; taken as stored: index, images, backbone_features, superpixels, "
         "superpixel_features, centroids, point_features, phase1, phase2, score"
     )
+
+
+def test_a_report_knows_how_often_every_label_was_seen(frozen_run):
+    (result,) = compare([frozen_run]).runs
+    answered = [frozen_run.table("labels", index)["status"].to_pylist() for index in range(2)]
+    assert [status.count("labelled") for status in answered] == [29, 29]
+    assert result.facts.passes == (20 * 16 / 29, 20 * 16 / 58)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Runs on one axis: shared ranges, ends of their own, and runs of unusual shape."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -8,7 +10,7 @@ from madbal_ray.errors import RunDirError
 from madbal_ray.report import plots
 from madbal_ray.report.figures import curve_figure, minutes_figure
 from madbal_ray.report.results import Results
-from madbal_ray.report.run_result import RunResult
+from madbal_ray.report.run_result import RunFacts, RunResult
 from tests.conftest import tiny_config
 
 
@@ -52,6 +54,24 @@ def test_runs_that_ended_before_others_are_named_and_how_far_all_are_compared():
     assert line.startswith("test: 6 of 9 runs have fewer than 3 rounds (c, seed 0: 2; ")
     assert "c, seed 4: 2; …), so" in line
     assert Results([]).unfinished("test") == []
+
+
+def test_heads_that_saw_their_labels_too_seldom_are_named():
+    passes = {("a", 0): (40.0, 10.0), ("a", 1): (40.0, 9.96), ("b", 0): (5.0, 10.0), ("c", 0): ()}
+    runs = [
+        run(member, seed, [5, 10], [0.2, 0.3], facts=RunFacts(passes=seen))
+        for (member, seed), seen in passes.items()
+    ]
+    full = replace(run("full", 0, [900], [0.5], facts=RunFacts(passes=(0.372,))), is_reference=True)
+    results = Results([*runs, full], baseline="a")
+    (said,) = results.short_trainings()
+    assert said == (
+        "train.phase1.steps saw the labels of the last round less than 10 times (a: 9.96; full: "
+        "0.372), too seldom for what they are worth, so mIoU there, or the full supervision that "
+        "shares refer to, is too low: take more steps, or train.phase1.epochs in their place."
+    )
+    assert said in results.doubts("test")
+    assert Results(runs[2:], baseline="b").short_trainings() == []
 
 
 def test_members_without_a_shared_range_are_not_compared():
