@@ -20,6 +20,9 @@ from madbal_ray.state.stage_dir import StageDir
 ALWAYS_READ = ("name", "options")
 """Fields of `StrategyConfig` that are no option of one strategy."""
 
+NO_DROPOUT = ("lraspp", "hypercolumn")
+"""Heads whose one dropout is `model.dropout`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy(abc.ABC):
@@ -150,7 +153,7 @@ def resolve(config: StrategyConfig) -> Strategy:
 
 def dropout_problems(name: str, config: Config) -> Iterator[str]:
     """Yield what is wrong for a strategy of several dropout passes: a network without dropout."""
-    if not config.model.dropout and config.model.head == "lraspp":
+    if not config.model.dropout and config.model.head in NO_DROPOUT:
         yield f"strategy {name} needs dropout: set model.dropout (0.5 is usual)"
 
 

@@ -125,6 +125,26 @@ def test_an_option_that_the_strategy_does_not_read_is_refused():
     assert "strategy.mc_samples is not read by margin; it is for bald" in text
 
 
+@pytest.mark.parametrize("strategy", ["bald", "balent", "cpral"])
+@pytest.mark.parametrize("head", ["lraspp", "hypercolumn", "deeplabv3plus"])
+def test_passes_with_dropout_need_a_network_that_has_it(strategy, head):
+    """Before anything is trained; the heads of DeepLab have dropout of their own."""
+    phase = {"steps": 5} if head == "hypercolumn" else {}
+    values = {
+        "strategy": {"name": strategy},
+        "model": {"head": head, "train_backbone": head != "hypercolumn"},
+        "train": {"phase1": phase},
+    }
+    if head != "deeplabv3plus":
+        with pytest.raises(
+            ConfigError, match=f"strategy {strategy} needs dropout: set model.dropout"
+        ):
+            load_config(values)
+    load_config(values, ["model.dropout=0.5"])
+    if head == "deeplabv3plus":
+        load_config(values)
+
+
 def test_an_option_that_was_renamed_is_told_its_new_name():
     with pytest.raises(
         ConfigError, match=r"train\.select: this option is called train\.keep_epoch now"
