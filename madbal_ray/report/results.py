@@ -38,6 +38,11 @@ SHARES = (0.8, 0.9, 0.95)
 """Shares of full supervision that `labels_needed` asks for."""
 
 
+def _named(items: Sequence[str]) -> str:
+    """Return the first few of them in a row."""
+    return "; ".join(items[:NAMED]) + ("; …" if len(items) > NAMED else "")
+
+
 @dataclass(frozen=True)
 class Results:
     """Runs on one axis.
@@ -148,10 +153,9 @@ class Results:
         ]
         if not short:
             return []
-        named = "; ".join(short[:NAMED]) + ("; …" if len(short) > NAMED else "")
         return [
             f"{split}: {len(short)} of {len(runs)} runs have fewer than {most} rounds "
-            f"({named}), so all are compared over the first "
+            f"({_named(short)}), so all are compared over the first "
             f"{len(self.shared_clicks(members, split))} alone: finish them, or leave them out."
         ]
 
@@ -165,10 +169,9 @@ class Results:
         short = [f"{name}: {seen:.3g}" for name, seen in passes.items() if seen < FEW_PASSES]
         if not short:
             return []
-        named = "; ".join(short[:NAMED]) + ("; …" if len(short) > NAMED else "")
         return [
             f"train.phase1.steps saw the labels of the last round less than {FEW_PASSES} times "
-            f"({named}), too seldom for what they are worth, so mIoU there, or the full "
+            f"({_named(short)}), too seldom for what they are worth, so mIoU there, or the full "
             "supervision that shares refer to, is too low: take more steps, or "
             "train.phase1.epochs in their place."
         ]
