@@ -163,16 +163,15 @@ class Results:
         """Return a sentence where a fixed number of steps is too small for the last labels."""
         passes: dict[str, float] = {}
         for run in self.runs:
-            if run.facts.passes:
-                last = run.facts.passes[-1]
-                passes[run.member] = min(last, passes.get(run.member, last))
+            if (seen := run.facts.passes) is not None:
+                passes[run.member] = min(seen, passes.get(run.member, seen))
         short = [f"{name}: {seen:.3g}" for name, seen in passes.items() if seen < FEW_PASSES]
         if not short:
             return []
         return [
             f"train.phase1.steps saw the labels of the last round less than {FEW_PASSES} times "
-            f"({_named(short)}), too seldom for what they are worth, so mIoU there, or the full "
-            "supervision that shares refer to, is too low: take more steps, or "
+            f"({_named(short)}), often too seldom for what they are worth: mIoU there, or the full "
+            "supervision that shares refer to, may be too low. Take more steps, or "
             "train.phase1.epochs in their place."
         ]
 

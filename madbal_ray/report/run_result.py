@@ -19,7 +19,7 @@ class RunFacts:
         started, ended: seconds since 1970, UTC; None: not recorded.
         scope: of the budget, ``image`` or ``pool``.
         oracle: name of what answered.
-        passes: how often phase I saw each label, round by round, where its steps are fixed.
+        passes: how often phase I saw each label of the last round; None: its steps grow with them.
     """
 
     strategy: str = ""
@@ -29,7 +29,7 @@ class RunFacts:
     ended: float | None = None
     scope: str = "image"
     oracle: str = "simulated"
-    passes: tuple[float, ...] = ()
+    passes: float | None = None
 
 
 @dataclass(frozen=True)

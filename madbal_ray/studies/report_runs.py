@@ -281,13 +281,12 @@ def _facts(run: Run) -> RunFacts:
     )
 
 
-def _passes(run: Run) -> tuple[float, ...]:
+def _passes(run: Run) -> float | None:
     phase = run.config.train.phase1
-    if phase.steps is None:
-        return ()
-    stages = [run.stage("phase1", index) for index in range(run.num_rounds)]
-    labels = [stage.marker().summary["labelled_pixels"] for stage in stages]
-    return tuple(phase.steps * phase.batch_points / count for count in labels)
+    if phase.steps is None or run.num_rounds == 0:
+        return None
+    labels = run.stage("phase1", run.num_rounds - 1).marker().summary["labelled_pixels"]
+    return phase.steps * phase.batch_points / labels
 
 
 def _counts(table: pa.Table, key: str) -> pd.DataFrame:

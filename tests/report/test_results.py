@@ -57,18 +57,19 @@ def test_runs_that_ended_before_others_are_named_and_how_far_all_are_compared():
 
 
 def test_heads_that_saw_their_labels_too_seldom_are_named():
-    passes = {("a", 0): (40.0, 10.0), ("a", 1): (40.0, 9.96), ("b", 0): (5.0, 10.0), ("c", 0): ()}
+    passes = {("a", 0): 9.96, ("a", 1): 10.0, ("b", 0): 10.0, ("c", 0): None}
     runs = [
         run(member, seed, [5, 10], [0.2, 0.3], facts=RunFacts(passes=seen))
         for (member, seed), seen in passes.items()
     ]
-    full = replace(run("full", 0, [900], [0.5], facts=RunFacts(passes=(0.372,))), is_reference=True)
+    full = replace(run("full", 0, [900], [0.5], facts=RunFacts(passes=0.372)), is_reference=True)
     results = Results([*runs, full], baseline="a")
     (said,) = results.short_trainings()
     assert said == (
         "train.phase1.steps saw the labels of the last round less than 10 times (a: 9.96; full: "
-        "0.372), too seldom for what they are worth, so mIoU there, or the full supervision that "
-        "shares refer to, is too low: take more steps, or train.phase1.epochs in their place."
+        "0.372), often too seldom for what they are worth: mIoU there, or the full supervision "
+        "that shares refer to, may be too low. Take more steps, or train.phase1.epochs in "
+        "their place."
     )
     assert said in results.doubts("test")
     assert Results(runs[2:], baseline="b").short_trainings() == []
