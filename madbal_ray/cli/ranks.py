@@ -26,7 +26,8 @@ def command(suites: tuple[str, ...], split: str, baseline: str | None, out: Path
 
     ranks, rows = api.ranks(suites, split=split, baseline=baseline, out=out, warn=click.echo)
     console = Console(markup=False)
-    table = Table(title=f"areas on {split}, {ranks.num_blocks} seeds, suites: {len(suites)}")
+    num_suites = sum(str(column).endswith(": points") for column in rows.columns)
+    table = Table(title=f"areas on {split}, {ranks.num_blocks} seeds, suites: {num_suites}")
     for column in rows.columns:
         is_name = column == "member"
         justify = "left" if is_name else "right"

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from madbal_ray.api import Run
 from madbal_ray.labels.ledger import WAITING, latest_revisions
+from madbal_ray.report.conclusions import doubts, verdict
 from madbal_ray.report.results import Results
 from madbal_ray.state.tables import HALF_WIDTH
 
@@ -78,8 +79,14 @@ def print_results(console: Console, results: Results) -> None:
             table.add_row(
                 row["member"],
                 str(row["seeds"]),
-                f"{row['clicks_per_image']:g}",
-                f"{row['miou']:.4f} [{row['miou_low']:.4f}, {row['miou_high']:.4f}]",
+                *(
+                    ("–", "–")  # no round was measured
+                    if pd.isna(row["miou"])
+                    else (
+                        f"{row['clicks_per_image']:g}",
+                        f"{row['miou']:.4f} [{row['miou_low']:.4f}, {row['miou_high']:.4f}]",
+                    )
+                ),
                 "–"  # pixels and whole images have no range of clicks in common
                 if pd.isna(row["area"])
                 else f"{row['area']:.4f} [{row['area_low']:.4f}, {row['area_high']:.4f}]",
@@ -89,7 +96,7 @@ def print_results(console: Console, results: Results) -> None:
         if full:
             console.print(f"every pixel labelled: {sum(full) / len(full):.4f}", highlight=False)
     split = results.splits[-1]
-    for line in results.doubts(split) + results.verdict(split):
+    for line in doubts(results, split) + verdict(results, split):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

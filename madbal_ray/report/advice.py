@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from madbal_ray.report.conclusions import short_trainings
 from madbal_ray.report.results import Results
 from madbal_ray.report.run_result import RunResult
 from madbal_ray.report.statistics import ENOUGH_SEEDS
@@ -104,7 +105,7 @@ def _narrow_budget(runs: Sequence[RunResult]) -> Iterator[Advice]:
 
 def _curve(results: Results, split: str) -> Iterator[Advice]:
     table = results.summary_table(split)
-    full, flat, rising = [], [], []
+    full, falling, flat, rising = [], [], [], []
     for row in table.to_dict("records"):
         member = str(row["member"])
         if row["share_of_full"] >= NEARLY_FULL:
@@ -112,16 +113,25 @@ def _curve(results: Results, split: str) -> Iterator[Advice]:
             continue
         gains = [
             float(curve["miou"].iloc[-1] - curve["miou"].iloc[-2])
-            for curve in (run.curve(split) for run in results.of(member))
+            for curve in results.curves(member, split).values()
             if len(curve) > 1
         ]
         if gains:
             mean = sum(gains) / len(gains)
-            (flat if mean < FLAT else rising).append(f"{member} {100 * mean:+.2f}")
+            kind = falling if mean <= -FLAT else flat if mean < FLAT else rising
+            kind.append(f"{member} {100 * mean:+.2f}")
     if full:
         yield Advice(
             f"Close to full supervision: {', '.join(full)}.",
-            "Little is left to gain from labels: stop, or change network or grid.",
+            "That says little where full supervision saw its labels too seldom: train it longer."
+            if short_trainings(results)
+            else "Little is left to gain from labels: stop, or change network or grid.",
+        )
+    if falling:
+        yield Advice(
+            f"The curve falls (last round, mIoU points: {', '.join(falling)}).",
+            "The last answers did harm, or the training does not suit so many: look below at what "
+            "was asked, and train by passes over the labels (train.phase1.epochs).",
         )
     if flat:
         yield Advice(

@@ -42,7 +42,8 @@ def read_curves(text: str, where: str) -> dict[str, Results]:
         where: the file, for messages.
 
     Raises:
-        DataError: a column is missing, a cell is of another kind, or a run has a round twice.
+        DataError: a column is missing, a cell is of another kind, a run has a round twice or two
+            roles, or a suite two baselines.
     """
     reader = csv.DictReader(io.StringIO(text))
     try:
@@ -56,10 +57,17 @@ def read_curves(text: str, where: str) -> dict[str, Results]:
             f"{where} has no column {', '.join(missing)}; expected the curves.csv that "
             f"`madbal ranks --out` writes, with {', '.join(COLUMNS)}"
         )
-    points: dict[tuple[str, str, str, int], list[dict[str, Any]]] = {}
+    points: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    roles: dict[tuple[str, str, int], str] = {}
+    baselines: dict[str, str] = {}
     seen: set[tuple[str, str, int, str, int]] = set()
     for line, row in rows:
         place = f"{where}, line {line}"
+        if None in row or None in row.values():
+            raise DataError(
+                f"{place}: {'more' if None in row else 'fewer'} cells than the header's "
+                f"{len(names)}; a number with a comma in it is two cells"
+            )
         suite, member, split = (_text(row, name, place) for name in ("suite", "member", "split"))
         if row["role"] not in ROLES:
             raise DataError(f"{place}: role {row['role']!r}; expected {', '.join(ROLES)}")
@@ -70,18 +78,28 @@ def read_curves(text: str, where: str) -> dict[str, Results]:
                 "runs may have been added twice"
             )
         seen.add((suite, member, seed, split, number))
-        clicks, miou = (_number(row, name, place) for name in ("clicks_per_image", "miou"))
+        role = roles.setdefault((suite, member, seed), row["role"])
+        if row["role"] != role:
+            raise DataError(
+                f"{place}: {member}, seed {seed}, is a {row['role']} and was a {role} above"
+            )
+        if role == "baseline" and baselines.setdefault(suite, member) != member:
+            raise DataError(
+                f"{place}: {member} is a baseline of {suite}, and so is {baselines[suite]}; "
+                "expected one"
+            )
+        clicks = _number(row, "clicks_per_image", place, most=math.inf)
+        miou = _number(row, "miou", place, most=1.0)
+        if math.isnan(clicks):
+            raise DataError(f"{place}: clicks_per_image is empty")
         point = {"split": split, "round": number, "clicks_per_image": clicks, "miou": miou}
-        points.setdefault((suite, member, row["role"], seed), []).append(point)
+        points.setdefault((suite, member, seed), []).append(point)
     if not points:
         raise DataError(f"{where} has no row below its header")
     suites: dict[str, list[RunResult]] = {}
-    baselines: dict[str, str] = {}
-    for (suite, member, role, seed), rounds in points.items():
-        metrics, is_reference = pd.DataFrame(rounds), role == "reference"
+    for (suite, member, seed), rounds in points.items():
+        metrics, is_reference = pd.DataFrame(rounds), roles[suite, member, seed] == "reference"
         suites.setdefault(suite, []).append(RunResult(member, seed, where, is_reference, metrics))
-        if role == "baseline":
-            baselines[suite] = member
     return {suite: Results(runs, baselines.get(suite)) for suite, runs in suites.items()}
 
 
@@ -98,12 +116,15 @@ def _whole(row: Mapping[str, str | None], name: str, place: str) -> int:
     return int(cell)
 
 
-def _number(row: Mapping[str, str | None], name: str, place: str) -> float:
-    """Return a cell; an empty one is NaN, as a round without a mIoU is written."""
+def _number(row: Mapping[str, str | None], name: str, place: str, *, most: float) -> float:
+    """Return a cell; an empty one is NaN: a round without a mIoU."""
+    if not row[name]:
+        return math.nan
     try:
-        number = float(row[name] or "nan")
+        number = float(row[name] or "")
     except ValueError:
-        number = math.inf
-    if math.isinf(number):
-        raise DataError(f"{place}: {name} is {row[name]!r}; expected a number")
+        number = math.nan
+    if not 0 <= number <= most or math.isinf(number):
+        expected = "a number from 0" + (f" to {most:g}" if most < math.inf else "")
+        raise DataError(f"{place}: {name} is {row[name]!r}; expected {expected}")
     return number

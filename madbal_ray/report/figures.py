@@ -45,7 +45,7 @@ def ends_apart(ends: Sequence[float]) -> bool:
 
 
 def curve_figure(results: Results, split: str) -> Figure:
-    """Draw mean mIoU over clicks per image with bootstrap bands, and full supervision."""
+    """Draw mean mIoU over clicks per image with bands, and full supervision."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.6, 4.4), layout="constrained")
         axes = figure.subplots()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
+from madbal_ray.report.conclusions import contrary, in_words, not_compared
 from madbal_ray.report.results import Results
 from madbal_ray.report.statistics import Comparison
 
@@ -51,29 +52,35 @@ def answer(results: Results, split: str) -> list[str]:
         value = sum(reference.values()) / len(reference)
         return [f"Trained on every pixel, the network reaches mIoU {value:.4f} on {split}."]
     by_member = table.set_index("member")
-    best = str(by_member["area"].fillna(by_member["miou"]).idxmax())
+    if by_member["miou"].isna().all():
+        return [f"Nothing that was measured on {split} has a class, so there is no mIoU."]
+    has_area = by_member["area"].notna()
+    judged = by_member.loc[has_area, "area"] if has_area.any() else by_member["miou"]
+    best = str(judged.idxmax())
     comparisons = {one.first: one for one in results.comparisons(split)}
     if len(by_member) == 1:
         return [_one_end(results, split, best), _one_doubt(results, split, best)]
-    against = results.baseline if results.baseline in by_member.index else None
+    measured = by_member.index[by_member["miou"].notna()]
+    against = results.baseline if results.baseline in measured else None
     named = [best] if against in (None, best) else [best, str(against)]
     ends = "; ".join(_end(by_member, name, is_baseline=name == against) for name in named)
-    seeds = int(by_member["seeds"].min())
+    seeds = int(by_member.loc[judged.index, "seeds"].min())
     how = f"{seeds} seeds, 95 % interval of the mean" if seeds > 1 else "one seed"
-    lines = [f"On {split} ({how}), the best of {len(by_member)} members over the curve: {ends}."]
+    where = "over the curve" if has_area.any() else "in the end"
+    lines = [f"On {split} ({how}), the best of {len(judged)} members {where}: {ends}."]
     rival = comparisons.get(best) or max(
         comparisons.values(), key=lambda one: one.difference.mean, default=None
     )
     if rival is None:
-        return [*lines, "They share no range of clicks, so their curves are not compared."]
+        return [*lines, not_compared(results, split)]
     return [*lines, _judged(rival, results, split)]
 
 
 def _one_end(results: Results, split: str, member: str) -> str:
-    runs = results.of(member)
+    curves = results.curves(member, split).values()
     row = results.summary_table(split).iloc[0]
-    starts = [float(run.curve(split)["miou"].iloc[0]) for run in runs]
-    rounds = max(len(run.curve(split)) for run in runs)
+    starts = [float(curve["miou"].iloc[0]) for curve in curves]
+    rounds = max(map(len, curves))
     text = f"After {rounds} round{'s' * (rounds > 1)} and {row['clicks_per_image']:g} clicks per "
     text += f"image, mIoU on {split} is {row['miou']:.4f}"
     if row["seeds"] > 1:
@@ -113,27 +120,11 @@ def _end(table: pd.DataFrame, name: str, *, is_baseline: bool) -> str:
 
 
 def _judged(one: Comparison, results: Results, split: str) -> str:
-    points, visible = 100 * one.difference.mean, 100 * one.smallest_visible
-    low, high = 100 * one.difference.low, 100 * one.difference.high
-    count = one.difference.count
-    text = f"{one.first} − {one.second} is {points:+.2f} mIoU points over the curve"
-    if count == 1:
-        text += ", from one seed: how much of it is chance is not known"
-    else:
-        text += f" [{low:+.2f}, {high:+.2f}], ahead in {one.wins} of {count} seeds, "
-        text += "more" if abs(points) >= visible else "less"
-        text += f" than the {visible:.2f} that {count} seeds can show"
-    if one.p_value is not None:
-        text += f"; p = {one.p_value:.2g} (paired t-test, Holm)"
-    opposite = []
-    for other in results.splits:
-        if other != split:
-            opposite += [
-                f"{100 * twin.difference.mean:+.2f} on {other}"
-                for twin in results.comparisons(other)
-                if twin.first == one.first and twin.difference.mean * one.difference.mean < 0
-            ]
-    return text + (f"; but {', '.join(opposite)}." if opposite else ".")
+    others = [(name, results.comparisons(name)) for name in results.splits if name != split]
+    opposite = [
+        f"{mean} on {name}" for name, found in others if (mean := contrary(one, found)) is not None
+    ]
+    return in_words(one) + (f"; but {', '.join(opposite)}." if opposite else ".")
 
 
 def _spread(values: Sequence[int]) -> str:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from madbal_ray.report import figures, headline, page_tables, pictures, plots
 from madbal_ray.report.advice import advice
+from madbal_ray.report.conclusions import doubts
 from madbal_ray.report.pictures import ClusterGallery, RunInsight
 from madbal_ray.report.ranks import Ranks
 from madbal_ray.report.results import Results
@@ -120,7 +121,7 @@ class _Writer:
             "full": sum(full) / len(full) if full else None,
             "answer": headline.answer(results, split),
             "advice": advice(results, split),
-            "doubts": results.doubts(split),
+            "doubts": doubts(results, split),
             "num_runs": len(results.runs),
             "members": results.members,
             "summaries": {

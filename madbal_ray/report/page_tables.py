@@ -67,13 +67,17 @@ def comparisons(results: Results, split: str) -> pd.DataFrame:
 
 def ranked(ranks: Ranks) -> pd.DataFrame:
     """Return one row per member, the best first, and up to which one it cannot be told from."""
-    last = {group[0]: group[-1] for group in ranks.groups}
     return pd.DataFrame(
         [
-            {"member": name, "mean_rank": rank, "alike_up_to": last.get(name, "")}
+            {"member": name, "mean_rank": rank, "alike_up_to": _last_of_others(ranks, name)}
             for name, rank in ranks.mean.items()
         ]
     )
+
+
+def _last_of_others(ranks: Ranks, name: str) -> str:
+    last = ranks.alike(name)[-1]
+    return "" if last == name else last
 
 
 def detections(insights: Mapping[str, RunInsight]) -> pd.DataFrame:

@@ -128,7 +128,7 @@ def bars(table: pd.DataFrame, *, x_label: str, y_label: str, is_stacked: bool = 
 
 
 def curves(results: Results, split: str) -> Plot:
-    """Draw mean mIoU over clicks per image with bootstrap bands, and full supervision."""
+    """Draw mean mIoU over clicks per image with bands, and full supervision."""
     table = results.curve_table(split)
     full = list(results.full_supervision(split).values())
     series = []

@@ -34,18 +34,22 @@ class Ranks:
     p_value: float
     critical_difference: float
 
+    def alike(self, name: str) -> tuple[str, ...]:
+        """Return a member and those of worse rank that cannot be told from it, in order."""
+        return tuple(
+            other
+            for other, rank in self.mean.items()
+            if 0 <= rank - self.mean[name] <= self.critical_difference
+        )
+
     @property
     def groups(self) -> list[tuple[str, ...]]:
         """Return the largest runs of members that cannot be told apart, best first."""
-        names, found = list(self.mean), []
-        for first, name in enumerate(names):
-            inside = [
-                other
-                for other in names[first:]
-                if self.mean[other] - self.mean[name] <= self.critical_difference
-            ]
+        found: list[tuple[str, ...]] = []
+        for name in self.mean:
+            inside = self.alike(name)
             if len(inside) > 1 and (not found or inside[-1] != found[-1][-1]):
-                found.append(tuple(inside))
+                found.append(inside)
         return found
 
 

@@ -7,40 +7,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from madbal_ray.report.ranks import Ranks, mean_ranks
-from madbal_ray.report.run_result import RunResult
+from madbal_ray.report.run_result import RunResult, counted_curves
 from madbal_ray.report.statistics import (
-    ENOUGH_SEEDS,
     Comparison,
     area_under_curve,
-    bootstrap_interval,
     clicks_to_reach,
     compare_with,
-    disagreements,
     equivalent_clicks,
+    mean_interval,
     win_matrix,
 )
 
 HEADLINE = "test"
 
-NAMED = 5
-"""Runs that a sentence names."""
-
-FEW_PASSES = 10
-"""A head that sees its labels less often is trained too short (experiments/LOG.md)."""
-
 SHARES = (0.8, 0.9, 0.95)
 """Shares of full supervision that `labels_needed` asks for."""
-
-
-def _named(items: Sequence[str]) -> str:
-    """Return the first few of them in a row."""
-    return "; ".join(items[:NAMED]) + ("; …" if len(items) > NAMED else "")
 
 
 @dataclass(frozen=True)
@@ -53,6 +40,9 @@ class Results:
 
     runs: Sequence[RunResult]
     baseline: str | None = None
+    _counted: dict[tuple[str, str], dict[int, pd.DataFrame]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def members(self) -> list[str]:
@@ -70,6 +60,12 @@ class Results:
         runs = [run for run in self.runs if run.member == member and not run.is_reference]
         return sorted(runs, key=lambda run: run.seed)
 
+    def curves(self, member: str, split: str) -> dict[int, pd.DataFrame]:
+        """Return seed -> curve of a member's runs that count, see `counted_curves`."""
+        if (member, split) not in self._counted:
+            self._counted[member, split] = counted_curves(self.of(member), split)
+        return self._counted[member, split]
+
     def full_supervision(self, split: str) -> dict[int, float]:
         """Return seed -> mIoU of the fully supervised run."""
         return {
@@ -81,20 +77,20 @@ class Results:
     def curve_table(self, split: str) -> pd.DataFrame:
         """Return member, clicks_per_image, mean, low, high, seeds: a row per point.
 
-        A point is an equal number of clicks; rounds of members that spend differently are
-        not lined up with each other.
+        A point is a round of all seeds, at their mean clicks: whole images differ in size.
+        Rounds of members that spend differently are not lined up with each other.
         """
         rows: list[dict[str, Any]] = []
         for member in self.members:
-            curves = [run.curve(split) for run in self.of(member)]
+            curves = list(self.curves(member, split).values())
             if not curves:
                 continue
-            for clicks, part in pd.concat(curves).groupby("clicks_per_image"):
-                interval = bootstrap_interval(part["miou"].tolist())
+            for _, part in pd.concat(curves).groupby(level=0):
+                interval = mean_interval(part["miou"].tolist())
                 rows.append(
                     {
                         "member": member,
-                        "clicks_per_image": clicks,
+                        "clicks_per_image": float(part["clicks_per_image"].mean()),
                         "mean": interval.mean,
                         "low": interval.low,
                         "high": interval.high,
@@ -114,10 +110,11 @@ class Results:
         return [(member, curve) for member, curve in known if len(curve)]
 
     def shared_clicks(self, members: Sequence[str], split: str) -> list[float]:
-        """Return the clicks per image at which every run of some members was measured."""
-        seen = [
-            set(run.curve(split)["clicks_per_image"]) for name in members for run in self.of(name)
-        ]
+        """Return the clicks per image at which all runs of some members were measured."""
+        curves = [self.curves(name, split) for name in members]
+        if not all(curves):
+            return []
+        seen = [set(one["clicks_per_image"]) for of_seed in curves for one in of_seed.values()]
         return sorted(set.intersection(*seen)) if seen else []
 
     def areas(self, members: Sequence[str], split: str) -> dict[str, dict[int, float]]:
@@ -131,58 +128,29 @@ class Results:
             return {}
         areas: dict[str, dict[int, float]] = {}
         for name in members:
-            for run in self.of(name):
-                miou = run.curve(split).set_index("clicks_per_image")["miou"]
-                area = area_under_curve(shared, [float(miou[clicks]) for clicks in shared])
-                areas.setdefault(name, {})[run.seed] = area
+            for seed, heights in self._heights(name, split, shared).items():
+                areas.setdefault(name, {})[seed] = area_under_curve(shared, heights)
         return areas
 
-    def unfinished(self, split: str) -> list[str]:
-        """Return a sentence where runs ended before others, so that all are compared up to there.
-
-        Strategies that spend other clicks (whole images) are compared with nobody.
-        """
-        members = self.on_one_range(split)
-        runs = [run for name in members for run in self.of(name)]
-        rounds = [len(run.curve(split)) for run in runs]
-        most = max(rounds, default=0)
-        short = [
-            f"{run.member}, seed {run.seed}: {count}"
-            for run, count in zip(runs, rounds, strict=True)
-            if count < most
-        ]
-        if not short:
-            return []
-        return [
-            f"{split}: {len(short)} of {len(runs)} runs have fewer than {most} rounds "
-            f"({_named(short)}), so all are compared over the first "
-            f"{len(self.shared_clicks(members, split))} alone: finish them, or leave them out."
-        ]
-
-    def short_trainings(self) -> list[str]:
-        """Return a sentence where a fixed number of steps is too small for the last labels."""
-        passes: dict[str, float] = {}
-        for run in self.runs:
-            if (seen := run.facts.passes) is not None:
-                passes[run.member] = min(seen, passes.get(run.member, seen))
-        short = [f"{name}: {seen:.3g}" for name, seen in passes.items() if seen < FEW_PASSES]
-        if not short:
-            return []
-        return [
-            f"train.phase1.steps saw the labels of the last round less than {FEW_PASSES} times "
-            f"({_named(short)}), often too seldom for what they are worth: mIoU there, or the full "
-            "supervision that shares refer to, may be too low. Take more steps, or "
-            "train.phase1.epochs in their place."
-        ]
-
     def on_one_range(self, split: str) -> list[str]:
-        """Return the members that share at least two points with the first one."""
-        first = self.members[:1]
-        return [
-            name
-            for name in self.members
-            if len(self.shared_clicks([*first, name], split)) > 1 or name in first
+        """Return the most members that share at least two points with one of them."""
+        groups = [
+            [
+                name
+                for name in self.members
+                if name == one or len(self.shared_clicks([one, name], split)) > 1
+            ]
+            for one in self.members
         ]
+        return max(groups, key=len, default=[])
+
+    def _heights(self, member: str, split: str, clicks: Sequence[float]) -> dict[int, list[float]]:
+        """Return seed -> mIoU at some clicks, which all of them share."""
+        found = {}
+        for seed, curve in self.curves(member, split).items():
+            miou = curve.set_index("clicks_per_image")["miou"]
+            found[seed] = [float(miou[one]) for one in clicks]
+        return found
 
     def summary_table(self, split: str) -> pd.DataFrame:
         """Return one row per member: final mIoU, area, share of full supervision, labels needed.
@@ -196,12 +164,13 @@ class Results:
         rows = []
         for member in self.members:
             curve = curves[curves["member"] == member]
-            ends = [run.curve(split).iloc[-1] for run in self.of(member)]
-            last = bootstrap_interval([float(end["miou"]) for end in ends])
+            ends = [one.iloc[-1] for one in self.curves(member, split).values()]
+            last = mean_interval([float(end["miou"]) for end in ends])
+            clicks = [float(end["clicks_per_image"]) for end in ends]
             row: dict[str, Any] = {
                 "member": member,
                 "seeds": len(ends),
-                "clicks_per_image": sum(float(end["clicks_per_image"]) for end in ends) / len(ends),
+                "clicks_per_image": mean_interval(clicks).mean,
                 "miou": last.mean,
                 "miou_low": last.low,
                 "miou_high": last.high,
@@ -219,12 +188,17 @@ class Results:
     def comparisons(self, split: str) -> list[Comparison]:
         """Compare every member with the baseline, on areas paired by seed.
 
-        Members that share no range of clicks with it are left out.
+        All over the range that they share; those off it over what they share with the baseline,
+        and where that is nothing they are left out.
         """
         if self.baseline is None or self.baseline not in self.members:
             return []
+        group = self.on_one_range(split)
+        of_group = self.areas(group, split)
         pairs = {
-            name: self.areas([name, self.baseline], split)
+            name: of_group
+            if of_group and {name, self.baseline} <= set(group)
+            else self.areas([name, self.baseline], split)
             for name in self.members
             if name != self.baseline
         }
@@ -247,11 +221,7 @@ class Results:
             shared = self.shared_clicks([name, self.baseline], split)
             if len(shared) < 2:
                 continue
-            curves: list[dict[int, list[float]]] = [{}, {}]
-            for of_member, member in zip(curves, (name, self.baseline), strict=True):
-                for run in self.of(member):
-                    miou = run.curve(split).set_index("clicks_per_image")["miou"]
-                    of_member[run.seed] = [float(miou[clicks]) for clicks in shared]
+            curves = [self._heights(one, split, shared) for one in (name, self.baseline)]
             if not curves[0].keys() & curves[1].keys():
                 continue
             worth = equivalent_clicks(shared, *curves)
@@ -284,54 +254,21 @@ class Results:
         """Return in how many seeds the row's area beats the column's."""
         return win_matrix(self.areas(self.on_one_range(split), split))
 
-    def doubts(self, split: str) -> list[str]:
-        """Return what to mind where members are compared, in sentences."""
-        of_split = {name: self.comparisons(name) for name in self.splits}
-        comparisons = of_split.get(split)
-        if not comparisons:
-            return []
-        lines = [*self.unfinished(split), *self.short_trainings()]
-        seeds = min(comparison.difference.count for comparison in comparisons)
-        if seeds < ENOUGH_SEEDS:
-            lines.append(
-                f"{seeds} seeds are too few for a test ({ENOUGH_SEEDS} are needed): read the "
-                "intervals, and take differences that are smaller than the smallest visible "
-                "one for noise."
-            )
-        return lines + disagreements(split, of_split)
-
-    def verdict(self, split: str) -> list[str]:
-        """Return the comparisons with the baseline, in sentences."""
-        lines = []
-        for comparison in self.comparisons(split):
-            difference, visible = comparison.difference, 100 * comparison.smallest_visible
-            judged = "more" if abs(100 * difference.mean) >= visible else "less"
-            text = (
-                f"{split}, {difference.count} seeds: {comparison.first} − {comparison.second}: "
-                f"{100 * difference.mean:+.2f} mIoU points over the curve "
-                f"[{100 * difference.low:+.2f}, {100 * difference.high:+.2f}], ahead in "
-                f"{comparison.wins} of {difference.count} seeds; {judged} than the "
-                f"{visible:.2f} that these seeds could show"
-            )
-            if comparison.p_value is not None:
-                text += f"; p = {comparison.p_value:.3g} (paired t-test, Holm)"
-            lines.append(text + ".")
-        return lines
-
     def class_iou(self, member: str, split: str) -> pd.DataFrame:
         """Return clicks_per_image x class: mean IoU over seeds, NaN where absent."""
+        curves = self.curves(member, split)
         of_seeds = []
         for run in self.of(member):
-            rows = run.metrics[run.metrics["split"] == split]
-            by_clicks = pd.DataFrame(
-                rows["class_iou"].tolist(), index=rows["clicks_per_image"].to_numpy(), dtype=float
-            )
-            of_seeds.append(by_clicks)
+            if run.seed not in curves:
+                continue
+            rows = run.metrics[run.metrics["split"] == split].set_index("round")
+            rows = rows.loc[curves[run.seed]["round"]]
+            iou = pd.DataFrame(rows["class_iou"].tolist(), dtype=float)
+            of_seeds.append(iou.assign(clicks_per_image=rows["clicks_per_image"].to_numpy()))
         if not of_seeds:
             return pd.DataFrame()
-        mean = pd.concat(of_seeds).groupby(level=0).mean()
+        mean = pd.concat(of_seeds).groupby(level=0).mean().set_index("clicks_per_image")
         mean.columns = list(self.class_names)[: mean.shape[1]]
-        mean.index.name = "clicks_per_image"
         return mean
 
     @property
@@ -414,7 +351,7 @@ class Results:
 def _area_columns(areas: dict[int, float] | None) -> dict[str, float]:
     if areas is None:
         return dict.fromkeys(("area", "area_low", "area_high"), math.nan)
-    interval = bootstrap_interval(list(areas.values()))
+    interval = mean_interval(list(areas.values()))
     return {"area": interval.mean, "area_low": interval.low, "area_high": interval.high}
 
 

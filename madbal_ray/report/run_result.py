@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -82,11 +83,38 @@ class RunResult:
     def curve(self, split: str) -> pd.DataFrame:
         """Return round, clicks_per_image, minutes (NaN: unknown) and miou on one split.
 
+        Rounds without a mIoU (nothing with a class was measured on) are left out; of rounds that
+        asked for nothing more than the one before, the last counts.
+
         One table for all who ask (thousands of times in the report of a suite): not to be changed.
         """
         if split not in self._curves:
             rows = self.metrics[self.metrics["split"] == split].sort_values("round")
             minutes = [self.minutes.get(index, math.nan) for index in rows["round"]]
             rows = rows.assign(minutes=minutes)[["round", "clicks_per_image", "minutes", "miou"]]
+            rows = rows.dropna(subset="miou").drop_duplicates("clicks_per_image", keep="last")
             self._curves[split] = rows.reset_index(drop=True)
         return self._curves[split]
+
+
+def counted_curves(runs: Iterable[RunResult], split: str) -> dict[int, pd.DataFrame]:
+    """Return seed -> curve of the runs of one member that count where members are compared.
+
+    Those that came as far as the others, and of those that went on as far as the others did.
+    """
+    curves = {run.seed: run.curve(split) for run in runs}
+    length = usual_length([len(curve) for curve in curves.values()])
+    return {seed: curve[:length] for seed, curve in curves.items() if 0 < length <= len(curve)}
+
+
+def usual_length(lengths: Sequence[int]) -> int:
+    """Return how many points the curves of a member have: the most frequent number of them.
+
+    One point is round 0 alone: a suite trains it for all seeds before it finishes any, so it
+    counts only where nobody has more. Of numbers as frequent the largest.
+
+    >>> usual_length([6, 6, 3]), usual_length([6, 3]), usual_length([1, 1, 1, 6]), usual_length([])
+    (6, 6, 6, 0)
+    """
+    counts = Counter(length for length in lengths if length > 1) or Counter(lengths)
+    return max(counts, key=lambda length: (counts[length], length), default=0)

@@ -10,9 +10,16 @@ from pathlib import Path
 import pandas as pd
 
 from madbal_ray.errors import ConfigError, DataError
+from madbal_ray.report.conclusions import unfinished
 from madbal_ray.report.curves import curve_rows, read_curves
 from madbal_ray.report.figures import rank_figure
-from madbal_ray.report.over_suites import rank_over, table_over
+from madbal_ray.report.over_suites import (
+    left_out,
+    rank_over,
+    ranked_members,
+    same_runs,
+    table_over,
+)
 from madbal_ray.report.ranks import FEWEST_BLOCKS, FEWEST_MEMBERS, Ranks
 from madbal_ray.report.results import Results
 from madbal_ray.report.spreadsheet import csv_bytes
@@ -34,10 +41,11 @@ def rank_suites(
         paths: folders of suites, or ``.csv``: curves that an earlier call wrote, taken at their
             word.
         baseline: member that the others are compared with; None: each suite's own.
-        warn: told which suites have runs that ended before others.
+        warn: told which runs ended before others, and which members and seeds are left out.
 
     Raises:
-        ConfigError: too few members or seeds to rank, or the baseline is no member.
+        ConfigError: too few members or seeds to rank, a suite without the split or given twice, or
+            the baseline is no member.
         DataError: a table of curves cannot be read.
         RunDirError: a folder is neither a run nor a suite.
     """
@@ -46,17 +54,29 @@ def rank_suites(
         for title, results in _suites_of(path, baseline).items():
             name = path if title in suites else title
             suites[name if name not in suites else f"{path}, {title}"] = results
-    ranks = rank_over(suites, split)
-    if ranks is None:
-        shared = set.intersection(*(set(results.members) for results in suites.values()))
+    for name, results in suites.items():
+        if split not in results.splits:
+            raise ConfigError(
+                f"{name} was not measured on split {split!r}, but on "
+                f"{', '.join(results.splits)}: choose one by --split, or leave the suite out"
+            )
+    if (twins := same_runs(suites)) is not None:
         raise ConfigError(
-            f"nothing to rank on split {split!r}: {len(shared)} members are in all suites "
-            f"({', '.join(sorted(shared)) or 'none'}); expected {FEWEST_MEMBERS} or more, with "
-            f"{FEWEST_BLOCKS} or more seeds that all of them finished"
+            f"{twins[0]} and {twins[1]} hold the same runs, which would count twice: leave one out"
         )
     for name, results in suites.items():
-        for line in results.unfinished(split):
+        for line in unfinished(results, split):
             warn(f"{name}, {line}")
+    for line in left_out(suites, split):
+        warn(line)
+    ranks = rank_over(suites, split)
+    if ranks is None:
+        shared = ranked_members(suites, split)
+        raise ConfigError(
+            f"nothing to rank on split {split!r}: {len(shared)} members have curves in all suites "
+            f"({', '.join(shared) or 'none'}); expected {FEWEST_MEMBERS} or more, with "
+            f"{FEWEST_BLOCKS} or more seeds that all of them finished"
+        )
     table = table_over(suites, ranks, split)
     if out is not None:
         picture = io.BytesIO()
@@ -93,6 +113,6 @@ def _with_baseline(results: Results, baseline: str | None, where: str) -> Result
 
 def _text_of(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a table of curves: {error}") from error

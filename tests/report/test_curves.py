@@ -29,14 +29,15 @@ def test_a_row_holds_a_point_of_a_curve():
         "suite,member,role,seed,split,round,clicks_per_image,miou\n"
         "streets,random,baseline,3,test,0,5.0,0.25\n"
         "streets,random,baseline,3,test,1,10.0,0.5\n"
-        "streets,margin,member,3,test,0,5.0,0.25\n"
-        "streets,margin,member,3,test,1,10.0,\n"
+        "streets,margin,member,3,test,0,5.0,0.25\n"  # nothing of round 1 was measured
     )
     back = read_curves(text, "curves.csv")["streets"]
     assert back.baseline == "random"
     assert back.members == ["random", "margin"]
     assert back.of("random")[0].curve("test")["miou"].tolist() == [0.25, 0.5]
-    assert math.isnan(back.of("margin")[0].curve("test")["miou"].iloc[1])
+    assert back.of("margin")[0].curve("test")["miou"].tolist() == [0.25]
+    as_nan = read_curves(text + "streets,margin,member,3,test,1,10.0,\n", "curves.csv")
+    assert as_nan["streets"].of("margin")[0].curve("test")["miou"].tolist() == [0.25]
 
 
 def test_ranks_of_a_table_are_those_of_the_suites():
@@ -74,7 +75,20 @@ def test_full_supervision_and_names_that_a_spreadsheet_would_run_come_back():
         (HEADER + ROW.replace("0.25", "high"), "line 2: miou is 'high'; expected a number"),
         (HEADER + ROW.replace("0.25", "1e999"), "line 2: miou is '1e999'; expected a number"),
         (HEADER + ROW.replace("streets", ""), "line 2: suite is empty"),
-        (HEADER + "streets,random\n", "line 2: split is empty"),
+        (HEADER + "streets,random\n", "line 2: fewer cells than the header's 8"),
+        (HEADER + ROW.replace("0.25", "0,25"), "line 2: more cells than the header's 8"),
+        (HEADER + ROW.replace("0.25", "25.0"), "miou is '25.0'; expected a number from 0 to 1"),
+        (HEADER + ROW.replace("5.0,", "-5.0,"), "clicks_per_image is '-5.0'; expected a number"),
+        (HEADER + ROW.replace("5.0,", "nan,"), "clicks_per_image is 'nan'; expected a number"),
+        (HEADER + ROW.replace("5.0,", ","), "line 2: clicks_per_image is empty"),
+        (
+            HEADER + ROW + ROW.replace("baseline", "member").replace(",0,5.0", ",1,5.0"),
+            "line 3: random, seed 0, is a member and was a baseline above",
+        ),
+        (
+            HEADER + ROW + ROW.replace("random", "margin"),
+            "line 3: margin is a baseline of streets, and so is random; expected one",
+        ),
         (HEADER + "x" * 200_000, "c.csv, after line 1: field larger than field limit"),
     ],
 )

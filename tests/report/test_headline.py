@@ -75,12 +75,12 @@ def test_a_suite_names_split_seeds_both_members_and_what_the_seeds_can_show():
     first, second = answer(Results([*plain, *good], baseline="plain"), "test")
     assert first == (
         "On test (3 seeds, 95 % interval of the mean), the best of 2 members over the curve: good "
-        "ends at mIoU 0.5167 [0.5000, 0.5300] after 20 clicks per image; plain, the baseline, ends "
-        "at mIoU 0.4100 [0.4000, 0.4200] after 20 clicks per image."
+        "ends at mIoU 0.5167 [0.4787, 0.5546] after 20 clicks per image; plain, the baseline, ends "
+        "at mIoU 0.4100 [0.3852, 0.4348] after 20 clicks per image."
     )
     assert second == (
-        "good − plain is +5.33 mIoU points over the curve [+5.00, +5.50], ahead in 3 of 3 seeds, "
-        "more than the 0.94 that 3 seeds can show."
+        "good − plain is +5.33 mIoU points over the curve [+4.62, +6.05], ahead in 3 of 3 seeds, "
+        "hardly chance; 3 seeds find 0.94 in 80 % of trials."
     )
 
 
@@ -89,7 +89,7 @@ def test_enough_seeds_give_the_headline_a_p_value():
     plain = [run("plain", seed, [0.3, 0.4 + seed / 200]) for seed in range(6)]
     last = answer(Results([*plain, *good], baseline="plain"), "test")[1]
     # Areas differ by 5 to 6.25 points in steps of 0.25: t = 5.625 / (0.4677 / sqrt(6)) = 29.46.
-    p = float(last.partition("6 seeds can show; p = ")[2].removesuffix(" (paired t-test, Holm)."))
+    p = float(last.partition("hardly chance: p = ")[2].partition(" (paired t-test, Holm);")[0])
     assert p == pytest.approx(8.45e-07, rel=0.01)
 
 
@@ -160,6 +160,26 @@ def test_a_flat_curve_says_stop():
         "The curve is flat (last round, mIoU points: own +0.49).",
         "One seed tells nothing of chance.",
     ]
+
+
+def test_a_falling_curve_is_not_called_flat():
+    assert findings(run("own", 0, [0.3, 0.2949])) == [
+        "The curve falls (last round, mIoU points: own -0.51).",
+        "One seed tells nothing of chance.",
+    ]
+    assert findings(run("own", 0, [0.3, 0.2951]))[0].startswith("The curve is flat")
+
+
+def test_near_a_full_supervision_that_was_trained_too_short_nobody_is_told_to_stop():
+    facts = RunFacts(passes=0.4)
+    full = run("full", 0, [0.42], facts=facts)
+    full = RunResult("full", 0, "", True, full.metrics, class_names=NAMES, facts=facts)
+    first = advice(Results([run("own", 0, [0.3, 0.4]), full]), "test")[0]
+    assert first.finding == "Close to full supervision: own 95 %."
+    assert first.action.endswith("saw its labels too seldom: train it longer.")
+    trained = RunResult("full", 0, "", True, full.metrics, class_names=NAMES)
+    first = advice(Results([run("own", 0, [0.3, 0.4]), trained]), "test")[0]
+    assert first.action.startswith("Little is left to gain from labels: stop")
 
 
 def test_near_full_supervision_there_is_little_left():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from madbal_ray.report.over_suites import rank_over, table_over
+from madbal_ray.report.over_suites import left_out, rank_over, same_runs, table_over
 from madbal_ray.report.results import Results
 from tests.report.test_results import run
 
@@ -48,3 +48,28 @@ def test_what_a_suite_lacks_is_left_out():
     assert ranks.mean == {"better": 1.0, "random": 2.0, "worse": 3.0}
     assert rank_over({"streets": suite(range(5))}, "test") is None  # too few blocks
     assert rank_over(suites, "val") is None
+    assert left_out(suites, "test") == [
+        "streets: 3 of 4 seeds are ranked; not all members have seed 3 (worse)",
+        "facades: other: not ranked, since not every suite has a curve of them on the range of the "
+        "others",
+    ]
+    assert left_out({"streets": suite(range(6))}, "test") == []
+
+
+def test_a_member_off_the_range_of_one_suite_takes_no_block_of_it_along():
+    odd = [run("worse", seed, [5, 900], [0.3, 0.4]) for seed in range(4)]
+    facades = suite(range(4), {"random": 0.0, "better": 0.1, "good": 0.05})
+    streets = suite(range(4), {**GAINS, "good": 0.05})
+    suites = {"streets": streets, "facades": Results([*facades.runs, *odd], baseline="random")}
+    ranks = rank_over(suites, "test")
+    assert ranks.num_blocks == 8
+    assert ranks.mean == {"better": 1.0, "good": 2.0, "random": 3.0}
+    assert [line.partition(":")[0] for line in left_out(suites, "test")] == ["streets", "facades"]
+
+
+def test_the_same_runs_twice_are_found_and_further_seeds_are_not_the_same():
+    assert same_runs({"a": suite(range(3)), "b": suite(range(3))}) == ("a", "b")
+    assert same_runs({"a": suite(range(3)), "b": suite(range(2))}) == ("a", "b")
+    assert same_runs({"a": suite(range(3)), "b": suite(range(3, 6))}) is None
+    other = suite(range(3), {**GAINS, "worse": -0.2})
+    assert same_runs({"a": suite(range(3)), "b": other}) is None

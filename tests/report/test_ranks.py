@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -35,6 +36,8 @@ def test_ranks_are_means_over_blocks_and_ties_share():
     assert found.groups == [("a", "b"), ("b", "c")]
     near = mean_ranks(blocks(*[(0.3, 0.2, 0.1), (0.2, 0.1, 0.3), (0.1, 0.3, 0.2)] * 2))
     assert near.groups == [("a", "b", "c")]  # and not ("b", "c") as well, which is in it
+    for ranks, alike in ((found, ["b", "c", ""]), (near, ["c", "c", ""])):
+        assert page_tables.ranked(ranks)["alike_up_to"].tolist() == alike
 
 
 @pytest.mark.parametrize(("count", "q"), [(4, 2.569), (6, 2.850), (10, 3.164)])
@@ -67,6 +70,19 @@ def test_clicks_of_the_baseline_that_are_as_good():
     never = equivalent_clicks([10, 20, 30], {0: [0.3, 0.4, 0.6], 1: [0.3, 0.4, 0.51]}, baseline)
     assert never.mean == never.high == math.inf
     assert never.low == pytest.approx(29.0)  # seed 1 alone: 0.51 of 0.42 to 0.52
+
+
+def test_clicks_of_the_baseline_have_quantiles_as_far_out_as_so_few_seeds_ask():
+    ends = [0.41, 0.42, 0.44, 0.45, 0.455, 0.47]
+    own = {seed: [0.3, end] for seed, end in enumerate(ends)}
+    found = equivalent_clicks([10, 20], own, {seed: [0.3, 0.5] for seed in own})
+    assert found.mean == pytest.approx(10 + 10 * (np.mean(ends) - 0.3) / 0.2)
+    draws = np.random.default_rng(2).choice(ends, (40_000, 6)).mean(axis=1)
+    # Student's t of 6 is 2.5706 standard errors, of 6 - 1 degrees: the 0.243 % of a normal tail
+    low, high = np.quantile(10 + 10 * (draws - 0.3) / 0.2, [0.00243, 1 - 0.00243])
+    assert (found.low, found.high) == (pytest.approx(low, abs=0.12), pytest.approx(high, abs=0.12))
+    one = equivalent_clicks([10, 20], {0: [0.3, 0.4]}, {0: [0.3, 0.5]})
+    assert (one.low, one.mean, one.high) == (pytest.approx(15),) * 3
 
 
 def results():

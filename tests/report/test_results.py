@@ -1,17 +1,17 @@
 """Runs on one axis: shared ranges, ends of their own, and runs of unusual shape."""
 
-from dataclasses import replace
+import math
 
 import pandas as pd
 import pytest
 
-from madbal_ray import api
-from madbal_ray.errors import RunDirError
 from madbal_ray.report import plots
+from madbal_ray.report.conclusions import doubts, unfinished, verdict
 from madbal_ray.report.figures import curve_figure, minutes_figure
+from madbal_ray.report.headline import answer
+from madbal_ray.report.page import as_json
 from madbal_ray.report.results import Results
-from madbal_ray.report.run_result import RunFacts, RunResult
-from tests.conftest import tiny_config
+from madbal_ray.report.run_result import RunResult
 
 
 def run(member, seed, clicks, miou, **options):
@@ -34,45 +34,83 @@ def test_areas_are_compared_over_shared_clicks_only():
     assert areas["long"] == {seed: pytest.approx(0.35) for seed in range(3)}
 
 
-def test_runs_that_ended_before_others_are_named_and_how_far_all_are_compared():
-    ends = {("a", 0): 3, ("a", 1): 3, ("b", 0): 3, ("b", 1): 2}
-    runs = [
-        run(member, seed, [5, 10, 15][:count], [0.2, 0.3, 0.4][:count])
-        for (member, seed), count in ends.items()
+def test_round_0_of_seeds_to_come_does_not_end_comparisons():
+    """A suite that was stopped: round 0 of all seeds, by the first member, comes first."""
+    runs = [run("random", s, [5, 10, 15], [0.3, 0.4, 0.45 + s / 100]) for s in range(3)]
+    runs += [run("random", s, [5], [0.3]) for s in range(3, 10)]
+    runs += [run("margin", s, [5, 10, 15], [0.3, 0.44, 0.5 + s / 100]) for s in range(3)]
+    runs += [run("margin", 3, [5], [0.3])]
+    results = Results(runs, baseline="random")
+    (one,) = results.comparisons("test")
+    assert (one.difference.count, one.wins) == (3, 3)
+    assert one.difference.mean == pytest.approx((0.04 + 0.025) / 2)
+    row = results.summary_table("test").set_index("member").loc["random"]
+    assert (row["seeds"], row["clicks_per_image"]) == (3, 15)
+    assert row["miou"] == pytest.approx(0.46)
+    assert unfinished(results, "test") == [
+        "test: 8 of 14 runs have fewer rounds than the others of their member (random, seed 3: 1; "
+        "random, seed 4: 1; random, seed 5: 1; random, seed 6: 1; random, seed 7: 1; …) and are "
+        "left out until they finish."
     ]
-    images = run("images", 0, [5, 900], [0.2, 0.5])
-    results = Results([*runs, images], baseline="a")
-    said = (
-        "test: 1 of 4 runs have fewer than 3 rounds (b, seed 1: 2), so all are compared over the "
-        "first 2 alone: finish them, or leave them out."
-    )
-    assert results.unfinished("test") == [said]
-    assert results.doubts("test")[0] == said
-    assert Results([*runs[:3], images]).unfinished("test") == []
-    many = [run("c", seed, [5, 10], [0.2, 0.3]) for seed in range(6)]
-    (line,) = Results([*runs[:3], *many]).unfinished("test")
-    assert line.startswith("test: 6 of 9 runs have fewer than 3 rounds (c, seed 0: 2; ")
-    assert "c, seed 4: 2; …), so" in line
-    assert Results([]).unfinished("test") == []
 
 
-def test_heads_that_saw_their_labels_too_seldom_are_named():
-    passes = {("a", 0): 9.96, ("a", 1): 10.0, ("b", 0): 10.0, ("c", 0): None}
+def test_the_order_of_members_changes_no_number():
+    pixels = {"random": [0.3, 0.4, 0.45], "margin": [0.3, 0.44, 0.5]}
+    runs = [run(name, s, [5, 10, 15], miou) for name, miou in pixels.items() for s in range(2)]
+    images = [run("images", s, [5, 900, 1800], [0.3, 0.43, 0.46]) for s in range(2)]
+    for ordered in ([*runs, *images], [*images, *runs]):
+        results = Results(ordered, baseline="random")
+        assert results.on_one_range("test") == ["random", "margin"]
+        assert results.wins("test").to_dict() == {
+            "random": {"random": 0, "margin": 2},
+            "margin": {"random": 0, "margin": 0},
+        }
+        first = answer(results, "test")[0]
+        assert "the best of 2 members over the curve: margin ends at mIoU 0.5000" in first
+
+
+def test_a_round_without_anything_new_counts_once():
+    runs = [run("a", s, [5, 10, 10, 15], [0.3, 0.4, 0.41, 0.5]) for s in range(2)]
+    runs += [run("b", s, [5, 10, 15], [0.3, 0.4, 0.5]) for s in range(2)]
+    results = Results(runs, baseline="b")
+    assert results.curve_table("test").query("member == 'a'")["mean"].tolist() == [0.3, 0.41, 0.5]
+    assert results.comparisons("test")[0].difference.mean == pytest.approx(0.005)
+    assert results.label_efficiency("test")["seeds"].tolist() == [2]
+
+
+def test_rounds_of_whole_images_are_means_over_seeds_though_images_differ_in_size():
     runs = [
-        run(member, seed, [5, 10], [0.2, 0.3], facts=RunFacts(passes=seen))
-        for (member, seed), seen in passes.items()
+        run("images", seed, [5, 900 + 3 * seed], [0.3, 0.5 - seed / 10], class_names=("sky",))
+        for seed in range(3)
     ]
-    full = replace(run("full", 0, [900], [0.5], facts=RunFacts(passes=0.372)), is_reference=True)
-    results = Results([*runs, full], baseline="a")
-    (said,) = results.short_trainings()
-    assert said == (
-        "train.phase1.steps saw the labels of the last round less than 10 times (a: 9.96; full: "
-        "0.372), often too seldom for what they are worth: mIoU there, or the full supervision "
-        "that shares refer to, may be too low. Take more steps, or train.phase1.epochs in "
-        "their place."
-    )
-    assert said in results.doubts("test")
-    assert Results(runs[2:], baseline="b").short_trainings() == []
+    for one in runs:
+        one.metrics["class_iou"] = [[0.1], [0.2 + one.seed / 10]]
+    results = Results(runs)
+    table = results.curve_table("test")
+    assert table["clicks_per_image"].tolist() == [5, 903]
+    assert table["mean"].tolist() == pytest.approx([0.3, 0.4])
+    assert table["seeds"].tolist() == [3, 3]
+    classes = results.class_iou("images", "test")
+    assert classes.index.tolist() == [5, 903]
+    assert classes["sky"].tolist() == pytest.approx([0.1, 0.3])
+
+
+def test_rounds_without_a_miou_are_no_points():
+    """Nothing with a class was measured on, as early rounds of points that people answer."""
+    runs = [run("a", s, [5, 10, 15], [math.nan, 0.3, 0.4]) for s in range(6)]
+    runs += [run("b", s, [5, 10, 15], [math.nan, 0.31, 0.42]) for s in range(6)]
+    runs += [run("c", s, [5, 10, 15], [math.nan] * 3) for s in range(6)]
+    results = Results(runs, baseline="a")
+    (one,) = results.comparisons("test")
+    assert one.difference.mean == pytest.approx(0.015)
+    assert one.p_value == 0
+    assert [row for row in unfinished(results, "test") if "c: fewer than two rounds" in row]
+    assert results.summary_table("test").set_index("member").loc["c"].isna()["miou"]
+    nothing = Results(runs[12:], baseline="c")
+    assert answer(nothing, "test") == [
+        "Nothing that was measured on test has a class, so there is no mIoU."
+    ]
+    as_json(plots.curves(nothing, "test"))
 
 
 def test_members_without_a_shared_range_are_not_compared():
@@ -80,7 +118,7 @@ def test_members_without_a_shared_range_are_not_compared():
     images = [run("images", s, [10, 17_000], [0.3, 0.6]) for s in range(6)]
     results = Results([*pixels, *images], baseline="pixels")
     assert results.comparisons("test") == []
-    assert results.verdict("test") == results.doubts("test") == []
+    assert verdict(results, "test") == doubts(results, "test") == []
     summary = results.summary_table("test").set_index("member")
     assert pd.isna(summary.loc["images", "area"])
     assert summary.loc["images", "miou"] == pytest.approx(0.6)
@@ -97,18 +135,6 @@ def test_pixels_beside_whole_images_can_be_told_apart(ends, is_log):
     axis = plots.curves(results, "test")["layout"]["xaxis"]
     assert (axis.get("type") == "log") == is_log
     assert (curve_figure(results, "test").axes[0].get_xscale() == "log") == is_log
-
-
-def test_each_seed_ends_where_it_ended():
-    runs = [
-        run("a", 0, [10, 20], [0.2, 0.4]),
-        run("a", 1, [10, 20, 30], [0.2, 0.4, 0.52]),
-        run("a", 2, [10, 20], [0.2, 0.43]),
-    ]
-    row = Results(runs).summary_table("test").iloc[0]
-    assert row["seeds"] == 3
-    assert row["miou"] == pytest.approx((0.4 + 0.52 + 0.43) / 3)
-    assert row["miou_low"] < row["miou_high"]
 
 
 def test_curves_over_minutes_of_people_are_those_of_the_runs_that_know_them():
@@ -128,58 +154,6 @@ def test_curves_over_minutes_of_people_are_those_of_the_runs_that_know_them():
     assert [line.get_xdata().tolist() for line in axes.lines] == [[3.0, 7.5], [4.0, 8.5], [9.0]]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a"]
     assert Results([run("b", 0, [10, 20], [0.3, 0.5])]).minute_curves("test") == []
-
-
-def test_the_headline_names_split_and_seeds_and_says_where_the_other_disagrees():
-    runs = []
-    for member, of_split in (
-        ("madbal", {"test": [0.3, 0.5], "val": [0.3, 0.2]}),
-        ("random", {"test": [0.3, 0.4], "val": [0.3, 0.3]}),
-    ):
-        for seed in range(3):
-            rows = [
-                {"round": r, "split": s, "clicks_per_image": 10.0 * (r + 1), "miou": miou}
-                for s, curve in of_split.items()
-                for r, miou in enumerate(curve)
-            ]
-            name = f"{member}-{seed}"
-            runs.append(RunResult(member, seed, name, False, pd.DataFrame(rows)))
-    results = Results(runs, baseline="random")
-    (headline,) = results.verdict(results.splits[-1])
-    few, disagreement = results.doubts(results.splits[-1])
-    assert few.startswith("3 seeds are too few for a test (6 are needed)")
-    assert headline.startswith("test, 3 seeds: madbal − random: +5.00 mIoU points")
-    assert disagreement == (
-        "The splits disagree on madbal − random: +5.00 mIoU points on test, -5.00 on val."
-    )
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"budget": {"initial_pixels_per_image": "all"}, "num_rounds": 1},
-        {"strategy": {"name": "core_set"}, "budget": {"images_per_round": 2}},
-        {"strategy": {"name": "class_balanced_superpixel"}},
-    ],
-    ids=["full supervision", "images", "superpixels"],
-)
-def test_every_kind_of_run_has_a_report(tmp_path, changes, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["/bin/madbal", "run", "a b.yaml"])
-    config = tiny_config(**changes)
-    config["budget"] = {"pixels_per_image": 5, "initial_pixels_per_image": 5} | config["budget"]
-    api.run(config, run_dir=tmp_path / "run", engine="local")
-    warnings: list[str] = []
-    _, written = api.report([tmp_path / "run"], warn=warnings.append)
-    assert written[0].stat().st_size > 1000
-    assert "<code>madbal run &#39;a b.yaml&#39;</code>" in written[0].read_text()
-    assert warnings == []
-
-
-def test_nothing_measured_is_said(tmp_path):
-    config = tiny_config(num_rounds=1, evaluation={"splits": []})
-    api.run(config, run_dir=tmp_path / "run", engine="local")
-    with pytest.raises(RunDirError, match="nothing was measured"):
-        api.report([tmp_path / "run"])
 
 
 def test_a_budget_of_one_cluster_is_no_share_of_clusters():

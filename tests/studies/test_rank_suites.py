@@ -15,7 +15,8 @@ from tests.report.test_results import run
 
 @pytest.fixture
 def two_suites(monkeypatch):
-    results = {"a": suite(range(4)), "b": suite(range(4))}
+    other = {name: gain / 2 for name, gain in GAINS.items()}
+    results = {"a": suite(range(4)), "b": suite(range(4), other)}
     asked = []
 
     def compare(runs, *, baseline, is_known, varies):
@@ -55,13 +56,15 @@ def test_a_suite_that_is_not_finished_is_told(two_suites, monkeypatch):
         for seed in range(6)
     ]
     runs[2] = run("random", 2, [5, 10], [0.3, 0.4])
+    runs += [run(member, 6, [5, 10, 15], [0.3, 0.4, 0.4 + gain]) for member, gain in GAINS.items()]
     results = Results(runs, baseline="random")
     monkeypatch.setattr(module, "compare", lambda runs, **options: results)
     found = CliRunner().invoke(main, ["ranks", "a"])
     assert found.exit_code == 0, found.output
     assert found.output.startswith(
-        "streets, test: 1 of 18 runs have fewer than 3 rounds (random, seed 2: 2), so all are "
-        "compared over the first 2 alone"
+        "streets, test: 1 of 21 runs have fewer rounds than the others of their member (random, "
+        "seed 2: 2) and are left out until they finish.\n"
+        "streets: 6 of 7 seeds are ranked; not all members have seed 2 (random)\n"
     )
 
 
@@ -70,7 +73,9 @@ def test_another_baseline_is_the_users_and_too_few_seeds_are_told(two_suites):
     found = CliRunner().invoke(main, arguments)
     assert two_suites == [("a", "better", False)]
     assert found.exit_code == 2
-    assert "3 members are in all suites (better, random, worse); expected 3 or more" in found.output
+    assert (
+        "3 members have curves in all suites (random, better, worse); expected 3 or more"
+    ) in found.output
 
 
 def test_curves_stand_in_place_of_the_suites(two_suites, tmp_path):
@@ -81,14 +86,14 @@ def test_curves_stand_in_place_of_the_suites(two_suites, tmp_path):
     assert len(two_suites) == 2  # no folder was opened again
     for name in ("ranks.csv", "curves.csv"):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
-    assert again.output.splitlines()[1:] == first.output.splitlines()[1:]  # the title counts files
-    beside = CliRunner().invoke(main, ["ranks", "a", curves, "--out", str(tmp_path / "three")])
-    columns = pd.read_csv(tmp_path / "three" / "ranks.csv").columns
-    assert [name for name in columns if name.endswith("points")] == [
-        "streets: points",
-        f"{curves}: points",
-        "b: points",
-    ], beside.output
+    assert again.output == first.output
+    beside = CliRunner().invoke(main, ["ranks", "a", curves])
+    assert beside.exit_code == 2
+    assert f"streets and {curves} hold the same runs, which would count twice" in beside.output
+    val = CliRunner().invoke(main, ["ranks", curves, "--split", "val"])
+    assert "streets was not measured on split 'val', but on test: choose one" in val.output
+    (tmp_path / "bom.csv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "one/curves.csv").read_bytes())
+    assert CliRunner().invoke(main, ["ranks", str(tmp_path / "bom.csv")]).output == first.output
 
 
 def test_the_baseline_of_curves_and_files_that_are_none(two_suites, tmp_path):
