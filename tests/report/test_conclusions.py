@@ -105,6 +105,11 @@ def test_heads_that_saw_their_labels_too_seldom_are_named():
             [0.0, 0.01, 0.01, 0.03, 0.03, 0.04],
             "ahead in 5 of 6 seeds, hardly chance: p = 0.025 (paired t-test, Holm); 6 seeds find",
         ),
+        # by 0.25, deviation 0.9874: t = 0.25 / (0.9874 / sqrt(6)) = 0.620
+        (
+            [0.0, 0.01, 0.01, 0.03, -0.03, 0.01],
+            "ahead in 4 of 6 seeds, may be chance: p = 0.56 (paired t-test, Holm); 6 seeds find",
+        ),
     ],
 )
 def test_a_difference_is_judged_by_its_test_not_by_what_seeds_could_find(gains, said):
