@@ -38,9 +38,11 @@ def check(root: str, out: Path | None, page: Path | None, most: int) -> None:
         written.append(api.write_check_page(found, page))
     for path in written:
         click.echo(f"wrote {path}")
+    problems = found.problems if out is None else found.lasting_problems
     if out is not None:
-        click.echo(f"next: madbal run {out}")
-    elif found.problems:
+        first = "mend what is called a problem above, then" if problems else "next"
+        click.echo(f"{first}: madbal run {out}")
+    if problems:
         sys.exit(1)
 
 

@@ -63,12 +63,16 @@ class Classes:
     is_mapped: bool = False
 
 
-def listed(names: tuple[str, ...], void_value: int) -> Classes:
+def listed(names: tuple[str, ...], void_value: int, where: str) -> Classes:
     """Return classes whose mask value is their place in a list.
 
+    Args:
+        where: the list stands, for messages.
+
     Raises:
-        DataError: the void value is a class.
+        DataError: a name stands twice, or the void value is a class.
     """
+    _check_once(names, where)
     return Classes(names, identity_values(len(names), void_value), spread_colors(len(names)))
 
 
@@ -93,9 +97,22 @@ def read_classes(root: Folder, void_value: int, elsewhere: str | None = None) ->
             f"{' and '.join(found) or 'neither'}. Or set data.folder.classes"
         )
     if found == [CLASS_LIST]:
-        lines = (line.strip() for line in read_lines(root, CLASS_LIST))
-        return listed(tuple(line for line in lines if line), void_value)
+        lines = [line.strip() for line in read_lines(root, CLASS_LIST)]
+        while lines and not lines[-1]:
+            lines.pop()
+        if "" in lines:
+            raise DataError(
+                f"{root}/{CLASS_LIST}, line {lines.index('') + 1} is empty: a name's line is its "
+                "mask value, so give the class a name, or remove the line if no mask has its value"
+            )
+        return listed(tuple(lines), void_value, f"{root}/{CLASS_LIST}")
     return _read_yaml(root, CLASS_FILE, void_value)
+
+
+def _check_once(names: tuple[str, ...], where: str) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{where}: class {twice[0]!r} is listed more than once")
 
 
 def _read_yaml(root: Folder, name: str, void_value: int) -> Classes:
@@ -108,14 +125,13 @@ def _read_yaml(root: Folder, name: str, void_value: int) -> Classes:
         if isinstance(error, ValidationError):
             first = error.errors()[:MOST_FINDINGS]
             problem = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in first)
+            problem = problem.replace(" or instance of _NamedClass", ", as in {name: sky}")
         raise DataError(
             f"{where} cannot be used: {problem}; expected classes: [{{name: sky, "
             "color: [70, 130, 180]}, …], colours (0..255) and mask values (value: 7) optional"
         ) from None
     names = tuple(one.name for one in file.classes)
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(f"{where}: class {twice[0]!r} is listed more than once")
+    _check_once(names, where)
     spread = spread_colors(len(names))
     colors = tuple(one.color or spread[i] for i, one in enumerate(file.classes))
     is_plain = file.masks == "values" and file.void is None

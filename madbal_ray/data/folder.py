@@ -36,7 +36,8 @@ def open_dataset(config: DataConfig, root: Folder) -> Dataset:
 
     Raises:
         DataError: no images, no classes, no mask where there is a folder of them, an image outside
-            the splits, or a class file that does not say what mask values mean.
+            the splits, a mask of two images, or a class file that does not say what mask values
+            mean.
     """
     options = config.folder
     images = _list_images(options, root)
@@ -58,7 +59,7 @@ def open_dataset(config: DataConfig, root: Folder) -> Dataset:
     classes = (
         read_classes(root, options.void_value, options.class_file)
         if options.classes is None
-        else listed(options.classes, options.void_value)
+        else listed(options.classes, options.void_value, "data.folder.classes")
     )
     return Dataset(
         name="folder",
@@ -75,9 +76,16 @@ def open_dataset(config: DataConfig, root: Folder) -> Dataset:
 def _list_images(options: FolderConfig, root: Folder) -> dict[str, int]:
     """Return path below `images` -> bytes; masks that lie among them left out."""
     images = {path: size for path, size in (root / options.images).walk() if is_image(path)}
-    if options.masks == options.images:
-        masks = {name for path in images if (name := mask_path(path, options)) != path}
+    if options.masks == options.images:  # what would be its own mask is one whose image is gone
+        masks = {mask_path(path, options) for path in images}
         images = {path: size for path, size in images.items() if path not in masks}
+        if masks and not images:
+            raise DataError(
+                f"{root}/{options.images}: every file there is a mask by its name, as "
+                f"{min(masks)!r}, and none is an image; set data.folder.mask_name (as in "
+                f"'{STEM}_mask.png', in quotes), data.folder.masks, or data.folder.masks: null to "
+                "go without"
+            )
     if not images:
         raise DataError(
             f"{root}/{options.images} holds no images ({', '.join(sorted(SUFFIXES))}): "
@@ -104,9 +112,16 @@ def _paired(
 ) -> Iterator[tuple[str, str | None]]:
     """Yield each image with its mask: of its own path, else of another name of its split."""
     below = {_below_split(path): path for path in masks}
+    owners: dict[str, str] = {}
     for image in images:
-        mask = mask_path(image, options)
-        yield image, mask if mask in masks else below.get(_below_split(mask))
+        mask: str | None = mask_path(image, options)
+        mask = mask if mask in masks else below.get(_below_split(mask))
+        if mask is not None and owners.setdefault(mask, image) != image:
+            raise DataError(
+                f"{options.images}/{owners[mask]} and {options.images}/{image} would share one "
+                f"mask, {options.masks}/{mask}: give one of the two another name, and its mask"
+            )
+        yield image, mask
 
 
 def _sought(

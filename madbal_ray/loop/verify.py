@@ -143,6 +143,12 @@ class _Walk:
         yield how
         self.replay = replace(self.replay, has_images=reader is not None)
         recall_index(config, self.replay, shared, index, images)
+        if run_dir.find("predictions", 0) is not None:
+            self._predicted()
+            return
+        # By `madbal score`, which trains nothing and asks nobody; perhaps not finished.
+        has_no_masks = config.data.name == "images" and ORACLES[config.oracle.kind].needs_masks
+        is_scored = has_no_masks or run_dir.find("score", 0) is not None
         weights = self._weights(shared)
         pool = prepare_inspected(
             config,
@@ -153,7 +159,8 @@ class _Walk:
             images,
             self.device,
             class_names=tuple(index.marker().summary["class_names"]),
-            weights=weights,
+            weights=None if is_scored else weights,
+            needs_masks=not is_scored,
             publish=self._features_weights,
         )
         yield from self._sampled(self.replay)
@@ -164,7 +171,7 @@ class _Walk:
             )
             pool = points.drawn(pool)
             self._requests(self.replay, pool, "evaluation_points")
-        if run_dir.find("score", 0) is not None:
+        if is_scored:
             yield from self._scored(pool)
             return
         yield from self._rounds(pool, points, weights, shared)
@@ -214,6 +221,13 @@ class _Walk:
                 self.stopped = {"round": index, "reason": reason}
                 break
         self.is_whole = True
+
+    def _predicted(self) -> None:
+        """Take what `madbal predict` wrote as stored: its files are those of its markers."""
+        names = [name for name, index in self.run_dir.pointers() if index == 0]
+        self.replay.visited.update((name, 0) for name in names)
+        self.replay.kept.update(dict.fromkeys(names))
+        self.finished, self.is_whole = 1, True
 
     def _scored(self, pool: Pool) -> Iterator[str]:
         """Check what `madbal score` wrote: one round without labels."""

@@ -90,10 +90,15 @@ def write_coco_masks(
     colors = spread_colors(len(names))
     uncovered = VOID_VALUE if rest is None else len(book.used)
     folder = panoptic if panoptic is not None else annotations.with_suffix("")
+    owners: dict[str, str] = {}
     for image in book.images:
         name = str(image["file_name"])
         try:
             target = _mask_name(name)
+            if target.startswith("images/") and not root.exists(f"images/{name}"):
+                target = target.removeprefix("images/")  # a path from the root, not from images/
+            if owners.setdefault(target, name) != name:
+                raise ValueError(f"{target} is the mask of {owners[target]} already: rename one")
             size = _size(image)
             of_image = book.annotations.get(image["id"], [])
             mask = np.full(size, uncovered, np.uint8)
@@ -110,6 +115,8 @@ def write_coco_masks(
             continue
         root.write(f"{MASKS}/{target}", _png(mask, colors))
         result.written += 1
+    if not result.written:
+        return result
     classes = [
         {"name": name, "value": value, "color": list(color)}
         for value, (name, color) in enumerate(zip(names, colors, strict=True))
@@ -178,8 +185,9 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _mask_name(image: str) -> str:
-    path = PurePosixPath(image)
-    if path.is_absolute() or ".." in path.parts or "\\" in image or "\0" in image:
+    path = PurePosixPath(image.replace("\\", "/"))  # as Windows writes it
+    is_outside = path.is_absolute() or ".." in path.parts
+    if not path.parts or is_outside or ":" in path.parts[0] or "\0" in image:
         raise ValueError("its file name leads out of the folder")
     return path.with_suffix(".png").as_posix()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -19,13 +20,18 @@ from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.storage import Folder
 from madbal_ray.survey.duplicates import Look, across_splits, look_at
 from madbal_ray.survey.layout import Layout, data_set_below, find_layout
-from madbal_ray.vision.decode import decode_image, decode_mask, look_into_mask
-from madbal_ray.vision.mask_values import MaskContents
+from madbal_ray.vision.decode import decode_image, decode_mask, is_turned, look_into_mask
+from madbal_ray.vision.mask_values import MANY_COLORS, MaskContents
 
 UNNAMED = ("a", "b")
 """Stand in for class names where there is no class file yet: files are paired without them."""
 
 SHOWN = 3
+SHOWN_COLORS = 12
+LARGE = 0.01
+"""Share of the pixels from which a colour is more than a blend at an edge."""
+
+OTHER_FORMATS = {".gif", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".psd", ".svg", ".raw"}
 OVERLAYS = 6
 OVERLAY_SIDE = 480
 
@@ -36,6 +42,7 @@ class Examined:
 
     Attributes:
         problem, mask_problem: why they cannot be used.
+        is_turned: its EXIF orientation says so.
         classes: pixels by class id, where the class map is known.
     """
 
@@ -47,6 +54,7 @@ class Examined:
     contents: MaskContents | None = None
     mask_problem: str | None = None
     classes: Mapping[int, int] | None = None
+    is_turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class Survey:
         examined: in image_id order; all images, or as many as were asked for, evenly spaced.
         strays: masks that are no image's.
         duplicates: pairs of images of different splits that show the same.
+        skipped: files among the images whose format is not read.
     """
 
     root: Folder
@@ -66,6 +75,7 @@ class Survey:
     examined: list[Examined]
     strays: list[str]
     duplicates: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
     @property
     def good(self) -> list[Examined]:
@@ -80,17 +90,62 @@ class Survey:
     @property
     def problems(self) -> list[str]:
         """Return what keeps a simulation from running on this data, a line each."""
+        if self.layout.has_classes or not self.has_masks:
+            return self.lasting_problems
+        return [
+            f"no {CLASS_FILE}: nothing says what mask values mean; --out drafts one from those "
+            "that were found",
+            *self.lasting_problems,
+        ]
+
+    @property
+    def lasting_problems(self) -> list[str]:
+        """Return those of them that a drafted class file does not mend."""
         masks = [one for one in self.good if one.mask_problem]
         lines = []
-        if not self.layout.has_classes and self.has_masks:
-            lines.append(
-                f"no {CLASS_FILE}: nothing says what mask values mean; --out drafts one from those "
-                "that were found"
-            )
         if masks:
             shown = "; ".join(f"{one.record.mask_uri}: {one.mask_problem}" for one in masks[:SHOWN])
             lines.append(f"{len(masks)} masks cannot be used: {shown}")
+        if self.layout.unmatched:
+            lines.append(
+                f"{len(self.layout.unmatched)} files in a folder for masks have no image's name, "
+                f"the first is {self.layout.unmatched[0]}: name them after the images, set "
+                "data.folder.mask_name, or move them away"
+            )
+        if self.has_masks:
+            lines += [*self._split_problems(), *self._class_problems()]
         return lines
+
+    def _split_problems(self) -> Iterator[str]:
+        pool, splits = self.config.pool_split, self.dataset.splits
+        with_masks = {one.split for one in self.dataset.records if one.mask_uri is not None}
+        others = [split for split in splits if split != pool]
+        if pool not in splits:
+            yield f"no image is of split {pool}, which labels are asked of: {', '.join(splits)}"
+        elif pool not in with_masks:
+            yield f"no image of split {pool} has a mask, so nothing could answer for it"
+        if not others:
+            yield (
+                f"one split, {', '.join(splits)}: nothing to measure on; expected another beside "
+                "it, such as val"
+            )
+        elif not with_masks & set(others):
+            yield f"no image of {', '.join(others)} has a mask: nothing to measure on"
+
+    def _class_problems(self) -> Iterator[str]:
+        if self.layout.has_classes or not any(one.contents for one in self.good):
+            return
+        coding, held = self.held()
+        if len(held) < 2:
+            yield f"masks hold one of {coding} alone, and a class is told from another"
+        elif coding == "colors" and len(held) > MANY_COLORS:
+            whole, most = sum(held.values()), sorted(held, key=lambda key: -held[key])
+            large = [color_text(key) for key in most if held[key] >= LARGE * whole]
+            yield (
+                f"masks hold {len(held)} colours, as smoothed edges have: {len(large)} of them "
+                f"cover {LARGE:.0%} or more each ({', '.join(large[:SHOWN_COLORS])}); export the "
+                "masks without smoothing (antialiasing), and not through JPEG"
+            )
 
     def lines(self) -> Iterator[str]:
         """Yield what was found, in words."""
@@ -143,7 +198,20 @@ class Survey:
                 f"finding   {len(self.duplicates)} pairs show the same in two splits, which "
                 f"flatters every number: {first} and {second}"
             )
-        if len(self.dataset.splits) < 2:
+        turned = sum(one.is_turned for one in self.examined if one.record.mask_uri is not None)
+        if turned:
+            yield (
+                f"finding   {turned} images with masks are turned by their EXIF orientation, as "
+                "programs show them; their masks must be upright, too"
+            )
+        if self.skipped:
+            kinds = Counter(PurePosixPath(path).suffix.lower() for path in self.skipped)
+            shown = ", ".join(f"{suffix} {count}" for suffix, count in kinds.most_common())
+            yield (
+                f"finding   {len(self.skipped)} files among the images are of formats that are not "
+                f"read ({shown}), the first is {self.skipped[0]}"
+            )
+        if len(self.dataset.splits) < 2 and not self.has_masks:
             only = ", ".join(self.dataset.splits)
             yield (
                 f"finding   one split, {only}: nothing to measure on; expected "
@@ -233,41 +301,52 @@ def survey(root: Folder, *, most: int, threads: int) -> Survey:
         examined=examined,
         strays=_strays(config, root, dataset),
         duplicates=list(across_splits(looks)),
+        skipped=_skipped(config, root),
     )
 
 
 def _examine(record: ImageRecord, reader: ImageReader, *, knows_classes: bool) -> Examined:
     limit = reader.max_pixels
     try:
-        image = decode_image(reader.encoded(record.image_uri), max_pixels=limit)
+        encoded = reader.encoded(record.image_uri)
+        image = decode_image(encoded, max_pixels=limit)
     except (BadImageError, OSError) as error:
         return Examined(record, problem=str(error))
     height, width = image.shape[:2]
     look = look_at(image)
     if record.mask_uri is None:
         return Examined(record, height, width, look)
-    contents, classes = None, None
+    contents, classes, turned = None, None, is_turned(encoded)
     try:
         data = reader.encoded(record.mask_uri)
         contents = look_into_mask(data, max_pixels=limit)
         if (contents.height, contents.width) != (height, width):
             raise BadImageError(
                 f"{contents.height} x {contents.width}, its image is {height} x {width}"
+                + (", turned as its EXIF orientation says: turn the mask, too" if turned else "")
             )
         if knows_classes:
             mask = decode_mask(data, reader.mask_lookup, max_pixels=limit)
             counts = np.bincount(mask.ravel())
             classes = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
     except (BadImageError, OSError) as error:
-        return Examined(record, height, width, look, None, contents, str(error))
-    return Examined(record, height, width, look, None, contents, None, classes)
+        return Examined(record, height, width, look, None, contents, str(error), None, turned)
+    return Examined(record, height, width, look, None, contents, None, classes, turned)
 
 
 def _strays(config: DataConfig, root: Folder, dataset: Dataset) -> list[str]:
     """Return files among the masks that are no image's mask."""
     options = config.folder
-    if options.masks is None or options.masks == options.images:
+    if options.masks is None:
         return []
     used = {record.mask_uri for record in dataset.records}
+    if options.masks == options.images:
+        used |= {record.image_uri for record in dataset.records}
     found = (f"{options.masks}/{path}" for path, _ in (root / options.masks).walk())
     return sorted(path for path in found if is_image(path) and path not in used)
+
+
+def _skipped(config: DataConfig, root: Folder) -> list[str]:
+    """Return files among the images whose format is that of a picture, and is not read."""
+    found = (path for path, _ in (root / config.folder.images).walk())
+    return sorted(path for path in found if PurePosixPath(path).suffix.lower() in OTHER_FORMATS)

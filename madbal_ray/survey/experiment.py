@@ -22,7 +22,6 @@ LONG_SIDE = 480
 SHARD_IMAGES = 32
 BINARY = 2
 VOID_VALUE = 255
-MOST_CLASSES = 64
 
 
 def write_experiment(found: Survey, out: Path) -> list[Path]:

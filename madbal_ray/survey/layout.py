@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -30,11 +30,13 @@ class Layout:
     Attributes:
         options: those that are not the default.
         has_classes: there is a class file.
+        unmatched: files in a folder for masks, where no image's name leads to one of them.
     """
 
     options: dict[str, Any]
     reasons: dict[str, str]
     has_classes: bool
+    unmatched: tuple[str, ...] = ()
 
 
 def data_set_below(root: Folder) -> Folder:
@@ -57,7 +59,7 @@ def find_layout(root: Folder) -> Layout:
     """Return how images, masks and splits lie below a folder.
 
     Raises:
-        DataError: there is no image at all.
+        DataError: there is no image at all, or masks lie in folders below others.
     """
     paths = [path for path, _ in root.walk() if is_image(path)]
     if not paths:
@@ -66,8 +68,10 @@ def find_layout(root: Folder) -> Layout:
             "folder of them"
         )
     tops = dict.fromkeys(path.partition("/")[0] for path in paths if "/" in path)
-    images = _named(tops, IMAGES) or (next(iter(tops)) if len(tops) == 1 else ".")
-    masks = _named(tops, MASKS)
+    images = _named(tops, IMAGES) or _pictures(tops, paths)
+    masks = _named(tops, MASKS) or _named_alike(tops, images, paths)
+    if masks is None:
+        _check_no_masks_below(root, paths)
     options: dict[str, Any] = {}
     reasons: dict[str, str] = {}
 
@@ -84,8 +88,10 @@ def find_layout(root: Folder) -> Layout:
     else:
         names, masks = below, images
     pattern, count = _mask_pattern(below, names, is_beside=masks == images)
+    unmatched: tuple[str, ...] = ()
     if pattern is None:
         say("masks", None, "no file is named like the mask of an image")
+        unmatched = tuple(sorted(names)) if masks != images else ()
     else:
         if masks != "masks":
             say("masks", masks, "where the masks lie")
@@ -93,7 +99,46 @@ def find_layout(root: Folder) -> Layout:
             say("mask_name", pattern, f"so are {count} masks named")
     if not any(split_of(path) for path in below):
         _splits(root, options, reasons)
-    return Layout(options, reasons, any(root.exists(name) for name in (CLASS_FILE, CLASS_LIST)))
+    has_classes = any(root.exists(name) for name in (CLASS_FILE, CLASS_LIST))
+    return Layout(options, reasons, has_classes, unmatched)
+
+
+def _pictures(tops: Iterable[str], paths: Sequence[str]) -> str:
+    """Return where images of no known folder lie: the only folder, or the only one not all PNG."""
+    tops = list(tops)
+    photographs = [top for top in tops if not _is_all_png(top, paths)]
+    if len(tops) == 1 or len(photographs) == 1 < len(tops) == 2:
+        return photographs[0] if photographs else tops[0]
+    return "."
+
+
+def _named_alike(tops: Iterable[str], images: str, paths: Sequence[str]) -> str | None:
+    """Return the folder of PNG files of which most are named like an image, if there is one."""
+    if images == ".":
+        return None
+    stems = {PurePosixPath(path).stem for path in paths if path.startswith(f"{images}/")}
+    for top in tops:
+        own = {PurePosixPath(path).stem for path in paths if path.startswith(f"{top}/")}
+        if top != images and _is_all_png(top, paths) and 2 * len(own & stems) > len(own):
+            return top
+    return None
+
+
+def _is_all_png(top: str, paths: Sequence[str]) -> bool:
+    suffixes = {PurePosixPath(path).suffix for path in paths if path.startswith(f"{top}/")}
+    return suffixes <= {".png", ".PNG"}
+
+
+def _check_no_masks_below(root: Folder, paths: Sequence[str]) -> None:
+    """Refuse folders of masks that are not on top, such as train/masks beside train/images."""
+    for path in paths:
+        *above, folder, _ = path.split("/") if "/" in path else ("", path)
+        if above and folder.casefold() in MASKS:
+            raise DataError(
+                f"{root}: masks seem to lie in {'/'.join(above)}/{folder}/, as {path}; expected "
+                "folders for images and for masks on top and the same paths below both, as in "
+                "images/train/a.jpg and masks/train/a.png: move them, or leave the masks out"
+            )
 
 
 def _splits(root: Folder, options: dict[str, Any], reasons: dict[str, str]) -> None:
@@ -118,11 +163,14 @@ def _mask_pattern(
     images: Sequence[str], masks: Sequence[str], *, is_beside: bool
 ) -> tuple[str | None, int]:
     """Return what most masks are called after their images, and how many are."""
-    stems = Counter(PurePosixPath(path).stem for path in images)
+    of_folder: dict[str, Counter[str]] = defaultdict(Counter)
+    for path in map(PurePosixPath, images):  # beside its image, a mask is in the same folder
+        of_folder[str(path.parent) if is_beside else ""][path.stem] += 1
     patterns: Counter[str] = Counter()
     for path in masks:
         name = PurePosixPath(path)
         stem, suffix = name.stem, name.suffix
+        stems = of_folder[str(name.parent) if is_beside else ""]
         is_twin = suffix == ".png" and stems[stem] > 1  # a.png beside a.jpg
         if stem in stems and (is_twin or not is_beside):
             patterns[f"{STEM}{suffix}"] += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -65,6 +66,14 @@ def decode_image(data: bytes, *, max_pixels: int) -> RGBImage:
         raise BadImageError(f"cannot be decoded: {_plain(error)}") from None
 
 
+def is_turned(data: bytes) -> bool:
+    """Tell whether an image's EXIF orientation turns or mirrors it; `decode_image` does so."""
+    try:
+        return Image.open(io.BytesIO(data)).getexif().get(ORIENTATION, 1) != 1
+    except Exception:  # as above: what cannot be read is another's to tell
+        return False
+
+
 def decode_mask(
     data: bytes,
     lookup: Int16[np.ndarray, "65536"] | ColorLookup,
@@ -102,11 +111,14 @@ def look_into_mask(data: bytes, *, max_pixels: int) -> MaskContents:
     """
     try:
         image = _open_mask(data, max_pixels, is_known=False)
-        colors = None if "16" in image.mode or image.mode == "I" else np.asarray(_to_rgb(image))
+        values = colors = None
         try:
             values = _mask_values(data, image)
         except BadImageError:  # several channels: colours alone
-            values = None
+            colors = np.asarray(_to_rgb(image))
+        if colors is None and "16" not in image.mode and image.mode != "I":
+            with suppress(BadImageError):  # a palette with a transparent entry: values alone
+                colors = np.asarray(_to_rgb(image))
         return MaskContents.of(image.mode, values, colors)
     except BadImageError:
         raise
@@ -129,6 +141,11 @@ def _open_mask(data: bytes, max_pixels: int, *, is_known: bool) -> Image.Image:
     image = _open(data, max_pixels)
     if not is_known:
         check_png_stream(data, read_png_header(data))
+        if (turned := image.getexif().get(ORIENTATION, 1)) != 1:
+            raise BadImageError(
+                f"it has an EXIF orientation of {turned}, which not every program honours in a "
+                "mask: save it upright, as its image is shown, without the tag"
+            )
     return image
 
 

@@ -130,6 +130,13 @@ def test_every_file_against_a_literal_network(tiny_run, predicted, pictures):
     assert row["class_pixels"] == np.bincount(classes.ravel(), minlength=len(colors)).tolist()
 
 
+def test_predictions_are_verified_by_their_files(predicted):
+    *_, result = api.verify(out_of(predicted))
+    assert result == (
+        "verified: 1 of 1 rounds; taken as stored: index, images, phase1, phase2, predictions"
+    )
+
+
 def test_the_table_for_people_and_what_could_not_be_read(tiny_run, predicted):
     rows = list(csv.DictReader(io.StringIO((out_of(predicted) / "predictions.csv").read_text())))
     assert [row["image_id"] for row in rows][-1] == "wide.jpg"

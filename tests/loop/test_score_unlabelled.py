@@ -104,11 +104,21 @@ def test_an_exported_file_scores_like_its_run(scored, tiny_run, pools, tmp_path)
     assert "score:" not in again.output  # done before
 
 
+def test_scores_and_queries_are_verified(scored):
+    *_, selection, result = api.verify(scored.run_dir.folder.uri)
+    assert selection == "round 0: selection replayed from the stored scores"
+    assert result == (
+        "verified: 1 of 1 rounds; taken as stored: index, images, superpixels, "
+        "superpixel_features, centroids, score"
+    )
+
+
 def test_scores_without_a_budget(tiny_run, pools, tmp_path):
     written = api.score(
         pools / "tars", checkpoint=tiny_run.run_dir.folder.uri, out=tmp_path / "o", engine="local"
     )
     assert list(written) == ["scores"]
+    assert list(api.verify(tmp_path / "o"))[-1].startswith("verified: 1 of 1 rounds; taken as")
 
 
 def test_ray_scores_like_the_local_engine(ray_session, scored, tiny_run, pools, tmp_path):

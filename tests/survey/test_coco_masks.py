@@ -143,12 +143,32 @@ def test_an_image_with_a_broken_annotation_has_no_mask_and_is_named(tmp_path, se
     assert any(line.startswith("no mask for bad.jpg: annotation 1") for line in found.lines())
 
 
-@pytest.mark.parametrize("name", ["../up.jpg", "/abs.jpg", "a\\b.jpg"])
+@pytest.mark.parametrize("name", ["../up.jpg", "/abs.jpg", "..\\up.jpg", "C:\\a.jpg"])
 def test_a_file_name_does_not_lead_out_of_the_folder(tmp_path, name):
     path = book(tmp_path / "i.json", [instance(1, 2, rectangle(0, 0, 2, 2))], images=(name,))
     found = write_coco_masks(path, Folder(tmp_path / "root"))
     assert found.refused == {name: "its file name leads out of the folder"}
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["classes.yaml", "i.json", "root"]
+    assert [p.name for p in tmp_path.rglob("*")] == ["i.json"]  # no classes without a mask
+
+
+def test_masks_lie_where_data_set_folder_looks_for_them(tmp_path):
+    names = ("images/a.jpg", "c\\d.jpg", "images/e.jpg")
+    drawn = [instance(1, 2, rectangle(0, 0, 2, 2))]
+    path = book(tmp_path / "i.json", drawn, images=names)
+    (tmp_path / "root/images/images").mkdir(parents=True)
+    (tmp_path / "root/images/images/e.jpg").write_bytes(b"x")
+    assert write_coco_masks(path, Folder(tmp_path / "root")).refused == {}
+    found = sorted(p.relative_to(tmp_path / "root").as_posix() for p in tmp_path.rglob("*.png"))
+    assert found == ["masks/a.png", "masks/c/d.png", "masks/images/e.png"]
+
+
+def test_two_images_never_share_a_mask(tmp_path):
+    drawn = [instance(1, 2, rectangle(0, 0, 2, 2))]
+    path = book(tmp_path / "i.json", drawn, images=("a.jpg", "a.png"))
+    found = write_coco_masks(path, Folder(tmp_path / "root"))
+    assert (found.written, found.refused) == (
+        1, {"a.png": "a.png is the mask of a.jpg already: rename one"}
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -183,14 +183,14 @@ def test_shares_of_classes_and_void(tmp_path):
     assert found.class_pixels() == {0: 30 * 64, 1: 12 * 64, 255: 6 * 64}
     lines = list(found.lines())
     assert {"class     road 62.50%", "class     car 25.00%", "void      12.50%"} <= set(lines)
-    assert "finding   one split, train: nothing to measure on" in "\n".join(lines)
+    assert "problem   one split, train: nothing to measure on" in "\n".join(lines)
 
 
 def test_masks_that_do_not_fit_the_class_file_are_a_problem(tmp_path):
     save(tmp_path / "images/a.png", scene(0))
     save(tmp_path / "masks/a.png", np.full((48, 64), 9, np.uint8))
     (tmp_path / "classes.txt").write_text("road\ncar\n")
-    (problem,) = survey(Folder(tmp_path), most=100, threads=1).problems
+    problem, _ = survey(Folder(tmp_path), most=100, threads=1).problems
     assert "1 masks cannot be used: masks/a.png: mask values outside the class map: 9" in problem
     result = CliRunner().invoke(main, ["data", "check", str(tmp_path)])
     assert result.exit_code == 1
