@@ -59,8 +59,9 @@ from madbal_ray.studies.suite import SuiteRunner
 from madbal_ray.studies.suite_config import load_suite
 from madbal_ray.studies.tasks import OneAfterAnother, TaskResult
 from madbal_ray.survey.coco_masks import CocoMasks, write_coco_masks
-from madbal_ray.survey.examine import Survey, survey
+from madbal_ray.survey.examine import survey
 from madbal_ray.survey.experiment import write_experiment
+from madbal_ray.survey.found import Survey
 from madbal_ray.survey.page import page
 
 if TYPE_CHECKING:

@@ -69,9 +69,10 @@ def find_layout(root: Folder) -> Layout:
         )
     tops = dict.fromkeys(path.partition("/")[0] for path in paths if "/" in path)
     images = _named(tops, IMAGES) or _pictures(tops, paths)
-    masks = _named(tops, MASKS) or _named_alike(tops, images, paths)
+    masks, why = _named(tops, MASKS), "where the masks lie"
     if masks is None:
         _check_no_masks_below(root, paths)
+        masks, why = _named_alike(tops, images, paths), "its files are named like the images"
     options: dict[str, Any] = {}
     reasons: dict[str, str] = {}
 
@@ -94,7 +95,7 @@ def find_layout(root: Folder) -> Layout:
         unmatched = tuple(sorted(names)) if masks != images else ()
     else:
         if masks != "masks":
-            say("masks", masks, "where the masks lie")
+            say("masks", masks, why if masks != images else "where the masks lie")
         if pattern != f"{STEM}.png":
             say("mask_name", pattern, f"so are {count} masks named")
     if not any(split_of(path) for path in below):
@@ -131,11 +132,15 @@ def _is_all_png(top: str, paths: Sequence[str]) -> bool:
 
 def _check_no_masks_below(root: Folder, paths: Sequence[str]) -> None:
     """Refuse folders of masks that are not on top, such as train/masks beside train/images."""
-    for path in paths:
-        *above, folder, _ = path.split("/") if "/" in path else ("", path)
-        if above and folder.casefold() in MASKS:
+    folders: dict[tuple[str, str], set[str]] = defaultdict(set)  # above, stem -> folders
+    for path in map(PurePosixPath, paths):
+        folders[str(path.parent.parent), path.stem].add(path.parent.name)
+    for path in map(PurePosixPath, paths):
+        beside = folders[str(path.parent.parent), path.stem] - {path.parent.name}
+        is_mask = path.suffix == ".png" and path.parent.name.casefold() in MASKS
+        if is_mask and beside and len(path.parts) > 2:
             raise DataError(
-                f"{root}: masks seem to lie in {'/'.join(above)}/{folder}/, as {path}; expected "
+                f"{root}: masks seem to lie in {path.parent}/, as {path.name}; expected "
                 "folders for images and for masks on top and the same paths below both, as in "
                 "images/train/a.jpg and masks/train/a.png: move them, or leave the masks out"
             )

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from madbal_ray.arrays import IGNORE_INDEX, Mask, RGBImage
-from madbal_ray.survey.examine import OVERLAY_SIDE, Survey
+from madbal_ray.survey.found import Survey
 
+OVERLAY_SIDE = 480
 STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
 body { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }

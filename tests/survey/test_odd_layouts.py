@@ -35,8 +35,10 @@ def files(root, *, images="images/{}.jpg", masks="masks/{}.png", count=8):
 
 def test_masks_in_folders_below_the_splits_are_refused_with_where_they_belong(tmp_path):
     root = touch(tmp_path, "train/images/a.jpg", "train/masks/a.png", "val/images/b.jpg")
-    with pytest.raises(DataError, match=r"masks seem to lie in train/masks/, as train/masks/a.png"):
+    with pytest.raises(DataError, match=r"masks seem to lie in train/masks/, as a.png"):
         find_layout(root)
+    labels = touch(tmp_path / "jars", "shop/front/1.jpg", "shop/label/2.png", "shop/label/3.jpg")
+    assert find_layout(labels).options["images"] == "shop"  # photographs of labels
 
 
 @pytest.mark.parametrize(
@@ -152,10 +154,16 @@ def test_smoothed_colours_and_a_single_value_are_problems_before_a_class_is_draf
         save(tmp_path / f"blends/masks/{index}.png", np.array(smooth))
         save(tmp_path / f"one/images/{index}.jpg", scene(index))
         save(tmp_path / f"one/masks/{index}.png", np.zeros((48, 64), np.uint8))
+        save(tmp_path / f"depth/rgb/{index}.jpg", scene(index))
+        ramp = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64)
+        save(tmp_path / f"depth/depth/{index}.png", ramp)
     _, problem = looked_at(tmp_path / "blends").problems
     assert "colours, as smoothed edges have" in problem
     assert all(f"[{', '.join(map(str, color))}]" in problem for color in palette.tolist())
     assert looked_at(tmp_path / "one").problems[1].startswith("masks hold one of values alone")
+    depth = looked_at(tmp_path / "depth")
+    assert depth.layout.reasons["masks"] == "its files are named like the images"
+    assert depth.problems[1].startswith("masks hold 3072 values, and 255 classes are the most")
 
 
 @pytest.mark.parametrize(
