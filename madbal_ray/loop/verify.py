@@ -143,12 +143,14 @@ class _Walk:
         yield how
         self.replay = replace(self.replay, has_images=reader is not None)
         recall_index(config, self.replay, shared, index, images)
-        if run_dir.find("predictions", 0) is not None:
-            self._predicted()
+        if run_dir.find("predictions", 0) is not None:  # by `madbal predict`: taken as stored
+            names = [name for name, index in run_dir.pointers() if index == 0]
+            self.replay.visited.update((name, 0) for name in names)
+            self.replay.kept.update(dict.fromkeys(names))
+            self.finished, self.is_whole = 1, True
             return
-        # By `madbal score`, which trains nothing and asks nobody; perhaps not finished.
         has_no_masks = config.data.name == "images" and ORACLES[config.oracle.kind].needs_masks
-        is_scored = has_no_masks or run_dir.find("score", 0) is not None
+        is_scored = has_no_masks or run_dir.find("score", 0) is not None  # by `madbal score`
         weights = self._weights(shared)
         pool = prepare_inspected(
             config,
@@ -222,13 +224,6 @@ class _Walk:
                 break
         self.is_whole = True
 
-    def _predicted(self) -> None:
-        """Take what `madbal predict` wrote as stored: its files are those of its markers."""
-        names = [name for name, index in self.run_dir.pointers() if index == 0]
-        self.replay.visited.update((name, 0) for name in names)
-        self.replay.kept.update(dict.fromkeys(names))
-        self.finished, self.is_whole = 1, True
-
     def _scored(self, pool: Pool) -> Iterator[str]:
         """Check what `madbal score` wrote: one round without labels."""
         replay = self.replay.of_round(0)
@@ -247,9 +242,7 @@ class _Walk:
             for name in ("phase1", "phase2", "known_labels", "select")
         }
         replay.visited.update((name, 0) for name, stage in found.items() if stage is not None)
-        known, phase1 = found["known_labels"], found["phase1"]
-        if phase1 is None:
-            raise NotFinished("phase1", 0)
+        known, phase1 = found["known_labels"], _stored(self.run_dir, "phase1", 0)
         history = replace(
             History.before(pool),
             network=TrainedPhases(phase1, found["phase2"]),
