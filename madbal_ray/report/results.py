@@ -134,13 +134,10 @@ class Results:
 
     def on_one_range(self, split: str) -> list[str]:
         """Return the most members that share at least two points with one of them."""
+        clicks = {name: set(self.shared_clicks([name], split)) for name in self.members}
         groups = [
-            [
-                name
-                for name in self.members
-                if name == one or len(self.shared_clicks([one, name], split)) > 1
-            ]
-            for one in self.members
+            [name for name, own in clicks.items() if name == one or len(own & clicks[one]) > 1]
+            for one in clicks
         ]
         return max(groups, key=len, default=[])
 

@@ -37,8 +37,8 @@ class Interval:
 def mean_interval(values: Sequence[float]) -> Interval:
     """Return mean and 95 % interval over seeds, of Student's t distribution.
 
-    A percentile bootstrap is too narrow for few seeds: its 95 % hold the true mean in 91 % of
-    trials of ten, 85 % of six and 75 % of three (tests/report/test_statistics.py).
+    A percentile bootstrap is too narrow for few seeds: its 95 % hold the true mean in 90 % of
+    trials of ten, 86 % of six and 75 % of three (tests/report/test_statistics.py).
 
     The interval of a single seed is its value: nothing is known of the spread. Of no value at
     all, and where one is NaN, all three are NaN.

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -95,8 +95,10 @@ def write_coco_masks(
         name = str(image["file_name"])
         try:
             target = _mask_name(name)
-            if target.startswith("images/") and not root.exists(f"images/{name}"):
-                target = target.removeprefix("images/")  # a path from the root, not from images/
+            if target.startswith("images/") and not root.exists(
+                f"images/{PureWindowsPath(name).as_posix()}"
+            ):  # a path from the root, not from images/
+                target = target.removeprefix("images/")
             if owners.setdefault(target, name) != name:
                 raise ValueError(f"{target} is the mask of {owners[target]} already: rename one")
             size = _size(image)
@@ -185,9 +187,9 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _mask_name(image: str) -> str:
-    path = PurePosixPath(image.replace("\\", "/"))  # as Windows writes it
-    is_outside = path.is_absolute() or ".." in path.parts
-    if not path.parts or is_outside or ":" in path.parts[0] or "\0" in image:
+    path = PureWindowsPath(image)  # which takes both separators
+    is_outside = bool(path.anchor) or ".." in path.parts
+    if not path.parts or is_outside or "\0" in image:
         raise ValueError("its file name leads out of the folder")
     return path.with_suffix(".png").as_posix()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -67,12 +67,15 @@ def find_layout(root: Folder) -> Layout:
             f"{root} holds no images: {root.why_empty()}; give the folder that holds them, or a "
             "folder of them"
         )
-    tops = dict.fromkeys(path.partition("/")[0] for path in paths if "/" in path)
-    images = _named(tops, IMAGES) or _pictures(tops, paths)
+    tops: dict[str, list[PurePosixPath]] = {}
+    for path in paths:
+        if "/" in path:
+            tops.setdefault(path.partition("/")[0], []).append(PurePosixPath(path))
+    images = _named(tops, IMAGES) or _pictures(tops)
     masks, why = _named(tops, MASKS), "where the masks lie"
     if masks is None:
         _check_no_masks_below(root, paths)
-        masks, why = _named_alike(tops, images, paths), "its files are named like the images"
+        masks, why = _named_alike(tops, images), "its files are named like the images"
     options: dict[str, Any] = {}
     reasons: dict[str, str] = {}
 
@@ -104,30 +107,28 @@ def find_layout(root: Folder) -> Layout:
     return Layout(options, reasons, has_classes, unmatched)
 
 
-def _pictures(tops: Iterable[str], paths: Sequence[str]) -> str:
+def _pictures(tops: Mapping[str, Sequence[PurePosixPath]]) -> str:
     """Return where images of no known folder lie: the only folder, or the only one not all PNG."""
-    tops = list(tops)
-    photographs = [top for top in tops if not _is_all_png(top, paths)]
+    photographs = [top for top, own in tops.items() if not _is_all_png(own)]
     if len(tops) == 1 or len(photographs) == 1 < len(tops) == 2:
-        return photographs[0] if photographs else tops[0]
+        return photographs[0] if photographs else next(iter(tops))
     return "."
 
 
-def _named_alike(tops: Iterable[str], images: str, paths: Sequence[str]) -> str | None:
+def _named_alike(tops: Mapping[str, Sequence[PurePosixPath]], images: str) -> str | None:
     """Return the folder of PNG files of which most are named like an image, if there is one."""
     if images == ".":
         return None
-    stems = {PurePosixPath(path).stem for path in paths if path.startswith(f"{images}/")}
-    for top in tops:
-        own = {PurePosixPath(path).stem for path in paths if path.startswith(f"{top}/")}
-        if top != images and _is_all_png(top, paths) and 2 * len(own & stems) > len(own):
+    stems = {path.stem for path in tops[images]}
+    for top, paths in tops.items():
+        own = {path.stem for path in paths}
+        if top != images and _is_all_png(paths) and 2 * len(own & stems) > len(own):
             return top
     return None
 
 
-def _is_all_png(top: str, paths: Sequence[str]) -> bool:
-    suffixes = {PurePosixPath(path).suffix for path in paths if path.startswith(f"{top}/")}
-    return suffixes <= {".png", ".PNG"}
+def _is_all_png(paths: Sequence[PurePosixPath]) -> bool:
+    return {path.suffix.lower() for path in paths} == {".png"}
 
 
 def _check_no_masks_below(root: Folder, paths: Sequence[str]) -> None:

@@ -152,14 +152,14 @@ def test_a_file_name_does_not_lead_out_of_the_folder(tmp_path, name):
 
 
 def test_masks_lie_where_data_set_folder_looks_for_them(tmp_path):
-    names = ("images/a.jpg", "c\\d.jpg", "images/e.jpg")
+    names = ("images/a.jpg", "c\\d.jpg", "images/e.jpg", "12:30.jpg")
     drawn = [instance(1, 2, rectangle(0, 0, 2, 2))]
     path = book(tmp_path / "i.json", drawn, images=names)
     (tmp_path / "root/images/images").mkdir(parents=True)
     (tmp_path / "root/images/images/e.jpg").write_bytes(b"x")
     assert write_coco_masks(path, Folder(tmp_path / "root")).refused == {}
     found = sorted(p.relative_to(tmp_path / "root").as_posix() for p in tmp_path.rglob("*.png"))
-    assert found == ["masks/a.png", "masks/c/d.png", "masks/images/e.png"]
+    assert found == ["masks/12:30.png", "masks/a.png", "masks/c/d.png", "masks/images/e.png"]
 
 
 def test_two_images_never_share_a_mask(tmp_path):

@@ -105,6 +105,13 @@ def test_a_list_of_names_has_each_once_and_no_gap(tmp_path, text, says):
         opened(tmp_path, classes=["a", "b", "a"])
 
 
+def test_names_alone_in_a_class_file_are_told_what_a_class_is(tmp_path):
+    files(tmp_path, count=2)
+    (tmp_path / "classes.yaml").write_text("classes: [sky, road]\n")
+    with pytest.raises(DataError, match=r"classes.0: Input should be a valid dictionary, as in \{"):
+        opened(tmp_path)
+
+
 def test_a_palette_with_a_transparent_entry_holds_values(tmp_path):
     for index in range(8):
         save(tmp_path / f"images/{index}.jpg", scene(index))
