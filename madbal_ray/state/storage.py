@@ -295,17 +295,18 @@ class Folder:
             filesystem.delete_file(path)
 
     def walk(self) -> Iterator[tuple[str, int]]:
-        """Yield (path relative to this folder, bytes) of every file below it, sorted."""
-        if self.is_local:
-            root = Path(self.uri)
-            files = []
-            for path in root.rglob("*"):
-                with suppress(FileNotFoundError):  # another writer renamed its temporary file
-                    info = path.stat()
-                    if stat.S_ISREG(info.st_mode):
-                        files.append((path.relative_to(root).as_posix(), info.st_size))
-        else:
-            with self.told("listed", ""):
+        """Yield (path relative to this folder, bytes) of every file below it, sorted.
+
+        On a disk, links to folders are followed.
+
+        Raises:
+            RunDirError: a folder cannot be listed: what it holds is not left out in silence.
+        """
+        with self.told("listed"):
+            if self.is_local:
+                start = len(self.uri.rstrip("/")) + 1
+                files = [(path[start:], size) for path, size in _files_below(self.uri)]
+            else:
                 path, found = self._list()
                 files = [
                     (info.path[len(path) :].lstrip("/"), info.size)
@@ -337,6 +338,29 @@ class Folder:
                     path.unlink()
             except FileNotFoundError:
                 continue
+
+
+def _files_below(
+    folder: str, above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[str, int]]:
+    """Yield (path, bytes) of every file below a folder; a link to one of `above` is passed over."""
+    try:
+        info = os.stat(folder)
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    here = (info.st_dev, info.st_ino)
+    for entry in entries if here not in above else ():
+        try:
+            info = entry.stat()
+        except OSError as error:  # a temporary file was renamed, or a link leads nowhere
+            if error.errno in {errno.ENOENT, errno.ELOOP}:
+                continue
+            raise
+        if stat.S_ISDIR(info.st_mode):
+            yield from _files_below(entry.path, above | {here})
+        elif stat.S_ISREG(info.st_mode):
+            yield entry.path, info.st_size
 
 
 def _look(info: pafs.FileInfo) -> str | None:

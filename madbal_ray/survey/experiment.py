@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,23 +111,33 @@ def experiment_lines(found: Survey, name: str, class_file: Path | None) -> Itera
 def class_draft(found: Survey) -> str:
     """Return a class file of what the masks hold, to be given names by whoever knows them."""
     coding, held = found.held()
+    names = found.names.of(coding)
+    held = dict(sorted((dict.fromkeys(names, 0) | held).items()))  # a name may not have been seen
     whole = max(1, sum(held.values()))
-    void = [VOID_VALUE] if coding == "values" and len(held) > BINARY and VOID_VALUE in held else []
+    is_void = coding == "values" and len(held) > BINARY and VOID_VALUE in held.keys() - names.keys()
+    void = [VOID_VALUE] if is_void else []
     lines = [
         f"# Drafted from {len(found.good)} images by `madbal data check`: give the classes names,",
         "# and move what is no class of yours below `void`.",
     ]
+    if names:
+        lines.append(f"# Names are those of {', '.join(found.names.files)}.")
     if coding == "colors":
         lines.append("masks: colors")
     lines.append("classes:")
     spread = spread_colors(len(held))
+    given = Counter(names.values())
     for place, (key, pixels) in enumerate(held.items()):
         if key in void:
             continue
+        name = names.get(key, "")
+        if given[name] != 1:  # none, or one that two have
+            name = f"color_{key:06x}" if coding == "colors" else f"value_{key}"
+        what = f"name: {_plain(name)}, "
         if coding == "colors":
-            what = f"name: color_{key:06x}, color: {color_text(key)}"
+            what += f"color: {color_text(key)}"
         else:
-            what = f"name: value_{key}, value: {key}, color: {list(spread[place])}"
+            what += f"value: {key}, color: {list(spread[place])}"
         lines.append(f"  - {{{what}}}  # {pixels / whole:.2%} of the pixels")
     if coding == "values":
         share = held.get(VOID_VALUE, 0) / whole

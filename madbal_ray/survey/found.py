@@ -9,10 +9,11 @@ from pathlib import PurePosixPath
 
 from madbal_ray.arrays import IGNORE_INDEX, Mask, RGBImage
 from madbal_ray.config.data import DataConfig
-from madbal_ray.data.class_file import CLASS_FILE
+from madbal_ray.data.class_file import CLASS_FILE, CLASS_LIST
 from madbal_ray.data.dataset import Dataset, ImageRecord
 from madbal_ray.pool.reader import ImageReader
 from madbal_ray.state.storage import Folder
+from madbal_ray.survey.class_names import ClassNames
 from madbal_ray.survey.duplicates import Look
 from madbal_ray.survey.layout import Layout
 from madbal_ray.vision.decode import decode_image, decode_mask
@@ -57,6 +58,7 @@ class Survey:
         strays: masks that are no image's.
         duplicates: pairs of images of different splits that show the same.
         skipped: files among the images whose format is not read.
+        names: of classes, that another program left beside the masks.
     """
 
     root: Folder
@@ -67,6 +69,7 @@ class Survey:
     strays: list[str]
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    names: ClassNames = field(default_factory=ClassNames)
 
     @property
     def good(self) -> list[Examined]:
@@ -207,6 +210,11 @@ class Survey:
                 f"finding   {len(self.skipped)} files among the images are of formats that are not "
                 f"read ({shown}), the first is {self.skipped[0]}"
             )
+        if self.names.unread and not self.layout.has_classes:
+            yield (
+                f"finding   {self.names.unread[0]} seems to name classes and is not read: expected "
+                f"{CLASS_LIST} (a name a line, in order of mask value) or {CLASS_FILE}, spelt so"
+            )
         if len(self.dataset.splits) < 2 and not self.has_masks:
             only = ", ".join(self.dataset.splits)
             yield (
@@ -236,11 +244,12 @@ class Survey:
     def shares_by_name(self) -> Iterator[tuple[str, float]]:
         """Yield what masks hold where nobody has named it, the most frequent first."""
         coding, held = self.held()
+        names = self.names.of(coding)
         whole = max(1, sum(held.values()))
         most = sorted(held, key=lambda key: -held[key])
         for key in most[:30]:
             shown = f"value {key}" if coding == "values" else f"colour {color_text(key)}"
-            yield shown, held[key] / whole
+            yield shown + (f", {names[key]}" if key in names else ""), held[key] / whole
 
     def overlays(self) -> Iterator[tuple[str, RGBImage, Mask | None]]:
         """Yield a few images with their masks, evenly spaced, decoded again."""

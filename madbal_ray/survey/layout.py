@@ -31,12 +31,14 @@ class Layout:
         options: those that are not the default.
         has_classes: there is a class file.
         unmatched: files in a folder for masks, where no image's name leads to one of them.
+        others: files on top or one folder down that are no images.
     """
 
     options: dict[str, Any]
     reasons: dict[str, str]
     has_classes: bool
     unmatched: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 def data_set_below(root: Folder) -> Folder:
@@ -61,7 +63,9 @@ def find_layout(root: Folder) -> Layout:
     Raises:
         DataError: there is no image at all, or masks lie in folders below others.
     """
-    paths = [path for path, _ in root.walk() if is_image(path)]
+    files = [path for path, _ in root.walk()]
+    paths = [path for path in files if is_image(path)]
+    others = tuple(path for path in files if path.count("/") < 2 and not is_image(path))
     if not paths:
         raise DataError(
             f"{root} holds no images: {root.why_empty()}; give the folder that holds them, or a "
@@ -104,7 +108,7 @@ def find_layout(root: Folder) -> Layout:
     if not any(split_of(path) for path in below):
         _splits(root, options, reasons)
     has_classes = any(root.exists(name) for name in (CLASS_FILE, CLASS_LIST))
-    return Layout(options, reasons, has_classes, unmatched)
+    return Layout(options, reasons, has_classes, unmatched, others)
 
 
 def _pictures(tops: Mapping[str, Sequence[PurePosixPath]]) -> str:
@@ -155,8 +159,11 @@ def _splits(root: Folder, options: dict[str, Any], reasons: dict[str, str]) -> N
         if "train" in lists and len(lists) > 1:
             options["splits"], reasons["splits"] = lists, "lists that lie there"
             return
+        if lists:
+            alone = f"{', '.join(lists.values())} says not what to measure on and is passed over"
+            reasons["val_fraction"] = f"{alone}; a fifth is measured on"
     options["val_fraction"] = HELD_OUT
-    reasons["val_fraction"] = "neither split folders nor lists; a fifth is measured on"
+    reasons.setdefault("val_fraction", "neither split folders nor lists; a fifth is measured on")
 
 
 def _named(folders: Iterable[str], names: Sequence[str]) -> str | None:

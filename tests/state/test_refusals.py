@@ -102,15 +102,44 @@ def test_a_file_that_cannot_be_made_is_a_sentence():
 def test_a_listing_bears_files_that_another_writer_renames(tmp_path, monkeypatch):
     for name in ("a", "_tmp-b"):
         (tmp_path / name).write_text("x")
-    plain = pathlib.Path.stat
+    plain = os.scandir
 
-    def stat(path, **options):
-        if path.name.startswith("_tmp-"):
-            path.unlink(missing_ok=True)
-        return plain(path, **options)
+    def scandir(path):
+        entries = list(plain(path))
+        (tmp_path / "_tmp-b").unlink(missing_ok=True)
+        return entries
 
-    monkeypatch.setattr(pathlib.Path, "stat", stat)
+    monkeypatch.setattr(os, "scandir", scandir)
     assert list(Folder(tmp_path).walk()) == [("a", 1)]
+
+
+def test_a_listing_follows_links_but_not_in_circles(tmp_path):
+    (tmp_path / "elsewhere" / "train").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "train" / "a.png").write_text("abc")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "images").symlink_to(tmp_path / "elsewhere")
+    (root / "again.png").symlink_to(tmp_path / "elsewhere" / "train" / "a.png")
+    (root / "round").symlink_to(root)
+    (root / "nowhere").symlink_to(tmp_path / "gone")
+    (root / "itself").symlink_to(root / "itself")
+    assert list(Folder(root).walk()) == [("again.png", 3), ("images/train/a.png", 3)]
+    assert list(Folder(root / "images").walk()) == [("train/a.png", 3)]
+    assert list(Folder(root / "none").walk()) == []
+
+
+def test_a_folder_that_cannot_be_listed_is_not_left_out_in_silence(tmp_path, monkeypatch):
+    (tmp_path / "shut").mkdir()
+    plain = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("shut"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return plain(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(RunDirError, match=r"cannot be listed \(Permission denied\); .*permissions"):
+        list(Folder(tmp_path).walk())
 
 
 def test_an_address_of_a_file_means_the_same_everywhere(tmp_path):

@@ -300,6 +300,94 @@ def test_colors_are_drafted(tmp_path):
     }
 
 
+def drafted(root, out):
+    write_experiment(survey(Folder(root), most=100, threads=1), out / "mine.yaml")
+    config = load_config(out / "mine.yaml")
+    return open_dataset(config.data, Folder(root)), (out / "mine.classes.yaml").read_text()
+
+
+def test_names_that_cvat_left_beside_colours_are_taken_over(tmp_path):
+    root = tmp_path / "data"
+    for index in range(4):
+        save(root / f"images/{index}.png", scene(index))
+        mask = np.zeros((48, 64, 3), np.uint8)
+        mask[:24] = 128, 64, 0
+        mask[:12] = 9, 9, 9
+        save(root / f"masks/{index}.png", mask)
+    (root / "labelmap.txt").write_text(
+        "# label:color_rgb:parts:actions\nbackground:0,0,0::\nroad, wet:128,64,0::\n"
+        "rare:1,2,3::\ntwin:9,9,9::\ntwin:8,8,8::\n"
+    )
+    dataset, text = drafted(root, tmp_path)
+    names = ("background", "rare", "color_080808", "color_090909", "road, wet")
+    assert dataset.class_names == names
+    assert dataset.colors[4] == (128, 64, 0)
+    assert "# Names are those of labelmap.txt." in text
+    lines = list(survey(Folder(root), most=100, threads=1).lines())
+    assert "holds     colour [128, 64, 0], road, wet 25.00%" in lines
+
+
+def test_names_that_roboflow_left_beside_values_are_taken_over(tmp_path):
+    root = tmp_path / "data"
+    for index, split in enumerate(["train", "train", "valid"]):
+        save(root / f"{split}/{index}.jpg", scene(index))
+        mask = np.zeros((48, 64), np.uint8)
+        mask[:24] = 7
+        mask[0] = 255
+        save(root / f"{split}/{index}_mask.png", mask)
+        (root / split / "_classes.csv").write_text(
+            "Pixel Value, Class\n0, background\n7, a crack\n255, sky\n"
+        )
+    dataset, _ = drafted(root, tmp_path)
+    assert dataset.class_names == ("background", "a crack", "sky")
+    assert dataset.mask_values == {0: 0, 7: 1, 255: 2}  # 255 has a name, so it is not void
+    (root / "valid/_classes.csv").write_text("Pixel Value, Class\n7, crack\n")
+    with pytest.raises(DataError, match=r"_classes.csv disagree on what 7 is called: 'a crack'"):
+        survey(Folder(root), most=100, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Classes.txt", "road\ncar\n"),
+        ("classes.yml", "classes: [{name: road}]\n"),
+        ("labelmap.txt", "item {\n  id: 1\n}\n"),
+        ("labelmap.txt", "road:300,0,0::\n"),
+    ],
+)
+def test_files_that_seem_to_name_classes_and_are_not_read_are_told(tmp_path, name, text):
+    save(tmp_path / "images/a.png", scene(0))
+    save(tmp_path / "masks/a.png", np.arange(3, dtype=np.uint8).repeat(1024).reshape(48, 64))
+    (tmp_path / name).write_text(text)
+    (tmp_path / "readme.txt").write_text("road")
+    (found,) = [
+        line
+        for line in survey(Folder(tmp_path), most=100, threads=1).findings()
+        if "seems to name classes" in line
+    ]
+    assert found.startswith(f"finding   {name} seems")
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    lines = list(survey(Folder(tmp_path), most=100, threads=1).findings())
+    assert not [line for line in lines if "seems to name classes" in line]
+
+
+def test_a_list_of_one_split_alone_is_told(tmp_path):
+    root = voc(tmp_path / "voc", lists=[("train", range(5))])
+    found = survey(Folder(root), most=100, threads=1)
+    assert found.layout.options["val_fraction"] == 0.2
+    (line,) = [line for line in found.lines() if "val_fraction" in line]
+    assert f"{LISTS}/train.txt says not what to measure on" in line
+
+
+def test_a_link_to_a_folder_of_images_is_followed(tmp_path):
+    for index in range(3):
+        save(tmp_path / f"disk/{index}.png", scene(index))
+        save(tmp_path / f"root/masks/{index}.png", voc_mask(index))
+    (tmp_path / "root/images").symlink_to(tmp_path / "disk")
+    found = survey(Folder(tmp_path / "root"), most=100, threads=1)
+    assert [one.record.mask_uri for one in found.examined] == [f"masks/{i}.png" for i in range(3)]
+
+
 def test_pictures_without_masks_are_for_people(tmp_path):
     for index in range(3):
         save(tmp_path / f"images/{index}.png", scene(index))
