@@ -26,6 +26,7 @@ from madbal_ray.engine.threads import free_cores
 from madbal_ray.errors import ConfigError, ResourceError
 from madbal_ray.loop.active_loop import run_loop
 from madbal_ray.loop.follow import follow
+from madbal_ray.loop.versions import command_line
 from madbal_ray.state.run_dir import RunDir
 from madbal_ray.state.signature import check_signature, read_key
 from madbal_ray.state.stage_dir import forget_hashed
@@ -124,7 +125,8 @@ def with_engine(
             run_dir.store_config(counted)
         forget_hashed()
         engine = make_engine(counted, run_dir)
-        started = time.time()
+        started, is_done = time.time(), False
+        run_dir.append_event("process_started", command=command_line())
         try:
             if open_counts(counted):  # GPUs, which the engine alone can see
                 workers = workers_for(counted, engine.most_training_workers)
@@ -132,9 +134,11 @@ def with_engine(
                 run_dir.store_config(counted)
             view = launch.progress if launch.progress is not None else LogProgress()
             work(counted, engine, view)
+            is_done = True
         finally:
             engine.close()
-            run_dir.append_event("process_ended", seconds=round(time.time() - started, 3))
+            seconds = round(time.time() - started, 3)
+            run_dir.append_event("process_ended", seconds=seconds, is_done=is_done)
 
 
 def counted_here(config: Config, run_dir: RunDir) -> Config:

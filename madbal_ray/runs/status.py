@@ -39,6 +39,9 @@ class Status:
         is_forecast: it comes from a probe on this machine (`madbal_ray.loop.time_left`).
         holder: owner of the lock; None: no process works on the run.
         people: lines about who was asked; none where nobody is.
+        command: that works here on a network of another folder (`madbal score`, `madbal predict`),
+            empty where Python called; None: this folder is a run.
+        is_done: the last start of such a command came to its end.
     """
 
     finished_rounds: int
@@ -50,16 +53,24 @@ class Status:
     seconds_left: float | None
     holder: Mapping[str, Any] | None
     people: Sequence[str] = ()
+    command: str | None = None
+    is_done: bool = False
     is_forecast: bool = False
 
     @property
     def is_finished(self) -> bool:
         """Tell whether all rounds are done, or a stop rule ended the run."""
+        if self.command is not None:
+            return self.is_done
         return self.stopped is not None or self.finished_rounds >= self.num_rounds
 
     def lines(self) -> list[str]:
         """Return what a person reads."""
         lines = [f"rounds   {self.finished_rounds} of {self.num_rounds} finished"]
+        again = "`madbal run` command"
+        if self.command is not None:
+            lines = [f"work     {self.command or 'called from Python'}"]
+            again = "command" if self.command else "call"
         if self.is_finished:
             reason = f": {self.stopped}" if self.stopped else ""
             return [*lines, *self.people, f"state    finished{reason}"]
@@ -70,7 +81,7 @@ class Status:
             lines.append(f"left     about {format_seconds(self.seconds_left)}{source}")
         lines += self.people
         if self.holder is None:
-            return [*lines, "state    stopped; the same `madbal run` command carries on"]
+            return [*lines, f"state    stopped; the same {again} carries on"]
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.holder["since"]))
         holder = f"process {self.holder['pid']} on {self.holder['host']} since {since}"
         return [*lines, f"state    running: {holder}"]
@@ -130,6 +141,9 @@ def read_status(run_dir: RunDir) -> Status:
     has_phase2 = resolve(config.strategy).has_phase2
     finished = run_dir.finished_rounds(config, has_phase2=has_phase2)
     stopped = run_dir.stopped()
+    processes = [event for event in events if event["event"].startswith("process_")]
+    commands = [event["command"] for event in processes if "command" in event]
+    is_run = any(event["event"] == "run_started" for event in events)
     started = [event for event in events if event["event"] == "stage_started"]
     last = started[-1] if started else {"round": None, "stage": "not started"}
     epochs = [
@@ -151,6 +165,8 @@ def read_status(run_dir: RunDir) -> Status:
         seconds_left=_seconds_left(events, finished, config.num_rounds),
         holder=run_dir.holder(),
         people=_people(config, run_dir),
+        command=commands[-1] if commands and not is_run else None,
+        is_done=bool(processes and processes[-1].get("is_done")),
     )
 
 

@@ -13,6 +13,7 @@ import madbal_ray
 from madbal_ray import api
 from madbal_ray.cli import main
 from madbal_ray.errors import ConfigError, DataError, MadbalError, PoolError
+from madbal_ray.runs.status import read_status
 from madbal_ray.vision.grids import nearest_pixel
 
 TABLES = ("superpixel_scores", "cluster_budgets", "queries")
@@ -111,6 +112,11 @@ def test_scores_and_queries_are_verified(scored):
         "verified: 1 of 1 rounds; taken as stored: index, images, superpixels, "
         "superpixel_features, centroids, score"
     )
+
+
+def test_a_folder_of_scores_is_finished_when_they_are_there(scored):
+    lines = read_status(scored.run_dir).lines()
+    assert (lines[0], lines[-1]) == ("work     called from Python", "state    finished")
 
 
 def test_scores_without_a_budget(tiny_run, pools, tmp_path):

@@ -86,6 +86,36 @@ def test_a_run_that_trains_names_its_latest_epoch(tmp_path, monkeypatch):
     ]
 
 
+def test_a_folder_of_scores_is_no_run(tmp_path, monkeypatch):
+    """What `madbal score` and `madbal predict` do has no rounds, and `madbal run` is not for it."""
+    command = "madbal score runs/a --pool b --out c"
+    events = [
+        {"event": "process_started", "command": "madbal score another"},
+        {"event": "process_ended", "seconds": 1.0, "is_done": True},
+        {"event": "process_started", "command": command},
+        started(1.0, 0, "score"),
+    ]
+    status = read_status(run_with(tmp_path, monkeypatch, *events))
+    assert not status.is_finished
+    assert status.lines() == [
+        f"work     {command}",
+        "stage    round 0, score",
+        "state    stopped; the same command carries on",
+    ]
+    events.append({"event": "process_ended", "seconds": 1.0, "is_done": False})
+    assert not read_status(run_with(tmp_path, monkeypatch, *events)).is_finished
+    events[2]["command"] = ""
+    events[-1]["is_done"] = True
+    assert read_status(run_with(tmp_path, monkeypatch, *events)).lines() == [
+        "work     called from Python",
+        "state    finished",
+    ]
+    events.insert(1, {"event": "run_started"})
+    status = read_status(run_with(tmp_path, monkeypatch, *events))
+    assert status.command is None
+    assert status.lines()[0] == "rounds   0 of 5 finished"
+
+
 def test_epochs_of_an_earlier_training_are_not_this_ones(tmp_path, monkeypatch):
     run_dir = run_with(tmp_path, monkeypatch, epoch(3.0, "phase2", 9, 9), started(4.0, 1, "train"))
     assert read_status(run_dir).epoch == ""
