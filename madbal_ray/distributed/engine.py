@@ -20,6 +20,7 @@ from madbal_ray.distributed.session import (
     cluster_device,
     cluster_resources,
     connect,
+    largest_node,
 )
 from madbal_ray.distributed.train_in_actor import Mailboxes, train_in_actor
 from madbal_ray.engine.contract import CallJob, GpuJob, Listener, ShardJob, TrainingJob
@@ -134,7 +135,7 @@ class RayEngine:
             cpus, _ = cluster_resources()
             only_decodes = self.device == "cuda" and not on_gpus
             threads = self.resources.decode_threads if only_decodes else self.threads
-            share = max(SMALLEST_CPUS, min(float(threads), cpus / workers))
+            share = max(SMALLEST_CPUS, min(float(threads), cpus / workers, largest_node()))
             self._heavy_is_on_gpus = on_gpus
             self._heavy = JobActors(
                 workers,
@@ -158,6 +159,7 @@ class RayEngine:
         with self.metrics.clock(job.output.stage):
             if self.device == "cuda" and isinstance(job, GpuJob) and job.num_gpus:
                 self._release()
+                self._await_gpus(1, "workers of clustering.backend")
                 _, gpus = cluster_resources()
                 call_on_gpus(job, min(job.num_gpus, self.scoring_workers, int(gpus)))
             else:
@@ -189,7 +191,7 @@ class RayEngine:
             plugins=self.plugins,
             storage_path=self.scratch.uri,
             use_gpu=self.device == "cuda",
-            num_cpus=min(float(self.training_threads), cpus / job.num_workers),
+            num_cpus=min(float(self.training_threads), cpus / job.num_workers, largest_node()),
             retries=self.resources.worker_retries,
             wait_seconds=self.resources.node_wait_seconds,
         )

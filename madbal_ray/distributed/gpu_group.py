@@ -14,11 +14,11 @@ from types import MappingProxyType
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from madbal_ray.distributed.job_actors import own_error
+from madbal_ray.distributed.job_actors import LOST, own_error
 from madbal_ray.engine.contract import GpuJob, Member
 from madbal_ray.errors import ResourceError, StageError
 
@@ -152,7 +152,7 @@ def _gather(stage: str, step: str, references: Sequence[Any], seconds: float) ->
             )
         try:
             ray.get(ready)
-        except RayActorError as error:
+        except LOST as error:
             rank = list(references).index(ready[0])
             raise StageError(
                 f"stage {stage}: GPU process {rank} of {len(references)} was lost, so all were "

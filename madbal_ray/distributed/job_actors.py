@@ -6,12 +6,21 @@ light jobs that pass through it never import torch.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnschedulableError, RayActorError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from madbal_ray.engine.contract import CallJob, ShardJob
 from madbal_ray.engine.shards import ShardWorker
@@ -24,6 +33,14 @@ DEATHS = 3
 
 MOST_GIVEN_UP = 3
 """Shards of a stage; so many are not the shards' fault."""
+
+LOST = (RayActorError, OutOfMemoryError, NodeDiedError, WorkerCrashedError)
+"""How Ray says that a process is gone; the second, of its memory monitor, is none of the first."""
+
+PATIENT_SECONDS = 30.0
+"""When no actor could start for so long, the log says what is waited for."""
+
+LOGGER = logging.getLogger("madbal_ray")
 
 
 class JobActor:
@@ -109,14 +126,13 @@ class JobActors:
         while True:
             self.start()
             while not self._ready:
-                done, _ = ray.wait(list(self._starting))
-                self._welcome(done[0], stage)
+                self._welcome(self._next([*self._starting], stage), stage)
             actor = self._ready[0]
             try:
                 return ray.get(getattr(actor, method).remote(*arguments))
             except RayTaskError as error:
                 raise own_error(error, stage) from error
-            except RayActorError as error:
+            except LOST as error:
                 self._drop(actor)
                 if attempt == attempts:
                     raise _kept_dying(stage, attempts, error) from None
@@ -135,28 +151,40 @@ class JobActors:
         reference = ray.put(job)
         pending, lost = deque(shard_ids), Counter[int]()
         running: dict[Any, tuple[Any, int]] = {}
+        self.start()
+        at_work: dict[Any, list[int]] = {actor: [] for actor in self._ready}
+        with_room = list(at_work)
         given_up = 0
         while pending or running:
             self.start()
-            for _ in range(self._kind.at_once):
-                for actor in self._ready:
-                    here = [shard_id for on, shard_id in running.values() if on is actor]
-                    if pending and self._takes(pending[0], here, lost):
+            for _ in range(self._kind.at_once):  # each its first shard before any its second
+                for actor in with_room:
+                    if pending and self._takes(pending[0], at_work[actor], lost):
                         shard_id = pending.popleft()
+                        at_work[actor].append(shard_id)
                         running[actor.run_shard.remote(reference, shard_id)] = (actor, shard_id)
+            with_room = [one for one in with_room if len(at_work[one]) < self._kind.at_once]
             # An actor that cannot start yet, for want of a node, holds up nobody.
-            waited = [*running, *self._starting]
-            done = ray.wait(waited)[0][0]
+            done = self._next([*running, *self._starting], stage)
             if done in self._starting:
-                self._welcome(done, stage)
+                actor = self._welcome(done, stage)
+                if actor is not None:
+                    at_work[actor] = []
+                    with_room.append(actor)
                 continue
             actor, shard_id = running.pop(done)
+            if actor in at_work:
+                at_work[actor].remove(shard_id)
+                if actor not in with_room:
+                    with_room.append(actor)
             try:
-                row = ray.get(done)
+                row: dict[str, Any] = ray.get(done)
             except RayTaskError as error:
                 raise own_error(error, stage) from error
-            except RayActorError as error:
+            except LOST as error:
                 self._drop(actor)
+                if at_work.pop(actor, None) is not None:
+                    with_room.remove(actor)
                 lost[shard_id] += 1
                 if lost[shard_id] < DEATHS:
                     pending.append(shard_id)
@@ -179,20 +207,35 @@ class JobActors:
             ray.kill(actor)
         self._ready, self._starting = [], {}
 
-    def _welcome(self, ping: Any, stage: str) -> None:
-        """Take in an actor that has started; `start` replaces one that was lost before."""
+    def _next(self, waited: list[Any], stage: str) -> Any:
+        """Return the first of these that is done; say so where no actor can start."""
+        done, _ = ray.wait(waited, timeout=None if self._ready else PATIENT_SECONDS)
+        if not done:
+            wanted = {name: size for name, size in self.options.items() if name.startswith("num_")}
+            LOGGER.warning(
+                "stage %s: waiting for a node with room for an actor of %s; the Ray cluster has %s "
+                "in all, %s of it free now, and its largest node may have less",
+                *(stage, wanted, _sizes(ray.cluster_resources())),
+                _sizes(ray.available_resources()),
+            )
+            done, _ = ray.wait(waited)
+        return done[0]
+
+    def _welcome(self, ping: Any, stage: str) -> Any:
+        """Return an actor that has started; None: `start` replaces one that was lost before."""
         actor = self._starting.pop(ping)
         try:
             ray.get(ping)
-        except (RayActorError, ActorUnschedulableError) as error:
+        except (*LOST, ActorUnschedulableError) as error:
             self._lost_early += 1
             if isinstance(error, RayActorError) and error.actor_init_failed:
                 raise StageError(f"stage {stage}: a Ray worker cannot start: {error}") from error
             if self._lost_early == ATTEMPTS:
                 raise _kept_dying(stage, ATTEMPTS, error) from None
-            return
+            return None
         self._lost_early = 0
         self._ready.append(actor)
+        return actor
 
     def _drop(self, actor: Any) -> None:
         if actor in self._ready:
@@ -214,7 +257,11 @@ def own_error(error: RayTaskError, stage: str | None = None) -> Exception:
     return StageError(f"stage {stage}: a Ray worker failed: {type(cause).__name__}: {cause}")
 
 
-def _deadly(shard_id: int, error: RayActorError) -> StageError:
+def _sizes(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{resources.get(name, 0.0):g} {name}s" for name in ("CPU", "GPU"))
+
+
+def _deadly(shard_id: int, error: RayError) -> StageError:
     return StageError(
         f"shard {shard_id} was at work each time when {DEATHS} processes were lost, alone in the "
         f"last two; the last one: {error}; look at the memory of the nodes and at the shard's "

@@ -168,6 +168,12 @@ def cluster_resources() -> tuple[float, float]:
     return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
 
 
+def largest_node() -> float:
+    """Return the most CPUs that one node has: nothing that reserves more ever starts."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return max(resources.get("CPU", 0.0) for resources in nodes)
+
+
 def cluster_device(asked: str) -> str:
     """Return ``cpu`` or ``cuda`` for the cluster's workers.
 

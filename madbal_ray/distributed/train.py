@@ -49,7 +49,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any] | None:
 
     A retry would only repeat most of our errors, so the workers that are started for it return
     what the mailbox holds. One of several must raise, since the others wait for it. What a disk
-    or a store refuses may be a lost node's doing, and is tried again.
+    or a store refuses may be a lost node's doing, and is tried again; a damaged file stays so.
     """
     load_plugins(settings["plugins"])
     mailbox = settings["mailbox"]
@@ -59,7 +59,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any] | None:
     try:
         settings["job"].run(RayWorker(mailbox, settings["run"]))
     except errors.MadbalError as error:
-        if not isinstance(error, errors.RunDirError):
+        if not isinstance(error, errors.RunDirError) or isinstance(error, errors.IntegrityError):
             ray.get(mailbox.fail.remote(errors.pack(error)))
         raise
     return None

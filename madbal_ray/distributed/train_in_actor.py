@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from madbal_ray import errors
 from madbal_ray.distributed.job_actors import JobActors
 from madbal_ray.distributed.metrics import RunMetrics
 from madbal_ray.engine.contract import Listener, TrainingJob
+
+LOGGER = logging.getLogger("madbal_ray")
 
 POLL_SECONDS = 0.5
 STAGE = "train"
@@ -94,12 +97,17 @@ def forwarded(mailbox: Any, listener: Listener, tick: Callable[[], None]) -> Ite
     ended = threading.Event()
 
     def forward() -> None:
-        is_last = False
+        is_last = is_told = False
         while not is_last:
             is_last = ended.wait(POLL_SECONDS)
             tick()
             for progress in ray.get(mailbox.take.remote()):
-                listener.on_training(progress)
+                try:
+                    listener.on_training(progress)
+                except errors.MadbalError as error:  # a full disk; the training goes on
+                    if not is_told:
+                        LOGGER.warning("progress of the training cannot be noted: %s", error)
+                    is_told = True
 
     thread = threading.Thread(target=forward, daemon=True, name="madbal-training-progress")
     thread.start()

@@ -99,7 +99,7 @@ def changed_files(
 ) -> list[Changed]:
     """Return which files of an inspected pool hold something else, by URI.
 
-    Files that could not be read at the inspection are not asked.
+    A file that could not be read at the inspection is read where it looks otherwise now.
 
     Raises:
         RunDirError: a disk or a store refuses a file that is there.
@@ -126,7 +126,9 @@ def _changed_in_shard(
     held, notes = {}, {}
     for uri, look in now.items():
         known = seen.get(uri)
-        if look is None or known is None or known[0] != look:
+        if promised[uri] is None and (look is None or known == [look]):
+            sha256 = None  # as unreadable as it was
+        elif look is None or known is None or known[0] != look:
             sha256 = _hash(reader, uri)
         else:  # the second: what it holds, where that is not what was promised
             sha256 = promised[uri] if len(known) == 1 else known[1]
@@ -137,19 +139,19 @@ def _changed_in_shard(
     return [(uri, sha256) for uri, sha256 in held.items() if sha256 != promised[uri]]
 
 
-def _promised(images: StageDir, index: StageDir, shard_id: int) -> dict[str, str]:
-    """Return the sha256 of every file of a shard that was read, by URI."""
+def _promised(images: StageDir, index: StageDir, shard_id: int) -> dict[str, str | None]:
+    """Return the sha256 of every file of a shard by URI; None: it could not be read."""
     table = images.read_table("images", [shard_id], PROMISES)
-    promised: dict[str, Any] = {}
+    promised: dict[str, str | None] = {}
     for kind in ("image", "mask"):
         columns = (table[f"{kind}_{what}"].to_pylist() for what in ("uri", "sha256"))
-        promised |= dict(zip(*columns, strict=True))
+        promised |= {uri: sha256 for uri, sha256 in zip(*columns, strict=True) if sha256}
     bad = images.read_table("quarantine", [shard_id], ["image_id", "sha256"]).to_pylist()
     if bad:
         listed = index.read_table("images", [shard_id], ["image_id", "image_uri"]).to_pylist()
         uri_of = {row["image_id"]: row["image_uri"] for row in listed}
         promised |= {uri_of[row["image_id"]]: row["sha256"] for row in bad}
-    return {uri: sha256 for uri, sha256 in promised.items() if uri and sha256}
+    return promised
 
 
 def _seen(images: StageDir, shard_id: int) -> dict[str, list[str | None]]:

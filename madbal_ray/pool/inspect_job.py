@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from madbal_ray.config.pool import GridsConfig
-from madbal_ray.errors import BadImageError, DataError
+from madbal_ray.errors import BadImageError, DataError, RunDirError
 from madbal_ray.pool.census import Pixels, count_pixels, note_census
 from madbal_ray.pool.contents import note_looks, uris_of
 from madbal_ray.pool.reader import ImageShardJob
 from madbal_ray.state import tables
 from madbal_ray.state.ahead import map_ahead
+from madbal_ray.state.retries import is_passing
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.vision.decode import decode_mask
 from madbal_ray.vision.decode_apart import image_size
@@ -90,6 +92,7 @@ class InspectImages(ImageShardJob):
         except BadImageError as error:
             return row, error.reason, None
         except OSError as error:
+            self._check_passing(row["image_uri"], error)
             return row, _why_not_read(row["image_uri"], error), None
         sizes = {"": (height, width)}
         sizes["input_"] = grid_shape(self.grids.input, height, width)
@@ -109,6 +112,7 @@ class InspectImages(ImageShardJob):
         except BadImageError as error:
             return f"{where}: {error.reason}"
         except OSError as error:
+            self._check_passing(row["mask_uri"], error)
             return f"{where}: {_why_not_read(row['mask_uri'], error)}"
         if mask.shape != (row["height"], row["width"]):
             return (
@@ -116,6 +120,24 @@ class InspectImages(ImageShardJob):
                 f"{row['height']} x {row['width']}"
             )
         return count_pixels(mask)
+
+    def _check_passing(self, uri: str, error: OSError) -> None:
+        """Raise what is no image's fault: an image that is quarantined is never looked at again.
+
+        Raises:
+            RunDirError: the disk or the store fails, or the data set is not there on this node.
+        """
+        root = self.reader.root
+        if is_passing(error):
+            raise RunDirError(
+                f"{root.file_uri(uri)} cannot be read now ({error.strerror or error}), after "
+                "several tries; see to the disk or the network, then start the same command again"
+            ) from error
+        if root.is_local and not root.local_path.is_dir():
+            raise RunDirError(
+                f"data.root = {root} is not there on node {socket.gethostname()}; mount it on "
+                "every node, then start the same command again"
+            ) from error
 
 
 def _why_not_read(uri: str, error: OSError) -> str:

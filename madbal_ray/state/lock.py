@@ -6,6 +6,7 @@ time and write the same bytes. They keep people from starting the same run twice
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -29,6 +30,8 @@ RACE_SECONDS = 1.0
 """Pause between writing a lease and reading it back: of two writers the last one has it. Also how
 long a lock on a disk is tried."""
 ASK_SECONDS = 0.01
+HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
+"""How the kernel says that another process has a lock."""
 
 
 @contextmanager
@@ -58,7 +61,11 @@ def holder(folder: Folder) -> Mapping[str, Any] | None:
     if not path.exists():
         return None
     with open(path, "ab") as handle:
-        if _is_locked(handle, fcntl.LOCK_SH):
+        try:
+            is_free = _is_locked(handle, fcntl.LOCK_SH)
+        except OSError:  # a disk without locks, where nobody can have one
+            is_free = True
+        if is_free:
             return None
         unknown = {"host": "unknown", "pid": "unknown", "since": path.stat().st_mtime}
         try:
@@ -68,10 +75,16 @@ def holder(folder: Folder) -> Mapping[str, Any] | None:
 
 
 def _is_locked(handle: IO[bytes], kind: int) -> bool:
-    """Lock a file where nobody else has; tell whether that was so."""
+    """Lock a file where nobody else has; tell whether that was so.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno not in HELD:
+            raise
         return False
     return True
 
@@ -79,18 +92,29 @@ def _is_locked(handle: IO[bytes], kind: int) -> bool:
 @contextmanager
 def _flock(folder: Folder, option: str) -> Iterator[None]:
     path = folder.local_path / LOCK_NAME
-    with folder.told("locked", LOCK_NAME):
+    with folder.told("locked", LOCK_NAME, makes=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         opened = open(path, "ab")  # noqa: SIM115  (closed below)
     with opened as handle:
         ends = time.monotonic() + RACE_SECONDS
-        while not _is_locked(handle, fcntl.LOCK_EX):
+        while not _locked(folder, handle, option):
             # Who asks for the holder has it for a moment, again and again where `status` is polled.
             if time.monotonic() > ends:
                 raise LockedError(_holder_text(folder, holder(folder), option))
             time.sleep(ASK_SECONDS)
         folder.write(OWNER_NAME, json.dumps(_owner()).encode())
         yield
+
+
+def _locked(folder: Folder, handle: IO[bytes], option: str) -> bool:
+    try:
+        return _is_locked(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        raise RunDirError(
+            f"{folder} lies on a file system that has no locks ({error.strerror}), so that two "
+            "processes could work in it unawares; mount it with locks (Lustre: -o flock; NFS: a "
+            f"running lockd), or choose another {option}"
+        ) from error
 
 
 @contextmanager

@@ -121,9 +121,9 @@ class StageDir:
             summary=dict(summary),
             revision=revision_of(self.stage),
         )
-        self.folder.write(MARKER_NAME, marker.to_json())
+        is_first = self.folder.write_first(MARKER_NAME, marker.to_json())
         self.folder.remove_stale_temporaries()
-        return marker
+        return marker if is_first else self.marker()
 
     def _check_files(self, records: Iterable[FileRecord]) -> None:
         found = dict(self.folder.walk())  # one listing, not a question for each file

@@ -15,7 +15,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ from madbal_ray.state.retries import tried
 FILE_SCHEME = "file://"
 TEMPORARY_PREFIX = "_tmp-"
 STALE_SECONDS = 3600.0
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+"""How a file system says that it has no hard links; there a second writer may win."""
+
 IN_FLIGHT = 64
 """Requests to an object store at once, where many files are read one after another."""
 
@@ -204,9 +207,30 @@ class Folder:
     def write(self, name: str, data: bytes) -> None:
         """Make `name` hold `data`: at any moment it is the old content or the new, whole."""
         with self.told("written", name, makes=True):
-            tried(lambda: self._write(name, data), self.file_uri(name))
+            tried(lambda: self._write(name, data, os.replace), self.file_uri(name))
 
-    def _write(self, name: str, data: bytes) -> None:
+    def write_first(self, name: str, data: bytes) -> bool:
+        """Write a file unless it is there; tell whether it was not.
+
+        Of several writers on a disk exactly one is told so. A store asks, then writes.
+        """
+        if self.exists(name):
+            return False
+        try:
+            with self.told("written", name, makes=True):
+                tried(lambda: self._write(name, data, _link), self.file_uri(name))
+        except RunDirError as error:
+            if isinstance(error.__cause__, FileExistsError):
+                return False
+            raise
+        return True
+
+    def _write(self, name: str, data: bytes, put: Callable[[Path, Path], None]) -> None:
+        """Write a file whole.
+
+        Args:
+            put: gives a temporary file that is complete its name.
+        """
         if not self.is_local:
             filesystem, path = self._remote(name)
             with filesystem.open_output_stream(path) as sink:
@@ -223,7 +247,7 @@ class Folder:
                 written = os.fstat(sink.fileno()).st_size
             if written != len(data):
                 raise OSError(f"{written} of {len(data)} bytes arrived")
-            os.replace(temporary, target)
+            put(temporary, target)
         except OSError:
             with suppress(OSError):
                 temporary.unlink()
@@ -361,6 +385,18 @@ def _files_below(
             yield from _files_below(entry.path, above | {here})
         elif stat.S_ISREG(info.st_mode):
             yield entry.path, info.st_size
+
+
+def _link(temporary: Path, target: Path) -> None:
+    """Give a file its name unless another has it, which raises FileExistsError."""
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        os.replace(temporary, target)
+    else:
+        temporary.unlink()
 
 
 def _look(info: pafs.FileInfo) -> str | None:

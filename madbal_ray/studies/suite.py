@@ -81,7 +81,11 @@ class SuiteRunner:
         first = missing[0]
         self._all([RunTask(first, self.run_dir(first), ("superpixel_clusters", None))], "pool")
         starts = {
-            (run.seed, run.config.train.phase1.model_dump_json()): run
+            (
+                run.seed,
+                run.config.train.model_dump_json(exclude={"phase2"}),
+                run.config.model.model_dump_json(),
+            ): run
             for run in reversed(missing)
             if run.config.num_rounds > 1
         }

@@ -212,6 +212,8 @@ class TrainRound:
         best: BestEpoch,
         thresholds: ClassLossThresholds | None,
     ) -> None:
+        if stage.is_done:  # by a run beside this one; on GPUs its weights differ from ours
+            return
         files = [_save(network.state_of(phase.name), stage, phase.weights)]
         summary: dict[str, Any] = {"labelled_pixels": num_points, "best_epoch": best.epoch}
         if best.state:

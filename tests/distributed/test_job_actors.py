@@ -1,10 +1,13 @@
 """Actors that stay: shards of lost ones run again, those that cannot start hold up nobody."""
 
 import os
+import threading
 import time
 
 import pyarrow as pa
 import pytest
+import ray
+from ray.exceptions import NodeDiedError, OutOfMemoryError
 
 from madbal_ray.errors import StageError
 from madbal_ray.state.stage_dir import StageDir
@@ -95,6 +98,66 @@ def test_processes_stay_from_job_to_job_and_set_each_job_up_once(actors, plain_r
 def test_a_lost_actors_shards_run_again(actors, plain_rows, tmp_path):
     rows = list(actors(2, kind=plain_rows).map(Shards(tmp_path, deadly=[2, 5]), range(8)))
     assert shards_of(rows) == list(range(8))
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("1.9 of 2 GB"), NodeDiedError("gone")])
+def test_however_ray_says_that_a_process_is_gone_its_shards_run_again(
+    error, actors, plain_rows, tmp_path, monkeypatch
+):
+    """Its memory monitor's error is none of an actor's; nor is that of a node."""
+    from madbal_ray.distributed import job_actors
+
+    plain, seen = ray.get, []
+
+    def get(reference):
+        value = plain(reference)
+        if isinstance(value, dict) and value["shard_id"] == 3:
+            seen.append(value["process"])
+            if len(seen) < 3:
+                raise error
+        return value
+
+    monkeypatch.setattr(job_actors.ray, "get", get)
+    rows = list(actors(2, kind=plain_rows).map(Shards(tmp_path), range(8)))
+    assert shards_of(rows) == list(range(8))
+    assert len(set(seen)) == 3  # each time in another process
+
+
+def test_a_call_goes_on_in_another_process_when_memory_ran_out(actors, tmp_path, monkeypatch):
+    from madbal_ray.distributed import job_actors
+
+    class Asked(job_actors.JobActor):
+        def process(self):
+            return os.getpid()
+
+    plain, seen = ray.get, []
+
+    def get(reference):
+        value = plain(reference)
+        if isinstance(value, int):
+            seen.append(value)
+            if len(seen) == 1:
+                raise OutOfMemoryError("1.9 of 2 GB")
+        return value
+
+    monkeypatch.setattr(job_actors.ray, "get", get)
+    assert actors(1, kind=Asked).call("process", "train") == seen[1] != seen[0]
+
+
+def test_what_is_waited_for_is_told(actors, plain_rows, tmp_path, monkeypatch, caplog):
+    from madbal_ray.distributed import job_actors
+
+    holds = actors(1, kind=plain_rows, options={"num_cpus": 4})  # all that the session has
+    list(holds.map(Shards(tmp_path), [0]))
+    monkeypatch.setattr(job_actors, "PATIENT_SECONDS", 0.2)
+    rows = actors(1, kind=plain_rows, options={"num_cpus": 1}).map(Shards(tmp_path), [1])
+    threading.Timer(3.0, holds.stop).start()
+    assert shards_of(rows) == [1]
+    (line,) = caplog.messages
+    assert line.startswith(
+        "stage images: waiting for a node with room for an actor of {'num_cpus': 1}; the Ray "
+        "cluster has 4 CPUs, 0 GPUs in all, 0 CPUs, 0 GPUs of it free now"
+    )
 
 
 def test_a_shard_that_kills_three_processes_is_told_and_takes_no_other_along(

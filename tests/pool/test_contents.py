@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -150,6 +151,57 @@ def test_a_quarantined_image_that_was_mended_is_looked_at_again(data):
     first = prepare(data, "first")
     assert "checksum" in first.table("quarantine")["reason"][0].as_py()
     path.write_bytes(whole)
+    second = prepare(data, "second")
+    assert second.table("quarantine").num_rows == 0
+    assert second.table("images").num_rows == 5
+
+
+def test_what_a_disk_cannot_read_in_passing_is_no_images_fault(data, monkeypatch):
+    """A quarantined image stays out: EIO ends the start, and the next one goes on."""
+    plain = ImageReader.encoded
+
+    def refuse(self, uri):
+        if uri.endswith(("images/train/2.png", "masks/train/1.png")):
+            raise OSError(errno.EIO, "Input/output error")
+        return plain(self, uri)
+
+    monkeypatch.setattr(ImageReader, "encoded", refuse)
+    with pytest.raises(RunDirError, match=r"train/[12]\.png cannot be read now \(Input/output"):
+        madbal_ray.run(config_of(data), run_dir=data.parent / "runs/first", engine="local")
+    monkeypatch.setattr(ImageReader, "encoded", plain)
+    again = prepare(data, "first")
+    assert again.table("quarantine").num_rows == 0
+    assert again.table("images").num_rows == 5
+
+
+def test_a_node_without_the_data_quarantines_nothing(data, monkeypatch):
+    plain = ImageReader.encoded
+
+    def gone(self, uri):
+        if uri.endswith("images/train/2.png"):
+            shutil.move(data, data.with_name("away"))
+        return plain(self, uri)
+
+    monkeypatch.setattr(ImageReader, "encoded", gone)
+    with pytest.raises(RunDirError, match=r"data.root = .* is not there on node .*; mount it on"):
+        madbal_ray.run(config_of(data), run_dir=data.parent / "runs/first", engine="local")
+
+
+def test_an_image_that_might_not_be_read_is_read_once_its_permissions_are_mended(data, monkeypatch):
+    path, plain = data / "images/train/2.png", ImageReader.encoded
+
+    def refuse(self, uri):
+        if uri.endswith("images/train/2.png"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return plain(self, uri)
+
+    monkeypatch.setattr(ImageReader, "encoded", refuse)
+    first = prepare(data, "first")
+    (row,) = first.table("quarantine").to_pylist()
+    assert (row["image_id"], row["sha256"]) == ("images/train/2.png", None)
+    assert prepare(data, "again").stage("images").key == first.stage("images").key
+    monkeypatch.setattr(ImageReader, "encoded", plain)
+    path.chmod(0o600)
     second = prepare(data, "second")
     assert second.table("quarantine").num_rows == 0
     assert second.table("images").num_rows == 5

@@ -4,14 +4,19 @@ import cv2
 import numpy as np
 import pytest
 
-from madbal_ray.config.pool import SuperpixelsConfig
+from madbal_ray.config.pool import FeaturesConfig, SuperpixelsConfig
 from madbal_ray.data.synthetic import draw_scene
 from madbal_ray.errors import PoolError
+from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.label_map import pack_label_map, unpack_label_map
 from madbal_ray.pool.superpixels.color import color_features
+from madbal_ray.pool.superpixels.embed_job import EmbedPool
 from madbal_ray.pool.superpixels.patches import crop_patches
 from madbal_ray.pool.superpixels.seeds import closest_level, segment_seeds
 from madbal_ray.pool.superpixels.segment_images import SegmentImages
+from madbal_ray.pool.superpixels.segment_job import SegmentPool
+from madbal_ray.state.stage_dir import StageDir
+from madbal_ray.state.storage import Folder
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +86,31 @@ def test_color_features_equal_a_loop(scene):
         pixels = lab[label_map == superpixel]
         expected = [*pixels.mean(axis=0), *pixels.std(axis=0)]
         np.testing.assert_allclose(features[superpixel], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("extractor", "is_done", "needs"),
+    [("mobilenet_v2", False, True), ("mobilenet_v2", True, False), ("color", False, False)],
+)
+def test_superpixels_are_cut_where_a_gpu_is_when_a_network_looks_at_them_meanwhile(
+    tmp_path, extractor, is_done, needs
+):
+    stages = {
+        name: StageDir.plan(Folder(tmp_path), name, {}, {})
+        for name in ("images", "superpixels", "superpixel_features")
+    }
+    given = {"reader": None, "threads": 1, "images": stages["images"]}
+    embed = EmbedPool(
+        output=stages["superpixel_features"],
+        superpixels=stages["superpixels"],
+        config=FeaturesConfig(extractor=extractor),
+        weights=PublishedWeights("none", None),
+        device="cuda",
+        **given,
+    )
+    if is_done:
+        embed.output.commit([], {})
+    job = SegmentPool(
+        output=stages["superpixels"], config=SuperpixelsConfig(), embed=embed, **given
+    )
+    assert job.uses_device is needs

@@ -63,7 +63,8 @@ def arm(how: str) -> None:
         sync(file)
 
     retries.PAUSE_SECONDS = 0.0  # what fails for good need not be waited for
-    os.replace, os.fsync = failing_rename, failing_sync
+    os.replace = os.link = failing_rename
+    os.fsync = failing_sync
     storage.Folder.append_line = failing_append
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -140,6 +142,26 @@ class TestMarker:
         found = stage.commit([stage.write_table("cluster_budgets", 0, rows(5))], {"who": 2})
         assert stage.folder.read(MARKER_NAME) == first
         assert found.summary == {"who": 1}
+
+    def test_of_two_that_commit_at_once_one_marker_stays(self, tmp_path, monkeypatch):
+        stage = plan(tmp_path)
+        written = [stage.write_file("a", b"x")]
+        plain = Folder.exists
+
+        def exists(folder, name):  # both look before either writes
+            there = plain(folder, name)
+            if name == MARKER_NAME and not there:
+                meeting.wait(5)
+            return there
+
+        monkeypatch.setattr(Folder, "exists", exists)
+        meeting = threading.Barrier(2)  # at `is_done`, and again in `write_first`
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(lambda who: stage.commit(written, {"who": who}), (1, 2)))
+        monkeypatch.undo()
+        on_disk = Marker.from_json(stage.folder.read(MARKER_NAME))
+        assert [marker.digest for marker in found] == [on_disk.digest] * 2
+        assert not [path for path, _ in stage.folder.walk() if path.startswith("_tmp")]
 
     def test_one_vanished_file_of_several_is_enough(self, tmp_path):
         stage = plan(tmp_path)

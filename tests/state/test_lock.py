@@ -1,5 +1,6 @@
 """A lease on a store without kernel locks: races, take-overs, hiccups (a store in memory)."""
 
+import errno
 import fcntl
 import json
 import os
@@ -55,6 +56,18 @@ def store(monkeypatch):
     monkeypatch.setattr(lock, "RACE_SECONDS", 0.0)
     monkeypatch.setattr(lock, "RENEW_SECONDS", 0.01)
     return Store()
+
+
+def test_a_disk_without_locks_is_not_one_that_somebody_holds(tmp_path, monkeypatch):
+    def refuse(handle, kind):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    says = r"a file system that has no locks \(No locks available\), .*Lustre: -o flock"
+    with pytest.raises(RunDirError, match=says), lock.hold(Folder(tmp_path)):
+        pass
+    (tmp_path / lock.LOCK_NAME).touch()
+    assert lock.holder(Folder(tmp_path)) is None
 
 
 def test_a_lease_names_its_holder_and_is_given_back(store):

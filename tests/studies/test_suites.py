@@ -199,6 +199,31 @@ def test_a_suite_may_compare_ways_of_training_and_says_how_members_differ(tmp_pa
         api.report(runs, out=tmp_path / "refused")
 
 
+@pytest.mark.parametrize(
+    ("varied", "change"),
+    [
+        ("train.augment.flip", {"train": {"augment": {"flip": False}}}),
+        ("model.dropout", {"model": {"dropout": 0.5}}),
+    ],
+)
+def test_each_way_of_training_has_a_round_0_of_its_own(tmp_path, varied, change):
+    """Members that train alike are not left to train it side by side, each for itself."""
+    path = write(
+        tmp_path / "suite.yaml",
+        members={
+            "random": {"strategy": {"name": "random"}},
+            "other": {"strategy": {"name": "random"}, **change},
+            "again": {"strategy": {"name": "madbal"}},
+        },
+        varies=[varied],
+        seeds=[4],
+        reference=None,
+    )
+    noting = Noting()
+    SuiteRunner(load_suite(path), Folder(tmp_path / "noted"), noting, lambda line: None).run()
+    assert sorted(noting.names[1]) == ["again-seed-4", "other-seed-4"]  # with or without phase II
+
+
 def test_reports_refuse_other_protocols_on_one_axis(tiny_run, tmp_path):
     other = madbal_ray.run(
         tiny_config(train__phase1={"epochs": 2, "batch_size": 2}, num_rounds=1),

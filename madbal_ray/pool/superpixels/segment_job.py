@@ -30,6 +30,11 @@ class SegmentPool(ImageShardJob):
     embed: EmbedPool
     table_names = ("superpixels",)
 
+    @property
+    def uses_device(self) -> bool:
+        """Tell whether what comes next is still to be done, by a network."""
+        return self.embed.uses_device and not self.embed.output.is_done
+
     def setup(self) -> None:
         """Load the extractor of what comes next, unless that is finished (`verify --deep`)."""
         self._embeds = not self.embed.output.is_done
