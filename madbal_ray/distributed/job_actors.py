@@ -24,7 +24,7 @@ from ray.exceptions import (
 
 from madbal_ray.engine.contract import CallJob, ShardJob
 from madbal_ray.engine.shards import ShardWorker
-from madbal_ray.errors import MadbalError, StageError, pack
+from madbal_ray.errors import MadbalError, StageError, one_line, pack
 from madbal_ray.seams import load_plugins
 
 ATTEMPTS = 4
@@ -264,13 +264,13 @@ def _sizes(resources: Mapping[str, float]) -> str:
 def _deadly(shard_id: int, error: RayError) -> StageError:
     return StageError(
         f"shard {shard_id} was at work each time when {DEATHS} processes were lost, alone in the "
-        f"last two; the last one: {error}; look at the memory of the nodes and at the shard's "
-        f"images (table `images`, shard_id {shard_id}), then start the same command again"
+        f"last two; the last one: {one_line(error)}; look at the memory of the nodes and at the "
+        f"shard's images (table `images`, shard_id {shard_id}), then start the same command again"
     )
 
 
 def _kept_dying(stage: str, attempts: int, error: RayError) -> StageError:
     return StageError(
-        f"stage {stage}: {attempts} workers in a row were lost, the last one: {error}; look at "
-        "the memory of the nodes, then start the same command again"
+        f"stage {stage}: {attempts} workers in a row were lost, the last one: "
+        f"{one_line(error)}; look at the memory of the nodes, then start the same command again"
     )
