@@ -353,6 +353,7 @@ def test_names_that_roboflow_left_beside_values_are_taken_over(tmp_path):
         ("classes.yml", "classes: [{name: road}]\n"),
         ("labelmap.txt", "item {\n  id: 1\n}\n"),
         ("labelmap.txt", "road:300,0,0::\n"),
+        ("labelmap.txt", "road:0,0,0::\ncar 1,1,1\n"),
     ],
 )
 def test_files_that_seem_to_name_classes_and_are_not_read_are_told(tmp_path, name, text):
