@@ -36,21 +36,26 @@ def refuse(how: str) -> None:
 
 def arm(how: str) -> None:
     """Let this process make one new file and fail at the second."""
-    rename, append, sync = os.replace, storage.Folder.append_line, os.fsync
+    append, sync = storage.Folder.append_line, os.fsync
     seen = {"writes": 0, "lines": 0}
 
-    def failing_rename(source, target):
-        if os.path.basename(target) != OWNER_NAME and not os.path.exists(target):
-            seen["writes"] += 1
-            if how == "kill" and seen["writes"] == 2:
-                die()
-            if how == "EIO" and seen["writes"] >= 2:  # the disk stays as it is
-                refuse(how)
-        rename(source, target)
+    def failing(give):
+        """Return what gives a complete file its name: `os.replace`, or `os.link` for a marker."""
+
+        def act(source, target):
+            if os.path.basename(target) != OWNER_NAME and not os.path.exists(target):
+                seen["writes"] += 1
+                if how == "kill" and seen["writes"] == 2:
+                    die()
+                if how == "EIO" and seen["writes"] >= 2:  # the disk stays as it is
+                    refuse(how)
+            give(source, target)
+
+        return act
 
     def failing_append(folder, name, line):
         seen["lines"] += 1
-        if how == "kill" and seen["lines"] == 9:  # now and then a torn line comes first
+        if how == "kill" and seen["lines"] == 10:  # now and then a torn line comes first
             with open(folder.local_path / name, "ab") as sink:
                 sink.write(line[: len(line) // 2].encode())
             die()
@@ -63,8 +68,7 @@ def arm(how: str) -> None:
         sync(file)
 
     retries.PAUSE_SECONDS = 0.0  # what fails for good need not be waited for
-    os.replace = os.link = failing_rename
-    os.fsync = failing_sync
+    os.replace, os.link, os.fsync = failing(os.replace), failing(os.link), failing_sync
     storage.Folder.append_line = failing_append
 
 
