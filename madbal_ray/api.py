@@ -354,22 +354,30 @@ def export(
 
 
 def export_requests(
-    run_dir: Place, *, out: Place, form: str = "csv", with_answered: bool = False
+    run_dir: Place,
+    *,
+    out: Place,
+    form: str = "csv",
+    with_answered: bool = False,
+    overwrite: bool = False,
 ) -> int:
     """Write the pixels that wait for people in a format of `madbal_ray.seams.REQUEST_FORMATS`.
 
     Args:
         run_dir: folder of a run with oracle ``people``, or of `score` with a budget.
         with_answered: answered pixels too.
+        overwrite: an existing file is replaced; one of the run never is.
 
     Returns:
         How many pixels were written.
 
     Raises:
-        ConfigError: there is no such format, or it cannot say who answered.
+        ConfigError: there is no such format, it cannot say who answered, or the file exists.
         RunDirError: nobody was asked.
     """
-    return requests.export_requests(open_run(run_dir), form, Path(out), with_answered=with_answered)
+    return requests.export_requests(
+        open_run(run_dir), form, Path(out), with_answered=with_answered, overwrite=overwrite
+    )
 
 
 def import_requests(

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -20,7 +20,7 @@ from madbal_ray.annotate.desk import Desk
 from madbal_ray.annotate.guard import Guard, read_json
 from madbal_ray.annotate.messages import AnswersMessage, LeaseMessage
 from madbal_ray.annotate.sign_in import SESSION_SECONDS
-from madbal_ray.errors import BadImageError, LabelError
+from madbal_ray.errors import DataError, LabelError
 
 MEDIA_TYPES = {
     ".html": "text/html",
@@ -37,6 +37,9 @@ ENTER = (
 
 ANNOTATOR_HEADER = "x-annotator"
 """Whom a page speaks for, percent-encoded: the cookie says who signed in last in the browser."""
+
+RUN_HEADER = "x-run"
+"""Which run a page speaks of: the next run's server may have the port of the one that served it."""
 
 CLOSED = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>madbal annotate</title>'
@@ -73,6 +76,12 @@ def create_app(desk: Desk) -> Starlette:
         endpoint: Callable[[Request, str], Awaitable[Response]],
     ) -> Callable[[Request], Awaitable[Response]]:
         async def checked(request: Request) -> Response:
+            if request.headers.get(RUN_HEADER, desk.run_id) != desk.run_id:
+                raise HTTPException(
+                    403,
+                    "this page belongs to another run than this server: open the link that its own "
+                    "server printed; what it has not sent stays in this browser",
+                )
             annotator = desk.annotator(request.cookies.get(cookie))
             if annotator is None:
                 raise HTTPException(401, "open the link that `madbal annotate` printed for you")
@@ -147,8 +156,9 @@ def create_app(desk: Desk) -> Starlette:
             HTTPException: _refused,
             ValidationError: _unusable,
             LabelError: _conflict,
-            BadImageError: _unreadable,
+            DataError: _unreadable,
             OSError: _unreadable,
+            ClientDisconnect: _cut_off,
         },
     )
 
@@ -165,6 +175,11 @@ async def _unusable(request: Request, error: Any) -> Response:
 
 async def _conflict(request: Request, error: Any) -> Response:
     return JSONResponse({"error": str(error)}, 409)
+
+
+async def _cut_off(request: Request, error: Any) -> Response:
+    """Answer a browser that went away in the middle of a request: a page that was closed."""
+    return JSONResponse({"error": "the request was cut off"}, 408)
 
 
 async def _unreadable(request: Request, error: Any) -> Response:

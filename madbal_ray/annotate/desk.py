@@ -15,6 +15,7 @@ from madbal_ray.annotate.pictures import Pictures
 from madbal_ray.annotate.sign_in import SignIn
 from madbal_ray.annotate.work_queue import OVERLAP, TTL_SECONDS, WorkQueue
 from madbal_ray.arrays import BoolMap
+from madbal_ray.errors import BadImageError, DataError
 from madbal_ray.labels.answer_rows import NewAnswer, StoredQuery
 from madbal_ray.labels.answer_store import AnswerStore
 from madbal_ray.labels.settle import Vote
@@ -78,22 +79,23 @@ class Desk:
     def introduction(self, annotator: str) -> dict[str, Any]:
         """Return what a page needs to begin: classes, and the annotator's latest answers."""
         with self._lock:
-            history = self._queue.history(annotator)
+            answered, history = self._queue.answered(annotator), self._queue.history(annotator)
         return {
             "annotator": annotator,
             "run_id": self.run_id,
             "title": self._title,
             "classes": self._classes,
             "ttl_seconds": TTL_SECONDS,
+            "answered": answered,
             "history": [self._query(query) | _vote(vote) for query, vote in history],
         }
 
     def lease(self, annotator: str, have: Sequence[str]) -> dict[str, Any]:
-        """Return queries for an annotator, and how many wait in all."""
+        """Return queries for an annotator, how many wait in all and for a third opinion."""
         with self._lock:
             given = self._queue.lease(annotator, frozenset(have))
-            waiting = self._queue.waiting
-        return {"queries": [self._query(query) for query in given], "waiting": waiting}
+            counts = {"waiting": self._queue.waiting, "disputed": self._queue.disputed}
+        return {"queries": [self._query(query) for query in given], **counts}
 
     def renew(self, annotator: str) -> dict[str, Any]:
         """Keep the annotator's leases."""
@@ -128,15 +130,18 @@ class Desk:
         """Return a picture and its media type; None: the annotator was given no such query.
 
         Raises:
-            OSError, BadImageError: the image cannot be read.
+            DataError: the image cannot be read, or is not the one that the run asks about.
         """
         with self._lock:
             query = self._queue.query(query_id, annotator)
         if query is None:
             return None
-        if kind == "crop":
-            return self._pictures.crop(query), "image/png"
-        return self._pictures.whole(query), "image/jpeg"
+        try:
+            if kind == "crop":
+                return self._pictures.crop(query), "image/png"
+            return self._pictures.whole(query), "image/jpeg"
+        except (OSError, BadImageError) as error:
+            raise DataError(f"{query.image_id}: {error}") from None
 
     def outline(self, annotator: str, query_id: str) -> list[Segment] | None:
         """Return the border of a query's superpixel on the image; None: the annotator has no such.

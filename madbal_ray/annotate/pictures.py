@@ -27,7 +27,7 @@ class Pictures:
     """Crops of images; any number of threads.
 
     Args:
-        read: image_uri -> encoded image.
+        read: image_uri -> encoded image, the one that the run asks about.
         max_pixels: of an image; larger ones are refused.
     """
 
@@ -41,7 +41,7 @@ class Pictures:
         """Return the PNG of rows y - `REACH` .. y + `REACH` and columns alike, cut at the border.
 
         Raises:
-            OSError, BadImageError: the image cannot be read.
+            OSError, DataError: the image cannot be read, or is another one.
         """
         image = self._image(query.image_uri)
         y, x = query.image_y, query.image_x
@@ -54,7 +54,7 @@ class Pictures:
         """Return a JPEG of the image, no side longer than `WHOLE_SIDE`.
 
         Raises:
-            OSError, BadImageError: the image cannot be read.
+            OSError, DataError: the image cannot be read, or is another one.
         """
         picture = Image.fromarray(self._image(query.image_uri))
         picture.thumbnail((WHOLE_SIDE, WHOLE_SIDE))

@@ -11,13 +11,11 @@ from madbal_ray.annotate.listen import PORT, listen, only_server
 from madbal_ray.annotate.pictures import Pictures
 from madbal_ray.annotate.work_queue import OVERLAP
 from madbal_ray.arrays import BoolMap, LabelMap
-from madbal_ray.data.members import read_image_bytes
-from madbal_ray.data.registry import data_root
 from madbal_ray.labels.answer_rows import StoredQuery
 from madbal_ray.labels.answer_store import AnswerStore
 from madbal_ray.pool.reader import PoolImage, pool_images, read_label_maps
 from madbal_ray.runs.predictions import predicted_classes
-from madbal_ray.runs.requests import open_store
+from madbal_ray.runs.requests import inspected_bytes, open_store
 from madbal_ray.runs.run import Run, open_run
 
 
@@ -62,14 +60,10 @@ def _desk(
     overlap: float,
     blind: float | None,
 ) -> Desk:
-    root = data_root(run.config.data, run.run_dir.pool_folder(run.config))
     images = pool_images(run.table("images"))
     return Desk(
         store,
-        Pictures(
-            lambda uri: read_image_bytes(root, uri, max_bytes=run.config.data.max_bytes),
-            max_pixels=run.config.data.max_pixels,
-        ),
+        Pictures(inspected_bytes(run, images), max_pixels=run.config.data.max_pixels),
         annotators=annotators,
         colors=run.colors,
         image_sizes={image.image_id: (image.height, image.width) for image in images},

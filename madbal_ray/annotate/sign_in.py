@@ -1,7 +1,8 @@
 """Who may: a token in a link, exchanged for a cookie.
 
 Tokens are drawn at each start and live in memory; a session outlives the server, so that a browser
-with answers in its outbox can hand them in after a crash. The store's file holds a session's hash.
+with answers in its outbox can hand them in after a crash, as long as its annotator is named at each
+start. The store's file holds a session's hash.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class SignIn:
                 "DELETE FROM sessions WHERE time < ?", (time.time() - SESSION_SECONDS,)
             )
             rows = connection.execute("SELECT digest, annotator FROM sessions").fetchall()
-        self._sessions: dict[str, str] = dict(rows)
+        self._sessions: dict[str, str] = {
+            digest: name for digest, name in rows if name in self.tokens
+        }
 
     def exchange(self, token: str) -> str | None:
         """Return a new session for a link's token; None: it is no token of this server."""

@@ -102,6 +102,7 @@ class WorkQueue:
         self._seen_answer = 0
         self._seen_version = -1
         self.waiting = 0
+        self._disputed: set[str] = set()
         with store.transaction() as connection:
             connection.execute(_SCHEMA)
         self._catch_up()
@@ -180,6 +181,16 @@ class WorkQueue:
         self._take_answers()
         self.renew(annotator)
         return revisions
+
+    @property
+    def disputed(self) -> int:
+        """Return on how many of the queries that wait two people differ."""
+        return len(self._disputed)
+
+    def answered(self, annotator: str) -> int:
+        """Return how many queries the annotator has answered, on the page or elsewhere."""
+        self._catch_up()
+        return sum(annotator in item.votes for item in self._items.values())
 
     def history(self, annotator: str) -> list[tuple[StoredQuery, Vote]]:
         """Return the annotator's latest answers, the newest last."""
@@ -276,6 +287,8 @@ class WorkQueue:
         was_waiting = item.settled is None
         item.settled = settle(tuple(item.votes.values()))
         self.waiting += (item.settled is None) - was_waiting
+        is_disputed = item.settled is None and bool(item.votes)
+        (self._disputed.add if is_disputed else self._disputed.discard)(item.query.query_id)
         image = (item.query.round, item.query.image_id)
         for said in self._said.values():
             said.discard(image)

@@ -20,11 +20,14 @@ def command() -> None:
 @click.option("--format", "form", default="csv", show_default=True, help="Of the file.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
 @click.option("--all", "with_answered", is_flag=True, help="Answered pixels too, with answers.")
-def export(run: str, form: str, out: Path, with_answered: bool) -> None:
+@click.option("--overwrite", is_flag=True, help="Write over FILE where it exists.")
+def export(run: str, form: str, out: Path, with_answered: bool, overwrite: bool) -> None:
     """Write the pixels of RUN that wait for an answer."""
     from madbal_ray import api
 
-    count = api.export_requests(run, form=form, out=out, with_answered=with_answered)
+    count = api.export_requests(
+        run, form=form, out=out, with_answered=with_answered, overwrite=overwrite
+    )
     click.echo(f"wrote {out}: {count} pixels{'' if with_answered else ' that wait'}")
 
 
@@ -44,7 +47,13 @@ def import_(run: str, file: Path, form: str, annotator: str | None) -> None:
 
     who = account_name() if annotator is None else annotator
     report = api.import_requests(run, file, form=form, annotator=who)
-    for line in report.lines():
+    counts, *refused = report.lines()
+    if annotator is None and report.unnamed:
+        counts += (
+            f"; the file names nobody for {report.unnamed} of them: --annotator NAME where several "
+            "people answered"
+        )
+    for line in (counts, *refused):
         click.echo(line)
     if report.refused:
         sys.exit(1)

@@ -17,12 +17,16 @@ IDENTITY = ("round", "image_id", "y", "x", "unit")
 MOST_NAME = 200
 """Characters of an annotator's name."""
 
+USABLE_NAME = f"1 to {MOST_NAME} printable characters, none of the ends blank"
+"""Names that look the same are the same: a blank that nobody sees would make a second person."""
+
 
 def name_problem(annotator: str) -> str | None:
     """Return what is wrong with an annotator's name, None where nothing is."""
-    if 0 < len(annotator) <= MOST_NAME and annotator.isprintable():
+    is_usable = 0 < len(annotator) <= MOST_NAME and annotator.isprintable()
+    if is_usable and annotator == annotator.strip():
         return None
-    return f"annotator {annotator[:40]!r}; expected 1 to {MOST_NAME} printable characters"
+    return f"annotator {annotator[:40]!r}; expected {USABLE_NAME}"
 
 
 Purpose = Literal["training", "evaluation"]
@@ -109,6 +113,23 @@ class QueryState:
     seconds: float | None = None
     settled: Settled | None = None
 
+    @property
+    def is_disputed(self) -> bool:
+        """Tell whether opinions differ and a third one is awaited."""
+        return self.settled is None and bool(_spoken(self))
+
+
+def how_to_settle(run: str) -> str:
+    """Return what ends a dispute: those two are not asked again, so that nothing comes by itself.
+
+    >>> how_to_settle("runs/a")  # doctest: +ELLIPSIS
+    'a third annotator settles them (`madbal annotate runs/a --annotator NAME`), or one of ...'
+    """
+    return (
+        f"a third annotator settles them (`madbal annotate {run} --annotator NAME`), or one of the "
+        "two who changes their answer"
+    )
+
 
 @dataclass(frozen=True)
 class RoundProgress:
@@ -163,7 +184,7 @@ def count_progress(
         old, spoken = rounds.get(index, RoundProgress()), _spoken(state)
         is_open = state.settled is None
         rounds[index] = RoundProgress(
-            old.asked + 1, old.answered + (not is_open), old.disputed + bool(is_open and spoken)
+            old.asked + 1, old.answered + (not is_open), old.disputed + state.is_disputed
         )
         answered.update(spoken)
         if is_open:

@@ -22,12 +22,17 @@ OPTIONAL = ("annotator", "seconds")
 
 NUMBERS = ("x", "y", "seconds")
 
+SPELLINGS = {"labeled": "labelled"}
+
 MOST_CHARACTERS = 10_000
 """Of a cell; more is no answer."""
 
 
 def write(book: RequestBook, out: Path) -> None:
-    """Write one row a query that waits, and one a vote of a settled one."""
+    """Write one row a query that waits, and one a vote of a settled one.
+
+    Names beyond ASCII go out with a byte order mark: Excel takes the file for UTF-8 only then.
+    """
     votes = book.votes()
     columns = (*COLUMNS, "annotator") if any(vote for _, vote in votes) else COLUMNS
     text = io.StringIO()
@@ -40,7 +45,8 @@ def write(book: RequestBook, out: Path) -> None:
             said = (vote.status, safe_cell(vote.class_name or ""), safe_cell(vote.annotator))
         row = [query.query_id, safe_cell(query.image_id), *place, *said]
         writer.writerow(row[: len(columns)])
-    Folder(out.absolute().parent).write(out.name, text.getvalue().encode())
+    encoding = "utf-8" if text.getvalue().isascii() else "utf-8-sig"
+    Folder(out.absolute().parent).write(out.name, text.getvalue().encode(encoding))
 
 
 def read(path: Path, book: RequestBook) -> Iterator[Reply | Refusal]:
@@ -63,7 +69,7 @@ def read_cells(
     Raises:
         DataError: unreadable, no UTF-8, or a column is missing or there twice.
     """
-    text = read_text(path)
+    text = read_text(path, instead="save it as UTF-8 (in Excel: save as CSV UTF-8)")
     header = text.partition("\n")[0]
     separator = max(",;\t", key=header.count)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
@@ -103,17 +109,19 @@ def _tolerant(rows: Iterator[list[str]]) -> Iterator[list[str]]:
 
 
 def _reply(where: str, row: Mapping[str, str]) -> Reply | Refusal:
+    """Return what a row says; who fills in the class alone has labelled it."""
     numbers = {name: finite(row.get(name, "")) for name in NUMBERS}
     for name, value in numbers.items():
         if value is None and (row.get(name) or name != "seconds"):
             return Refusal(where, f"{name} {cut(row.get(name, ''))!r}", "a number")
+    status = row["status"].lower() or ("labelled" if row["class"] else "")
     return Reply(
         where=where,
         query_id=row["query_id"],
         image_id=row["image_id"],
         x=numbers["x"],
         y=numbers["y"],
-        status=row["status"].lower(),
+        status=SPELLINGS.get(status, status),
         class_name=row["class"],
         annotator=row.get("annotator") or None,
         seconds=numbers["seconds"],

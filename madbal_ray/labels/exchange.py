@@ -87,8 +87,11 @@ def image_said(query: StoredQuery | None, name: str) -> str:
     return name
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, instead: str = "save it as UTF-8") -> str:
     """Return a file of text from outside.
+
+    Args:
+        instead: what to do about a file in another encoding.
 
     Raises:
         DataError: unreadable or no UTF-8.
@@ -98,7 +101,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from None
+        raise DataError(f"{path}: byte {error.start} is not UTF-8; {instead}") from None
 
 
 def read_json(path: Path) -> Any:

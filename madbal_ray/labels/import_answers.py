@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from madbal_ray.errors import ConfigError
-from madbal_ray.labels.answer_rows import MOST_NAME, NewAnswer, StoredQuery, name_problem
+from madbal_ray.labels.answer_rows import USABLE_NAME, NewAnswer, StoredQuery, name_problem
 from madbal_ray.labels.answer_store import AnswerStore
 from madbal_ray.labels.request_format import Refusal, Reply
 from madbal_ray.labels.settle import Vote
 
 GIVEN = ("labelled", "void", "skipped", "unsure")
 MOST_SECONDS = 86_400.0
+"""More is no time that anybody looked; it is stored as unknown, as the page's is."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +25,41 @@ class ImportReport:
         taken: answers that are new.
         unchanged: that the store held already.
         unanswered: queries that the file leaves open.
+        replaced: of those taken, how many their annotator had answered otherwise before.
+        unnamed: of those taken, how many the file does not say whose they are.
+        annotators: whose the answers taken are, sorted.
     """
 
     taken: int
     unchanged: int
     unanswered: int
     refused: tuple[Refusal, ...]
+    replaced: int = 0
+    unnamed: int = 0
+    annotators: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """Return what a person reads."""
-        counts = (
-            f"{self.taken} answers taken, {self.unchanged} known already, {self.unanswered} rows "
-            f"without an answer, {len(self.refused)} refused"
+        """Return what a person reads: the counts, then refusals, those alike in one line."""
+        names = f" ({', '.join(self.annotators)})" if self.annotators else ""
+        again = (
+            f", {self.replaced} of them in place of an earlier one of the same annotator"
+            if self.replaced
+            else ""
         )
-        return [counts, *(f"refused: {refusal}" for refusal in self.refused)]
+        counts = (
+            f"{self.taken} answers taken{names}{again}, {self.unchanged} known already, "
+            f"{self.unanswered} rows without an answer, {len(self.refused)} refused"
+        )
+        alike: dict[tuple[str, str], list[Refusal]] = {}
+        for refusal in self.refused:
+            alike.setdefault((refusal.got, refusal.expected), []).append(refusal)
+        return [
+            counts,
+            *(
+                f"refused: {first}" + (f"; and {len(more)} more rows alike" if more else "")
+                for first, *more in alike.values()
+            ),
+        ]
 
 
 def import_replies(
@@ -63,6 +85,7 @@ def import_replies(
     votes = {name: state.votes for name, state in store.states().items()}
     classes = store.class_names
     accepted: dict[tuple[str, str], tuple[str, NewAnswer]] = {}
+    unnamed: set[tuple[str, str]] = set()
     refused: list[Refusal] = []
     unchanged = unanswered = 0
     for reply in replies:
@@ -94,6 +117,8 @@ def import_replies(
                     )
                 )
             continue
+        if reply.annotator is None:
+            unnamed.add(key)
         accepted[key] = (
             reply.where,
             NewAnswer(
@@ -101,7 +126,7 @@ def import_replies(
                 annotator=name,
                 status=vote.status,
                 class_name=vote.class_name,
-                milliseconds=None if reply.seconds is None else round(1000 * reply.seconds),
+                milliseconds=_milliseconds(reply.seconds),
                 source=source,
             ),
         )
@@ -111,7 +136,27 @@ def import_replies(
         if Vote(answer.annotator, answer.status, answer.class_name) not in votes[answer.query_id]
     ]
     store.append(new)
-    return ImportReport(len(new), unchanged + len(accepted) - len(new), unanswered, tuple(refused))
+    said = {
+        (query_id, vote.annotator)
+        for query_id, before in votes.items()
+        for vote in before
+        if vote.status != "undone"
+    }
+    keys = [(answer.query_id, answer.annotator) for answer in new]
+    return ImportReport(
+        taken=len(new),
+        unchanged=unchanged + len(accepted) - len(new),
+        unanswered=unanswered,
+        refused=tuple(refused),
+        replaced=len(said.intersection(keys)),
+        unnamed=len(unnamed.intersection(keys)),
+        annotators=tuple(sorted({answer.annotator for answer in new})),
+    )
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    """Return the time that counts."""
+    return None if seconds is None or seconds > MOST_SECONDS else round(1000 * seconds)
 
 
 def _problem(
@@ -132,11 +177,9 @@ def _problem(
             f"x {query.image_x + 0.5}, y {query.image_y + 0.5}: it was moved",
         )
     if name_problem(annotator) is not None:
-        return Refusal(
-            where, f"annotator {annotator[:40]!r}", f"1 to {MOST_NAME} printable characters"
-        )
-    if reply.seconds is not None and not 0 <= reply.seconds <= MOST_SECONDS:
-        return Refusal(where, f"{reply.seconds:g} seconds", f"0 to {MOST_SECONDS:g}")
+        return Refusal(where, f"annotator {annotator[:40]!r}", USABLE_NAME)
+    if reply.seconds is not None and reply.seconds < 0:
+        return Refusal(where, f"{reply.seconds:g} seconds", "0 or more")
     if reply.status not in ("", *GIVEN):
         return Refusal(where, f"status {reply.status[:40]!r}", f"{', '.join(GIVEN)}, or nothing")
     if reply.status != "labelled":

@@ -18,7 +18,7 @@ import pyarrow as pa
 from madbal_ray.config.asking import NoiseConfig
 from madbal_ray.config.schema import Config
 from madbal_ray.errors import AnswersPending, ConfigError, LabelError
-from madbal_ray.labels.answer_rows import IDENTITY, QueryState
+from madbal_ray.labels.answer_rows import IDENTITY, QueryState, how_to_settle
 from madbal_ray.labels.answer_store import AnswerStore, store_place
 from madbal_ray.labels.ledger import WAITING, latest_revisions
 from madbal_ray.labels.oracle import Answers, Enquiry, Oracle, Questions
@@ -104,9 +104,7 @@ class PeopleOracle(Oracle):
             answered = sum(state.settled is not None for state in own.values())
             needed = math.ceil(round(self.config.oracle.share * len(own), 6))
             if answered < needed:
-                raise AnswersPending(
-                    _awaited(enquiry, answered, needed, len(own)), needed - answered
-                )
+                raise AnswersPending(_awaited(enquiry, own, answered, needed), needed - answered)
             everything = store.states() if enquiry.earlier else own
         files = [
             output.write_table(
@@ -216,15 +214,18 @@ def _row(query: Mapping[str, Any], state: QueryState, classes: Mapping[str, int]
     }
 
 
-def _awaited(enquiry: Enquiry, answered: int, needed: int, asked: int) -> str:
+def _awaited(enquiry: Enquiry, states: Mapping[str, QueryState], answered: int, needed: int) -> str:
     """Return the line that says what waits and what to run."""
     what = (
         "evaluation points" if enquiry.purpose == "evaluation" else f"round {enquiry.round_index}"
     )
-    enough = "" if needed == asked else f", {needed} are enough"
+    enough = "" if needed == len(states) else f", {needed} are enough"
+    disputed = sum(state.is_disputed for state in states.values())
+    settled = how_to_settle(str(enquiry.run_dir))
+    third = f" On {disputed} of the others two people differ: {settled}." if disputed else ""
     return (
-        f"{what}: {answered} of {asked} pixels are answered{enough}. Answer with `madbal "
-        f"annotate {enquiry.run_dir}`, or ask people with `madbal requests export "
+        f"{what}: {answered} of {len(states)} pixels are answered{enough}.{third} Answer with "
+        f"`madbal annotate {enquiry.run_dir}`, or ask people with `madbal requests export "
         f"{enquiry.run_dir} --format csv --out FILE` and take their answers with `madbal requests "
         f"import {enquiry.run_dir} FILE`"
     )

@@ -16,7 +16,7 @@ from madbal_ray.labels.agreement import (
     krippendorffs_alpha,
     opinions,
 )
-from madbal_ray.labels.answer_rows import seconds_per_click
+from madbal_ray.labels.answer_rows import how_to_settle, seconds_per_click
 from madbal_ray.labels.answer_store import AnswerStore, store_place
 from madbal_ray.seams import ORACLES
 from madbal_ray.state.run_dir import RunDir
@@ -188,6 +188,8 @@ def _people(config: Config, run_dir: RunDir) -> list[str]:
             f"people   {name}: {counts.answered} of {counts.asked} answered, "
             f"{counts.asked - counts.answered} waiting{third}"
         )
+    if any(counts.disputed for counts in progress.rounds.values()):
+        lines.append(f"         where two differ, {how_to_settle(str(run_dir))}")
     for name, spoken in progress.annotators.items():
         spent = f", {format_seconds(spoken.seconds)}" if spoken.seconds else ""
         spent += f", median {speed[name]:.1f} s a click" if name in speed else ""

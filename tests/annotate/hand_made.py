@@ -2,6 +2,7 @@
 
 import io
 import uuid
+from itertools import cycle, islice
 
 import numpy as np
 from PIL import Image
@@ -57,18 +58,26 @@ def made_queries(images, each, *, round=0):
     ]
 
 
-def made_store(path, *, images=3, each=20):
-    store = AnswerStore.create(str(path), run_id="r" * 24, class_names=CLASSES)
+def made_store(path, *, images=3, each=20, class_names=CLASSES, run_id="r" * 24):
+    store = AnswerStore.create(str(path), run_id=run_id, class_names=class_names)
     store.post(made_queries(images, each))
     return store
 
 
-def made_desk(store, *, annotators=("ada", "bob"), overlap=0.0, correction=None, kind=Desk):
+def made_desk(
+    store,
+    *,
+    annotators=("ada", "bob"),
+    overlap=0.0,
+    correction=None,
+    kind=Desk,
+    read=picture_bytes,
+):
     return kind(
         store,
-        Pictures(picture_bytes, max_pixels=10**6),
+        Pictures(read, max_pixels=10**6),
         annotators=annotators,
-        colors=COLORS,
+        colors=list(islice(cycle(COLORS), len(store.class_names))),
         image_sizes={query.image_id: (HEIGHT, WIDTH) for query in store.queries()},
         title="<b>made</b>",
         overlap=overlap,

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from madbal_ray.annotate.shares import is_blind
+from madbal_ray.labels.answer_rows import NewAnswer
 from madbal_ray.labels.answer_store import AnswerStore
 from tests.annotate.hand_made import made_store, picture
 from tests.annotate.light_server import LightServer
@@ -364,6 +366,229 @@ def test_a_prediction_is_accepted_by_enter_and_the_outline_is_drawn_on_demand(br
         assert {one.prediction for one in store.answers()} == {"road"}
     assert complaints == []
     server.kill()
+    page.context.close()
+
+
+def test_enter_accepts_after_a_click_and_says_nothing_of_a_blind_pixel(browser, tmp_path):
+    """A button that was clicked kept the focus, and Enter pressed it again."""
+    path = tmp_path / "answers.sqlite"
+    made_store(path, images=1, each=12).close()
+    server = LightServer(path, predicted="road", blind=0.3)
+    page, complaints = opened(browser, server.links["ada"])
+    expected, kinds = {}, []
+
+    def click(selector, answer):
+        before = shown(page)
+        page.click(selector)
+        wait_other(page, before)
+        expected[before] = answer
+
+    page.focus("button.class >> nth=1")  # given up at the first click
+    for number in range(5):
+        if number == 2:
+            click("[data-do=skip]", ("skipped", None))
+        else:
+            click("button.class >> nth=0", ("labelled", "sky"))
+        blind = is_blind(shown(page), 0.3)
+        kinds.append(blind)
+        if blind:
+            before = shown(page)
+            for key in ("Enter", " "):
+                page.keyboard.press(key)
+            page.wait_for_timeout(300)
+            assert shown(page) == before
+        else:
+            expected[press(page, "Enter")] = ("labelled", "road")
+    assert sorted(set(kinds)) == [False, True]
+    wait_sent(page)
+    assert latest(path) == expected
+
+    page.keyboard.press("Tab")  # who goes by Tab presses a button, once for as long as it is held
+    page.focus("[data-do=void]")
+    for key in ("Enter", " "):
+        before = shown(page)
+        for _ in range(4):
+            page.keyboard.down(key)
+            page.wait_for_timeout(50)
+        page.keyboard.up(key)
+        wait_other(page, before)
+        page.wait_for_timeout(300)
+        expected[before] = ("void", None)
+        wait_sent(page)
+        assert latest(path) == expected
+    assert complaints == []
+    server.kill()
+    page.context.close()
+
+
+def wait_other(page, before):
+    page.wait_for_function("b => document.querySelector('canvas').dataset.query !== b", arg=before)
+
+
+def test_a_picture_that_does_not_come_is_told_and_can_be_skipped(browser, served):
+    server, path = served
+    bad = path.with_name("image-1")
+    bad.touch()
+    page, _ = opened(browser, server.links["ada"])
+    for _ in range(4):
+        press(page, "s")
+    told = "The picture does not come: the server cannot read it: image-1: it holds something else."
+    wait_said(page, told)
+    assert shown(page) == ""
+    assert page.text_content("#where").startswith("image-1, column 3, row 5")
+    for key in ("s", "0", "Shift+?", "Enter"):  # nothing is said of what nobody saw
+        page.keyboard.press(key)
+    page.keyboard.press(".")
+    page.wait_for_function(
+        "() => document.getElementById('where').textContent.startsWith('image-1, column 34')"
+    )
+    bad.unlink()  # it is mended: the next try shows it
+    page.wait_for_selector("canvas[data-query=q0i1n1]")
+    page.wait_for_function("() => document.getElementById('message').textContent === ''")
+    press(page, "r")
+    wait_sent(page)
+    assert {name: said for name, said in latest(path).items() if "i1" in name} == {
+        "q0i1n0": ("skipped", None),
+        "q0i1n1": ("labelled", "road"),
+    }
+    page.context.close()
+
+
+def test_a_page_of_another_run_sends_nothing_to_this_one(browser, tmp_path):
+    """Two runs, one after the other, on the usual port: the first one's tab is still open."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    a, b = tmp_path / "a" / "answers.sqlite", tmp_path / "b" / "answers.sqlite"
+    made_store(a, images=1, each=6, run_id="a" * 24).close()
+    made_store(b, images=1, each=6, run_id="b" * 24).close()
+    server = LightServer(a)
+    page, _ = opened(browser, server.links["ada"])
+    server.kill()
+    mine = press(page, "s")
+    other = LightServer(b, port=server.port)
+    tab = page.context.new_page()
+    tab.goto(other.links["ada"])  # signed in to both
+    tab.wait_for_selector("canvas[data-query^=q]")
+    page.bring_to_front()
+    page.wait_for_function(
+        "() => document.getElementById('message').textContent.startsWith("
+        "'this page belongs to another run than this server: open the link that its own server')",
+        timeout=60_000,
+    )
+    assert page.text_content("#unsent") == "1 not sent"
+    assert page.is_hidden("#refused")
+    assert latest(b) == {}
+    other.kill()
+    again = LightServer(a, port=server.port)
+    page.wait_for_function(
+        "() => document.getElementById('unsent').textContent === ''", timeout=60_000
+    )
+    assert latest(a) == {mine: ("labelled", "sky")}
+    again.kill()
+    page.context.close()
+
+
+def test_on_a_phone_the_picture_stays_in_sight_while_classes_scroll(browser, tmp_path):
+    path = tmp_path / "answers.sqlite"
+    names = [f"class {index}" for index in range(24)]
+    made_store(path, images=1, each=6, class_names=names).close()
+    server = LightServer(path)
+    page, _ = opened(browser, server.links["ada"], PHONE)
+    boxes = """() => Object.fromEntries([['view', '#view'], ['message', '#message'], ['unsent', '#unsent'],
+      ['last', 'li:last-child .class']].map(([name, selector]) => {
+        const one = document.querySelector(selector), box = one.getBoundingClientRect();
+        const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+        return [name, {top: box.top, bottom: box.bottom, isInFront: one.contains(top)}];
+      }))"""  # noqa: E501
+    page.context.set_offline(True)
+    page.click("li:last-child .class")
+    page.wait_for_function("() => document.getElementById('unsent').textContent === '1 not sent'")
+    page.locator("li:last-child .class").scroll_into_view_if_needed()
+    assert page.evaluate("scrollY") > 100
+    for name, box in page.evaluate(boxes).items():
+        assert box["isInFront"], name
+        assert 0 <= box["top"] < box["bottom"] <= PHONE["height"], (name, box)
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.set_viewport_size(DESKTOP)
+    page.wait_for_timeout(100)
+    page.evaluate("scrollTo(0, 0)")
+    stage = page.evaluate("document.getElementById('stage').getBoundingClientRect().bottom")
+    assert 0.9 * DESKTOP["height"] < stage <= DESKTOP["height"]
+    for viewport in (DESKTOP, {"width": 800, "height": 390}):
+        page.set_viewport_size(viewport)
+        page.wait_for_timeout(100)
+        page.locator("li:last-child .class").scroll_into_view_if_needed()
+        for name, box in page.evaluate(boxes).items():
+            assert 0 <= box["top"] < box["bottom"] <= viewport["height"], (viewport, name, box)
+    server.kill()
+    page.context.close()
+
+
+def test_the_count_is_of_all_that_was_answered(browser, tmp_path):
+    """Also of what the arrow keys do not reach, such as answers that were imported."""
+    path = tmp_path / "answers.sqlite"
+    with made_store(path, images=2, each=6) as store:
+        given = {"annotator": "ada", "status": "void", "source": "csv"}
+        store.append([NewAnswer(query_id=f"q0i0n{rank}", **given) for rank in range(5)])
+    server = LightServer(path)
+    page, _ = opened(browser, server.links["ada"])
+    assert page.text_content("#count") == "5 answered by you, 7 waiting in all"
+    assert page.evaluate("[bar.value, bar.max]") == [5, 12]
+    press(page, "s")
+    wait_sent(page)
+    assert page.text_content("#count") == "6 answered by you, 6 waiting in all"
+    press(page, "ArrowLeft")
+    assert page.text_content("#message") == "Your answer 6 of 6; another one replaces it."
+    page.reload()
+    page.wait_for_selector("canvas[data-query^=q]")
+    assert page.text_content("#count") == "6 answered by you, 6 waiting in all"
+    server.kill()
+    page.context.close()
+
+
+def test_pixels_on_which_two_differ_are_told(browser, tmp_path):
+    path = tmp_path / "answers.sqlite"
+    with made_store(path, images=1, each=2) as store:
+        for who, name in (("ada", "sky"), ("bob", "road")):
+            given = {"annotator": who, "status": "labelled", "source": "csv"}
+            store.append([NewAnswer(query_id="q0i0n0", class_name=name, **given)])
+    server = LightServer(path)
+    page, _ = opened(browser, server.links["ada"])
+    page.keyboard.press("s")
+    wait_said(
+        page,
+        "Nothing waits for you; 1 wait for somebody else. On 1 of them two people differ: a third "
+        "one settles that (madbal annotate RUN --annotator NAME), or one of the two who changes "
+        "their answer",
+    )
+    server.kill()
+    page.context.close()
+
+
+def test_a_lost_shift_and_a_click_leave_nothing_behind(browser, served):
+    """Shift let go of in another window; a class clicked while a new key is awaited."""
+    server, path = served
+    page, _ = opened(browser, server.links["ada"])
+    ring = "[data-do=marker]"
+    page.keyboard.down("Shift")
+    assert page.get_attribute(ring, "aria-pressed") == "true"
+    page.evaluate("window.dispatchEvent(new Event('blur'))")
+    assert page.get_attribute(ring, "aria-pressed") == "false"
+    page.keyboard.up("Shift")
+    page.click(ring)  # hidden by its button, it stays so
+    page.evaluate("window.dispatchEvent(new Event('blur'))")
+    assert page.get_attribute(ring, "aria-pressed") == "true"
+    page.click(".key >> nth=0")
+    wait_said(page, "Press the new key of sky")
+    before = shown(page)
+    page.click("button.class >> nth=2")
+    wait_other(page, before)
+    after = press(page, "c")  # answers, and is not sky's new key
+    wait_sent(page)
+    assert latest(path) == {
+        before: ("labelled", "road"),
+        after: ("labelled", "<script>alert(1)</script>"),
+    }
     page.context.close()
 
 

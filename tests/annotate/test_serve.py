@@ -1,6 +1,7 @@
 """`madbal annotate` on a run that waits: its answers are the run's, its refusals are sentences."""
 
 import re
+import shutil
 import socket
 
 import pytest
@@ -21,6 +22,48 @@ BOX = ((0, min), (1, min), (2, max), (3, max))
 @pytest.fixture(scope="module")
 def waiting(tmp_path_factory):
     return waiting_run(tmp_path_factory.mktemp("annotate"))
+
+
+def test_a_picture_that_changed_since_it_was_inspected_is_refused(waiting, tmp_path, monkeypatch):
+    """The pixel was chosen on the other one: an answer about this one would be a wrong label."""
+    shutil.copytree(waiting[0].parent, tmp_path / "copy")
+    first, *others = sorted((waiting[0].parent / "pictures" / "images").iterdir())
+    lines, replies = [], {}
+
+    def annotate(server, sockets):
+        link = re.fullmatch(r"ada: (http://127\.0\.0\.1:\d+)(/\?token=\S+)", lines[0])
+        client = TestClient(server.config.app, base_url=link[1])
+        client.get(link[2])
+        headers = {"Origin": link[1], "X-Madbal": "1", "X-Annotator": "ada"}
+        have = []
+        while given := client.post("/api/lease", json={"have": have}, headers=headers).json()[
+            "queries"
+        ]:
+            have += [query["query_id"] for query in given]
+            for kind in ("crop.png", "whole.jpg"):
+                reply = client.get(f"/images/{given[0]['query_id']}/{kind}")
+                replies[given[0]["image_id"], kind] = reply
+
+    monkeypatch.setattr(listen.uvicorn.Server, "run", annotate)
+    before = first.read_bytes()
+    try:
+        first.write_bytes(others[0].read_bytes())
+        serve.serve(str(tmp_path / "copy" / "run"), annotators=["ada"], port=0, say=lines.append)
+    finally:
+        first.write_bytes(before)
+    assert {key: reply.status_code for key, reply in replies.items()} == {
+        (f"images/{path.name}", kind): 503 if path == first else 200
+        for path in (first, *others)
+        for kind in ("crop.png", "whole.jpg")
+    }
+    assert (
+        replies[f"images/{first.name}", "crop.png"]
+        .json()["error"]
+        .startswith(
+            f"the server cannot read it: images/{first.name}: {first} was fine when the pool was "
+            "prepared and is not now (it holds something else); restore it"
+        )
+    )
 
 
 def test_what_is_typed_on_the_page_carries_the_run_on(waiting, monkeypatch):

@@ -1,5 +1,6 @@
 """The server: who may, what it refuses, and that a refusal changes nothing."""
 
+import asyncio
 import io
 import re
 
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from madbal_ray.annotate import work_queue
 from madbal_ray.annotate.app import create_app
 from madbal_ray.annotate.correction import Correction
 from madbal_ray.annotate.guard import MOST_BODY
@@ -76,6 +78,75 @@ def test_a_browser_stays_signed_in_when_the_server_starts_anew(tmp_path, desk, a
         client = TestClient(create_app(again), base_url=HOME, cookies=ada.cookies)
         assert client.get("/api/introduction").json()["annotator"] == "ada"
         assert client.get("/", params={"token": desk.tokens["ada"]}).status_code == 403
+
+
+def test_who_is_not_named_at_this_start_is_not_let_in(tmp_path, desk):
+    """Also with the cookie of an earlier start, which counts again when the name does."""
+    bob = client_of(desk, "bob")
+    for annotators, status in ((["ada"], 401), (["ada", "bob"], 200)):
+        with made_store(tmp_path / "answers.sqlite") as store:
+            again = made_desk(store, annotators=annotators)
+            client = TestClient(create_app(again), base_url=HOME, cookies=bob.cookies)
+            assert client.get("/api/introduction").status_code == status
+
+
+@pytest.mark.parametrize("name", ["ada ", " ada", " "])
+def test_a_name_with_a_blank_that_nobody_sees_is_refused(tmp_path, name):
+    """It would be a second person of the same name."""
+    with made_store(tmp_path / "answers.sqlite") as store:
+        with pytest.raises(ConfigError) as refused:
+            made_desk(store, annotators=["ada", name])
+        assert str(refused.value) == (
+            f"annotator {name!r}; expected 1 to 200 printable characters, none of the ends blank"
+        )
+
+
+def test_a_page_of_another_run_is_refused_before_it_is_asked_who_it_is(desk, ada, tmp_path):
+    answer = {"answers": [said(leased(ada)[0])]}
+    assert ada.get("/api/introduction").json()["run_id"] == "r" * 24
+    for client in (ada, client_of(desk)):
+        refused = post(client, "/api/answers", answer, **{"X-Run": "s" * 24})
+        assert refused.status_code == 403
+        assert refused.json()["error"] == (
+            "this page belongs to another run than this server: open the link that its own server "
+            "printed; what it has not sent stays in this browser"
+        )
+    assert rows(tmp_path) == []
+    assert post(ada, "/api/answers", answer, **{"X-Run": "r" * 24}).status_code == 200
+
+
+def test_a_browser_that_goes_away_in_the_middle_leaves_no_traceback(desk, ada):
+    (cookie,) = ada.cookies.items()
+    headers = POST | {"Host": HOME[7:], "X-Annotator": "ada", "Cookie": "=".join(cookie)}
+    headers |= {"Content-Type": "application/json", "Content-Length": "10"}
+    scope = {
+        "type": "http", "method": "POST", "path": "/api/lease", "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+    }  # fmt: skip
+    events = [
+        {"type": "http.request", "body": b"{", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent = []
+
+    async def receive():
+        return events.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(create_app(desk)(scope, receive, send))
+    assert sent[0]["status"] == 408  # none of the refusals that are final for the page's sender
+
+
+def test_the_introduction_counts_beyond_the_history(ada, monkeypatch):
+    monkeypatch.setattr(work_queue, "HISTORY", 2)
+    given = leased(ada)[:4]
+    answers = [said(query_id) for query_id in given] + [said(given[0], "undone")]
+    assert post(ada, "/api/answers", {"answers": answers}).status_code == 200
+    session = ada.get("/api/introduction").json()
+    assert session["answered"] == 3
+    assert [one["query_id"] for one in session["history"]] == given[3:]
 
 
 def test_answers_are_stored_once_and_undone_by_a_revision(ada, tmp_path):
@@ -274,7 +345,8 @@ def test_an_image_that_cannot_be_read_is_told(tmp_path):
         client = client_of(desk, "ada")
         reply = client.get(f"/images/{leased(client)[0]}/crop.png")
         assert reply.status_code == 503
-        assert "the server cannot read it" in reply.json()["error"]
+        told = reply.json()["error"]
+        assert told.startswith("the server cannot read it: image-0: "), told
 
 
 def test_numbers_of_two_people(tmp_path):

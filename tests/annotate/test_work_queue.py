@@ -54,6 +54,21 @@ def test_a_lease_is_twelve_queries_of_one_image_and_the_rest_comes_next(store, c
     ]  # what got lost on the way comes again
 
 
+def test_disputes_are_counted_until_they_are_settled(tmp_path, clock):
+    with made_store(tmp_path / "a.sqlite", images=1, each=1) as store:
+        queue = WorkQueue(store, overlap=1.0, clock=clock)
+        counts = []
+        for who, name in (("ada", "sky"), ("bob", "road"), ("eve", "road"), ("eve", "sky")):
+            queue.lease(who)
+            say(queue, who, "q0i0n0", class_name=name)
+            counts.append((queue.disputed, queue.waiting))
+        say(queue, "eve", "q0i0n0", status="undone")
+        counts.append((queue.disputed, queue.waiting))
+        assert counts == [(0, 0), (1, 1), (0, 0), (0, 0), (1, 1)]
+        assert [queue.answered(who) for who in ("ada", "bob", "eve")] == [1, 1, 0]
+        assert WorkQueue(store, overlap=0, clock=clock).disputed == 1
+
+
 def test_an_image_of_sixteen_is_given_whole(tmp_path, clock):
     with made_store(tmp_path / "a.sqlite", images=1, each=16) as store:
         assert len(WorkQueue(store, overlap=0, clock=clock).lease("ada")) == 16

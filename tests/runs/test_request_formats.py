@@ -553,5 +553,5 @@ def test_from_the_command_line_and_back(waiting, tmp_path, name):
     back = madbal("requests", "import", run, out, "--format", name, "--annotator", "ada")
     assert back.exit_code == 0, back.output
     assert back.output == (
-        "30 answers taken, 0 known already, 0 rows without an answer, 0 refused\n"
+        "30 answers taken (ada), 0 known already, 0 rows without an answer, 0 refused\n"
     )

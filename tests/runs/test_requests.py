@@ -11,7 +11,9 @@ from click.testing import CliRunner
 import madbal_ray
 from madbal_ray import api
 from madbal_ray.cli import main
+from madbal_ray.cli.options import account_name
 from madbal_ray.errors import ConfigError, DataError, RunDirError
+from madbal_ray.labels.answer_rows import NewAnswer, StoredQuery
 from madbal_ray.labels.answer_store import AnswerStore
 from madbal_ray.labels.csv_format import CSV
 from madbal_ray.labels.import_answers import import_replies
@@ -105,7 +107,9 @@ def test_a_spreadsheet_of_another_country(asked, tmp_path):
         ({"query_id": "q77"}, "row 3: got query 'q77'; expected one that this run asks"),
         ({"image_id": "b.png"}, "row 3: got image 'b.png'; expected '=1+1.png'"),
         ({"status": "maybe"}, "row 3: got status 'maybe'; expected labelled, void, skipped"),
-        ({"status": ""}, "row 3: got class 'sky' with status ''; expected status labelled"),
+        ({"annotator": "a\0b"}, "row 3: got annotator 'a\\x00b'; expected 1 to 200 printable "
+         "characters, none of the ends blank"),
+        ({"seconds": "-1"}, "row 3: got -1 seconds; expected 0 or more"),
         ({"status": "void"}, "row 3: got class 'sky' with status 'void'"),
         ({"status": "undone", "class": ""}, "row 3: got status 'undone'"),
         ({"query_id": "q0", "y": "0.5", "class": "''road"}, "row 3: got \"'road\" for a query that "
@@ -116,12 +120,84 @@ def test_a_row_that_does_not_fit_is_refused_and_the_rest_taken(asked, tmp_path, 
     rows = exported(asked, tmp_path / "out.csv")
     for row in rows:
         row.update({"status": "labelled", "class": "sky"})
+    if not change.keys() <= rows[1].keys():
+        rows = [row | dict.fromkeys(change, "") for row in rows]
     rows[1].update(change)
     report = take(asked, write_rows(tmp_path / "back.csv", rows))
     assert report.taken == 5
     (refusal,) = report.refused
     assert str(refusal).startswith(message)
     assert asked.answers("q1") == []
+
+
+def test_a_class_alone_is_an_answer_and_both_spellings_are_one(asked, tmp_path):
+    rows = exported(asked, tmp_path / "out.csv")
+    for row, status, name in zip(rows, ("", "labeled", "Labeled"), ("sky",) * 3, strict=False):
+        row.update({"status": status, "class": name})
+    report = take(asked, write_rows(tmp_path / "back.csv", rows))
+    assert (report.taken, report.unanswered, report.refused) == (3, 3, ())
+    assert [(one.status, one.class_name) for one in asked.answers()] == [("labelled", "sky")] * 3
+
+
+def test_a_time_of_more_than_a_day_is_unknown(asked, tmp_path):
+    rows = exported(asked, tmp_path / "out.csv")[:3]
+    for row, seconds in zip(rows, ("86400", "86400.01", "1e300"), strict=True):
+        row.update({"status": "void", "seconds": seconds})
+    report = take(asked, write_rows(tmp_path / "back.csv", rows))
+    assert (report.taken, report.refused) == (3, ())
+    assert [one.milliseconds for one in asked.answers()] == [86_400_000, None, None]
+
+
+def test_the_report_says_whose_answers_took_the_place_of_which(asked, tmp_path):
+    rows = [row | {"annotator": ""} for row in exported(asked, tmp_path / "out.csv")]
+    for row in rows[:4]:
+        row.update({"status": "labelled", "class": "sky"})
+    rows[3]["annotator"] = "bob"
+    path = write_rows(tmp_path / "back.csv", rows)
+    report = take(asked, path)
+    assert (report.replaced, report.unnamed, report.annotators) == (0, 3, ("ada", "bob"))
+    assert report.lines() == [
+        "4 answers taken (ada, bob), 0 known already, 2 rows without an answer, 0 refused"
+    ]
+    asked.append(
+        [NewAnswer(query_id="q2", annotator="ada", status="undone", source="page")]
+    )  # who takes an answer back has none to be replaced
+    for row in rows[:3]:
+        row.update({"status": "void", "class": ""})
+    rows[0].update({"status": "maybe"})
+    rows[4].update({"status": "maybe"})
+    rows[5].update({"status": "maybe"})
+    assert take(asked, write_rows(path, rows)).lines() == [
+        "2 answers taken (ada), 1 of them in place of an earlier one of the same annotator, "
+        "1 known already, 0 rows without an answer, 3 refused",
+        "refused: row 2: got status 'maybe'; expected labelled, void, skipped, unsure, or nothing; "
+        "and 2 more rows alike",
+    ]
+
+
+@pytest.mark.parametrize("class_name", ["sky", "Straße"])
+def test_a_table_with_more_than_ascii_is_marked_as_utf_8(tmp_path, class_name):
+    """Excel takes it for its own code page without the mark."""
+    with AnswerStore.create(str(tmp_path / "a"), run_id="r", class_names=[class_name]) as store:
+        given = replace(made_query(), image_id=f"{class_name}.png", image_uri="a.png")
+        store.post([given])
+        CSV.write(book(store), tmp_path / "out.csv")
+        data = (tmp_path / "out.csv").read_bytes()
+        assert data.startswith(b"\xef\xbb\xbfquery_id,") == (class_name == "Straße")
+        assert data.startswith(b"query_id,") == (class_name == "sky")
+        said = data.decode("utf-8-sig").replace(",,\n", f",labelled,{class_name}\n")
+        (tmp_path / "back.csv").write_bytes(said.encode("utf-8-sig"))
+        assert take(store, tmp_path / "back.csv").taken == 1
+        (tmp_path / "back.csv").write_bytes(said.encode("utf-16"))
+        with pytest.raises(DataError, match=r"is not UTF-8; .*\(in Excel: save as CSV UTF-8\)"):
+            take(store, tmp_path / "back.csv")
+
+
+def made_query():
+    return StoredQuery(
+        query_id="q0", round=0, purpose="training", image_id="a.png", image_uri="a.png",
+        y=0, x=0, image_y=0, image_x=0, unit="pixel", superpixel_id=None, rank=0,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -167,15 +243,58 @@ def test_from_the_command_line_to_a_trained_run(waiting, tmp_path):
     write_rows(out, rows)
     taken = madbal("requests", "import", run, out, "--annotator", "ada")
     assert taken.exit_code == 1
-    assert "29 answers taken, 0 known already, 0 rows without an answer, 1 refused" in taken.output
+    assert taken.output.startswith(
+        "29 answers taken (ada), 0 known already, 0 rows without an answer, 1 refused\n"
+    )
     assert "refused: row 6: got a point at" in taken.output
     rows[4]["x"] = str(float(rows[4]["x"]) - 1)
     again = madbal("requests", "import", run, write_rows(out, rows), "--annotator", "ada")
     assert again.exit_code == 0
-    assert "1 answers taken, 29 known already" in again.output
+    assert "1 answers taken (ada), 29 known already" in again.output
+    me = account_name()
+    mine = madbal("requests", "import", run, out)
+    assert mine.output == (
+        f"30 answers taken ({me}), 0 known already, 0 rows without an answer, 0 refused; the file "
+        "names nobody for 30 of them: --annotator NAME where several people answered\n"
+    )
     assert "30 of 30 answered" in madbal("status", run).output
-    assert madbal("requests", "export", run, "--out", out).output.endswith("0 pixels that wait\n")
-    assert madbal("requests", "export", run, "--out", out, "--all").output.endswith("30 pixels\n")
+    refused = madbal("requests", "export", run, "--out", out)
+    assert refused.exit_code == 2
+    told = f"{out} exists: import its answers first, or choose another name; --overwrite writes"
+    assert told in refused.output
+    assert rows_of(out) == rows
+    again = madbal("requests", "export", run, "--out", out, "--overwrite")
+    assert again.output.endswith("0 pixels that wait\n")
+    again = madbal("requests", "export", run, "--out", tmp_path / "all.csv", "--all")
+    assert again.output.endswith(" 30 pixels\n")
+    assert len(rows_of(tmp_path / "all.csv")) == 60  # a row a vote
+
+
+def test_a_file_of_the_run_is_never_written_over(waiting, tmp_path):
+    run = tmp_path / "copy" / "run"
+    shutil.copytree(waiting[0].parent, run.parent)
+    (tmp_path / "link").symlink_to(run)
+    for name in ("answers.sqlite", "config.json"):
+        file = next(run.rglob(name))
+        before = file.read_bytes()
+        for out in (file, tmp_path / "link" / file.relative_to(run)):
+            with pytest.raises(ConfigError, match=r"is a file of the run .*: choose another name"):
+                api.export_requests(run, out=out, overwrite=True)
+        assert file.read_bytes() == before
+    assert api.export_requests(run, out=run / "new.csv") == 30
+
+
+def test_a_picture_that_changed_since_it_was_inspected_is_not_handed_out(waiting, tmp_path):
+    first, other, *_ = sorted((waiting[0].parent / "pictures" / "images").iterdir())
+    before = first.read_bytes()
+    try:
+        first.write_bytes(other.read_bytes())
+        with pytest.raises(DataError, match=f"images/{first.name}: .*it holds something else"):
+            api.export_requests(waiting[0], out=tmp_path / "ask.json", form="label-studio")
+    finally:
+        first.write_bytes(before)
+    assert not (tmp_path / "ask.json").exists()
+    assert api.export_requests(waiting[0], out=tmp_path / "ask.json", form="label-studio") == 30
 
 
 def test_what_madbal_score_asked_for_can_be_answered(frozen_run, tmp_path):
@@ -217,7 +336,7 @@ def test_a_round_that_is_posted_while_pixels_are_exported_waits_for_the_next_exp
     assert api.export_requests(run, out=out) == 30
     assert len(posted) == 2
     monkeypatch.undo()
-    assert api.export_requests(run, out=out) == 32
+    assert api.export_requests(run, out=out, overwrite=True) == 32
 
 
 def test_what_cannot_be_exported_is_told(tiny_run, waiting, tmp_path):

@@ -1,11 +1,18 @@
 """Where a run is and how long it will take, from events with known times."""
 
+import shutil
+
 import pytest
 
+import madbal_ray
 from madbal_ray.config.file import load_config
+from madbal_ray.errors import AnswersPending
+from madbal_ray.labels.answer_rows import NewAnswer
+from madbal_ray.labels.answer_store import AnswerStore
 from madbal_ray.runs.status import Status, _seconds_left, format_seconds, read_status
 from madbal_ray.state.run_dir import RunDir
 from tests.conftest import tiny_config
+from tests.people import people_config
 
 
 def finished(round_index, seconds, stage="score"):
@@ -166,3 +173,38 @@ def test_agreement_of_people_in_lines():
         "         ada and eve: 1 pixels in common, κ is not defined"
     ]
     assert _agreement([{"ada": "x"}]) == []
+
+
+def test_pixels_on_which_two_differ_name_what_settles_them(waiting, tmp_path):
+    """Nobody of the two is asked again: without a third one the run waits for ever."""
+    shutil.copytree(waiting[0].parent, tmp_path / "copy")
+    run, names = tmp_path / "copy" / "run", waiting[2]
+    with AnswerStore.open(str(run / "answers.sqlite")) as store:
+        ids = [query.query_id for query in store.queries()]
+        said = {"status": "labelled", "source": "test"}
+        store.append(
+            [
+                NewAnswer(query_id=one, annotator="ada", class_name=names[0], **said)
+                for one in ids[:-1]
+            ]
+        )
+        for one, name in ((ids[0], names[1]), (ids[1], names[1]), (ids[2], names[0])):
+            store.append([NewAnswer(query_id=one, annotator="bob", class_name=name, **said)])
+        skipped = NewAnswer(query_id=ids[0], annotator="eve", status="skipped", source="test")
+        store.append([skipped])
+    settles = (
+        f"a third annotator settles them (`madbal annotate {run} --annotator NAME`), or one of the "
+        "two who changes their answer"
+    )
+    assert read_status(RunDir(run)).lines()[2:4] == [
+        "people   round 0: 27 of 30 answered, 3 waiting, 2 of them for a third opinion",
+        f"         where two differ, {settles}",
+    ]
+    config = people_config(waiting[0].parent / "pictures", num_rounds=1)
+    with pytest.raises(AnswersPending) as waited:
+        madbal_ray.run(config, run_dir=run, engine="local")
+    assert waited.value.count == 3
+    assert str(waited.value).startswith(
+        f"round 0: 27 of 30 pixels are answered. On 2 of the others two people differ: {settles}. "
+        f"Answer with `madbal annotate {run}`, or ask people with"
+    )

@@ -24,7 +24,10 @@ const trail = new Trail();
 
 let leases, palette, sender;
 let shown = null;  // {query, pictures}: what is on the canvas
+let unseen = null; // the query whose picture does not come: it can be skipped
 let waiting = 0;
+let earlier = 0;   // own answers that the trail does not reach
+let isHeld = false; // Shift hides the ring
 const look = { zoom: 2, hasMarker: true, hasOutline: false, segments: null };
 
 const item = () => trail.current
@@ -49,9 +52,10 @@ function trouble(error) {
 
 // ---- what the annotator does -----------------------------------------------------------------
 
-/** Answer what is seen now. */
+/** Answer what is seen now; without a picture there is nothing but to skip. */
 function answer(status, className = null) {
-  const seen = shown?.query;
+  const seen = shown?.query ?? (status === "skipped" ? unseen : null);
+  palette.changing = null;
   enqueue(() => answerSeen(seen, status, className));
 }
 
@@ -83,8 +87,8 @@ async function undo() {
 
 function move(step) {
   if (!trail.move(step)) return;
-  const place = trail.length - trail.back + 1;
-  say(trail.back ? `Your answer ${place} of ${trail.length}; another one replaces it.` : "");
+  const total = earlier + trail.length;
+  say(trail.back ? `Your answer ${total - trail.back + 1} of ${total}; another one replaces it.` : "");
   show();
 }
 
@@ -97,6 +101,11 @@ function mark(isVisible) {
   look.hasMarker = isVisible;
   button("marker").setAttribute("aria-pressed", String(!isVisible));
   redraw();
+}
+
+function hold(isDown) {
+  isHeld = isDown;
+  mark(!isDown);
 }
 
 /** Say what the network says, where it is shown. */
@@ -152,8 +161,9 @@ function enqueue(deed) {
 }
 
 function pressed(event) {
+  if (event.repeat && [" ", "Enter"].includes(event.key)) return event.preventDefault();  // it would press the button that has the focus
   if (event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return;
-  if (event.key === "Shift" && !event.repeat) return mark(false);
+  if (event.key === "Shift" && !event.repeat) return hold(true);
   if (event.repeat && !event.key.startsWith("Arrow")) return;
   const name = palette.nameOf(event.key);
   if (palette.changing !== null) palette.changeKey(event.key);
@@ -180,25 +190,30 @@ async function show() {
   leases.ask();
   const turn = ++asked;
   if (!current) {
-    shown = null;
+    shown = unseen = null;
     at("where").textContent = "";
     return redraw();
   }
+  const isOf = (query) => query?.query_id === current.query.query_id;
   try {
     const found = await pictures.of(current.query);
     if (turn !== asked) return;
-    const isNew = shown?.query.query_id !== current.query.query_id;
+    if (isOf(unseen)) say("");
+    if (!isOf(shown?.query)) clock.restart();
     shown = { query: current.query, pictures: found };
-    if (isNew) clock.restart();
-    at("where").textContent = `${current.query.image_id}, column ${current.query.x}, row ${current.query.y}`;
+    unseen = null;
     outline();
-  } catch {
+  } catch (error) {
     if (turn !== asked) return;
+    if (!isOf(unseen)) clock.restart();
     shown = null;
+    unseen = current.query;
     redraw();
-    say("The picture does not come; it is tried again.", true);
+    const why = error instanceof Unreached ? "the server is not reached" : error.message;
+    say(`The picture does not come: ${why}. It is tried again; skip goes on to the next.`, true);
     setTimeout(() => turn === asked && show(), PICTURE_AGAIN);
   }
+  at("where").textContent = `${current.query.image_id}, column ${current.query.x}, row ${current.query.y}`;
   pictures.prefetch(leases.queue.slice(trail.current ? 0 : 1, AHEAD + 1));
 }
 
@@ -209,9 +224,10 @@ function redraw() {
 }
 
 function progress() {
-  at("bar").max = Math.max(1, trail.length + waiting);
-  at("bar").value = trail.length;
-  at("count").textContent = `${trail.length} answered by you, ${waiting} waiting in all`;
+  const answered = earlier + trail.length;
+  at("bar").max = Math.max(1, answered + waiting);
+  at("bar").value = answered;
+  at("count").textContent = `${answered} answered by you, ${waiting} waiting in all`;
   at("unsent").textContent = sender.unsent.length ? `${sender.unsent.length} not sent` : "";
 }
 
@@ -226,8 +242,10 @@ async function numbers() {
 
 function leased(reply) {
   waiting = reply.waiting;
+  const disputed = reply.disputed ? ` On ${reply.disputed} of them two people differ: a third one settles that `
+    + "(madbal annotate RUN --annotator NAME), or one of the two who changes their answer (←)." : "";
   if (!leases.queue.length) say(waiting
-    ? `Nothing waits for you; ${waiting} wait for somebody else.`
+    ? `Nothing waits for you; ${waiting} wait for somebody else.${disputed}`
     : "All is answered. The run's command carries on; new pixels come up here by themselves.");
   else if (!shown) say("");
 }
@@ -236,7 +254,7 @@ function leased(reply) {
 
 async function start() {
   const session = await get("/api/introduction");
-  speakFor(session.annotator);
+  speakFor(session.annotator, session.run_id);
   const refused = () => showRefused(at("refused"), sender, enqueue);
   sender = new Sender(await Outbox.open(`madbal ${session.run_id} ${session.annotator}`), {
     trouble,
@@ -255,13 +273,20 @@ async function start() {
     say, chosen: (name) => answer("labelled", name),
   });
   await sender.open();
+  earlier = session.answered - session.history.length;
   trail.fill(session.history, sender.unsent);
   at("title").textContent = session.title;
   document.title = `${session.title}: madbal annotate`;
   at("who").textContent = session.annotator;
   refused();
   document.addEventListener("keydown", pressed);
-  document.addEventListener("keyup", (event) => event.key === "Shift" && mark(true));
+  document.addEventListener("keyup", (event) => event.key === "Shift" && hold(false));
+  window.addEventListener("blur", () => isHeld && hold(false));  // Shift is let go of elsewhere
+  document.addEventListener("mousedown", (event) => {  // what the pointer pressed is not what Enter presses
+    if (!event.target.closest("button, summary")) return;
+    event.preventDefault();
+    document.activeElement.blur();
+  });
   const touched = () => leases.touched();
   for (const name of ["keydown", "pointermove", "pointerdown"]) document.addEventListener(name, touched, { passive: true });
   for (const one of document.querySelectorAll("[data-do]")) {

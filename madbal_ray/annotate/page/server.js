@@ -12,9 +12,10 @@ export class Refused extends Error {
 }
 
 let speaker = {};
-/** From now on say whom this page speaks for: the browser's cookie may become another annotator's. */
-export function speakFor(annotator) {
-  speaker = { "X-Annotator": encodeURIComponent(annotator) };
+/** From now on say whom and which run this page speaks for: the browser's cookie may become another
+ * annotator's, the port another run's. */
+export function speakFor(annotator, runId) {
+  speaker = { "X-Annotator": encodeURIComponent(annotator), "X-Run": runId };
 }
 
 const orUnreached = (promise) => promise.catch((error) => { throw new Unreached(String(error)); });
