@@ -7,6 +7,8 @@ was killed gives the same queries to the same people again. One server a store
 
 What other programs write into the store meanwhile (a new round, imported answers) is taken up at
 the next lease or answer.
+
+Longer than others: leases, votes and disputes of a query end one another, in one place.
 """
 
 from __future__ import annotations
