@@ -212,9 +212,10 @@ class Folder:
     def write_first(self, name: str, data: bytes) -> bool:
         """Write a file unless it is there; tell whether it was not.
 
-        Of several writers on a disk exactly one is told so. A store asks, then writes.
+        Of several writers on a disk exactly one is told so. A store writes, whatever is there: who
+        calls has asked it.
         """
-        if self.exists(name):
+        if self._is_here(name) and self.exists(name):
             return False
         try:
             with self.told("written", name, makes=True):
