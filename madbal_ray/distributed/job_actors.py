@@ -214,7 +214,7 @@ class JobActors:
             wanted = {name: size for name, size in self.options.items() if name.startswith("num_")}
             LOGGER.warning(
                 "stage %s: waiting for a node with room for an actor of %s; the Ray cluster has %s "
-                "in all, %s of it free now, and its largest node may have less",
+                "in all, %s of it free now, its largest node may have less; or it starts slowly",
                 *(stage, wanted, _sizes(ray.cluster_resources())),
                 _sizes(ray.available_resources()),
             )

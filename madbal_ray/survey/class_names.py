@@ -15,6 +15,7 @@ from madbal_ray.data.class_file import CLASS_FILE, CLASS_LIST
 from madbal_ray.data.members import read_lines
 from madbal_ray.errors import DataError
 from madbal_ray.state.storage import Folder
+from madbal_ray.vision.mask_values import color_text
 
 LABEL_MAP = "labelmap.txt"
 VALUE_LIST = "_classes.csv"
@@ -71,8 +72,9 @@ def find_names(root: Folder, files: Iterable[str]) -> ClassNames:
         for found, new in ((by_value, values), (by_color, colors)):
             for key, label in new.items():
                 if found.setdefault(key, label) != label:
+                    what = key if found is by_value else color_text(key)
                     raise DataError(
-                        f"{root}: {' and '.join(read)} disagree on what {key} is called: "
+                        f"{root}: {' and '.join(read)} disagree on what {what} is called: "
                         f"{found[key]!r} and {label!r}; correct or remove one of them"
                     )
     return ClassNames(tuple(read), by_value, by_color, tuple(unread))
@@ -85,7 +87,7 @@ def _names_in(root: Folder, path: str) -> tuple[dict[int, str], dict[int, str]]:
     if form is None:
         return {}, {}
     lines = [line for line in read_lines(root, path) if line.strip()]
-    if name == VALUE_LIST:  # its first line is a heading
+    if name == VALUE_LIST and lines and not form.fullmatch(lines[0]):  # a heading
         lines = lines[1:]
     found = [form.fullmatch(line) for line in lines if not line.startswith("#")]
     matched = [match for match in found if match is not None]

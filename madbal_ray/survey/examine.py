@@ -13,7 +13,7 @@ from madbal_ray.errors import BadImageError
 from madbal_ray.pool.reader import ImageReader
 from madbal_ray.state.ahead import map_ahead
 from madbal_ray.state.storage import Folder
-from madbal_ray.survey.class_names import find_names
+from madbal_ray.survey.class_names import ClassNames, find_names
 from madbal_ray.survey.duplicates import across_splits, look_at
 from madbal_ray.survey.found import Examined, Survey
 from madbal_ray.survey.layout import data_set_below, find_layout
@@ -63,7 +63,7 @@ def survey(root: Folder, *, most: int, threads: int) -> Survey:
         strays=_strays(config, root, dataset),
         duplicates=list(across_splits(looks)),
         skipped=_skipped(config, root),
-        names=find_names(root, layout.others),
+        names=ClassNames() if layout.has_classes else find_names(root, layout.others),
     )
 
 

@@ -14,7 +14,8 @@ from madbal_ray.config.section import folder_name
 from madbal_ray.data.dataset import spread_colors
 from madbal_ray.engine.threads import free_cores
 from madbal_ray.state.storage import Folder
-from madbal_ray.survey.found import Survey, color_text
+from madbal_ray.survey.found import Survey
+from madbal_ray.vision.mask_values import color_text
 
 CLUSTERS = 9
 BUDGET = 20

@@ -17,7 +17,7 @@ from madbal_ray.survey.class_names import ClassNames
 from madbal_ray.survey.duplicates import Look
 from madbal_ray.survey.layout import Layout
 from madbal_ray.vision.decode import decode_image, decode_mask
-from madbal_ray.vision.mask_values import MANY_COLORS, MaskContents
+from madbal_ray.vision.mask_values import MANY_COLORS, MaskContents, color_text
 
 SHOWN = 3
 MOST_CLASSES = 255
@@ -58,7 +58,7 @@ class Survey:
         strays: masks that are no image's.
         duplicates: pairs of images of different splits that show the same.
         skipped: files among the images whose format is not read.
-        names: of classes, that another program left beside the masks.
+        names: of classes, that another program left beside the masks; none beside a class file.
     """
 
     root: Folder
@@ -210,7 +210,7 @@ class Survey:
                 f"finding   {len(self.skipped)} files among the images are of formats that are not "
                 f"read ({shown}), the first is {self.skipped[0]}"
             )
-        if self.names.unread and not self.layout.has_classes:
+        if self.names.unread:
             yield (
                 f"finding   {self.names.unread[0]} seems to name classes and is not read: expected "
                 f"{CLASS_LIST} (a name a line, in order of mask value) or {CLASS_FILE}, spelt so"
@@ -262,8 +262,3 @@ class Survey:
                 data = reader.encoded(one.record.mask_uri)
                 mask = decode_mask(data, reader.mask_lookup, max_pixels=reader.max_pixels)
             yield one.record.image_id, image, mask
-
-
-def color_text(key: int) -> str:
-    """Return a colour as it stands in a class file."""
-    return f"[{key >> 16}, {key >> 8 & 255}, {key & 255}]"

@@ -110,3 +110,12 @@ def _listed_map(lookup: Int16[np.ndarray, "65536"]) -> str:
     shown = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs if len(run)]
     void = np.flatnonzero(lookup == IGNORE_INDEX)
     return ", ".join(shown) + (f" and {_listed(void)} (void)" if len(void) else "")
+
+
+def color_text(key: int) -> str:
+    """Return a packed colour as it stands in a class file.
+
+    >>> color_text(128 << 16 | 64 << 8)
+    '[128, 64, 0]'
+    """
+    return f"[{key >> 16}, {key >> 8 & 255}, {key & 255}]"

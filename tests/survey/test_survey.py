@@ -346,6 +346,25 @@ def test_names_that_roboflow_left_beside_values_are_taken_over(tmp_path):
         survey(Folder(root), most=100, threads=1)
 
 
+def test_names_without_a_heading_and_names_that_a_class_file_replaces(tmp_path):
+    root = tmp_path / "data"
+    for index in range(4):
+        save(root / f"images/{index}.jpg", scene(index))
+        save(root / f"masks/{index}.png", np.full((48, 64), index % 2, np.uint8))
+    (root / "_classes.csv").write_text("0, wall\n1, crack\n")
+    dataset, _ = drafted(root, tmp_path)
+    assert dataset.class_names == ("wall", "crack")
+    (root / "_classes.csv").unlink()
+    for split, text in (("a", "road:1,2,3::\n"), ("b", "road:4,5,6::\nsky:1,2,3::\n")):
+        (root / split).mkdir()
+        (root / split / "labelmap.txt").write_text(text)
+    with pytest.raises(DataError, match=r"on what \[1, 2, 3\] is called: 'road' and 'sky'"):
+        survey(Folder(root), most=100, threads=1)
+    (root / "classes.txt").write_text("a\nb\n")
+    found = survey(Folder(root), most=100, threads=1)
+    assert found.dataset.class_names == ("a", "b")
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
