@@ -30,10 +30,16 @@ def test_scoring_workers(asked, device, cluster, count, monkeypatch):
     assert engine.scoring_workers == count
 
 
-@pytest.mark.parametrize(("patience", "least"), [(60.0, 1), (0.0, 4)])
-def test_scoring_begins_with_one_gpu_where_nodes_may_come(patience, least, monkeypatch):
+@pytest.mark.parametrize(
+    ("patience", "least", "node", "share"),
+    [(60.0, 1, 8.0, 2.0), (0.0, 4, 8.0, 2.0), (60.0, 1, 1.0, 1.0)],  # nodes of one CPU each
+)
+def test_scoring_begins_with_one_gpu_where_nodes_may_come(
+    patience, least, node, share, monkeypatch
+):
     waited = []
     monkeypatch.setattr(engine_module, "cluster_resources", lambda: (8.0, 1.0))
+    monkeypatch.setattr(engine_module, "largest_node", lambda: node)
     monkeypatch.setattr(
         engine_module,
         "await_gpus",
@@ -45,7 +51,7 @@ def test_scoring_begins_with_one_gpu_where_nodes_may_come(patience, least, monke
     engine.plugins, engine.metrics, engine._heavy = (), RunMetrics("r"), None
     engine._heavy_is_on_gpus = False
     assert engine.heavy.count == 4
-    assert engine.heavy.options == {"num_cpus": 2.0, "num_gpus": 1, "max_concurrency": 3}
+    assert engine.heavy.options == {"num_cpus": share, "num_gpus": 1, "max_concurrency": 3}
     assert waited == [(least, "resources.scoring_workers", patience)]
 
 
@@ -55,6 +61,7 @@ def test_scoring_begins_with_one_gpu_where_nodes_may_come(patience, least, monke
 def test_training_waits_for_all_its_gpus_or_for_those_that_will_do(least, told, monkeypatch):
     waited, fits = [], []
     monkeypatch.setattr(engine_module, "cluster_resources", lambda: (8.0, 2.0))
+    monkeypatch.setattr(engine_module, "largest_node", lambda: 8.0)
     monkeypatch.setattr(
         engine_module,
         "await_gpus",
