@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import unicodedata
 from collections.abc import Sequence
-from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,9 @@ from madbal_ray.data.folder import SUFFIXES
 
 LONGEST_NAME = 200
 """Bytes of one part of a path; most file systems allow 255."""
+
+PLAIN = frozenset(" !#$&'()+,;=@[]{}^_.-")
+"""Signs that stay as they are, as letters and digits of all scripts do."""
 
 _ENDING = re.compile(rf"(?i:{'|'.join(map(re.escape, sorted(SUFFIXES)))})$")
 
@@ -36,13 +39,16 @@ def file_name(image_id: str, suffix: str, whole: frozenset[str] = frozenset()) -
     """Return a relative path for an image's file: its own, with another ending.
 
     An image's name may come from anywhere, a table or an archive: nothing in it leads out of the
-    folder or is too long for a file system, and different images have different files.
+    folder or is too long for a file system, and different images have different files. Signs that
+    a name cannot have are written as in addresses: %3A for a colon.
 
     Args:
         whole: `same_stems`; these keep their ending, a tilde and the new one behind it.
 
     >>> file_name("street/a.jpg", ".png"), file_name("../b.png", ".png")
     ('street/a.png', '%2E%2E/b.png')
+    >>> file_name("straße/東京 1:2.jpg", ".png")
+    'straße/東京 1%3A2.png'
     >>> file_name("a.jpg", ".png", whole=frozenset(["a.jpg", "a.tif"]))
     'a.jpg~.png'
     """
@@ -54,10 +60,23 @@ def file_name(image_id: str, suffix: str, whole: frozenset[str] = frozenset()) -
 def _part(part: str) -> str:
     if not part.strip("."):  # empty, or a way up
         return "%2E" * len(part) or "%"
-    safe = quote(part, safe=" !#$&'()+,;=@[]{}^").replace("~", "%7E")
-    if len(safe) <= LONGEST_NAME:
+    # Some file systems hold an accent alike whether it is a sign of its own or not.
+    keeps = unicodedata.is_normalized("NFC", part)
+    safe = "".join(sign if _is_plain(sign, keeps) else _quoted(sign) for sign in part)
+    if len(safe.encode()) <= LONGEST_NAME:
         return safe
-    return safe[: LONGEST_NAME - 17] + "-" + hashlib.sha256(part.encode()).hexdigest()[:16]
+    start = safe.encode()[: LONGEST_NAME - 17].decode(errors="ignore")
+    return start + "-" + hashlib.sha256(part.encode()).hexdigest()[:16]
+
+
+def _is_plain(sign: str, keeps: bool) -> bool:
+    if sign.isascii():
+        return sign.isalnum() or sign in PLAIN
+    return keeps and unicodedata.category(sign)[0] in "LMN"
+
+
+def _quoted(sign: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in sign.encode())
 
 
 def mask_png(classes: Int[np.ndarray, "H W"], colors: Sequence[tuple[int, int, int]]) -> bytes:

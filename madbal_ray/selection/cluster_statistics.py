@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Shaped
 from numpy.typing import ArrayLike
 
 from madbal_ray.errors import NumericalError, ShapeError
@@ -24,29 +24,27 @@ class ClusterStatistics:
 
     Attributes:
         count: int64 [K, C], superpixels of cluster k whose dominant class is c.
-        score_sum: int64 [K, C], sum of round(mean_score * 2**32) over the same superpixels.
+        score_sum: [K, C], sum of round(mean_score * 2**32) over the same superpixels: int64 of
+            a shard; Python's integers once merged, since two billion superpixels of a nat each
+            in one cell, some ten million images, are more than int64 holds.
     """
 
     count: Int64[np.ndarray, "K C"]
-    score_sum: Int64[np.ndarray, "K C"]
+    score_sum: Shaped[np.ndarray, "K C"]
 
     def __add__(self, other: ClusterStatistics) -> ClusterStatistics:
         """Merge two parts of a pool.
 
         Raises:
             ShapeError: K or C differ.
-            NumericalError: a sum left the range of int64.
         """
         if self.count.shape != other.count.shape:
             raise ShapeError(
                 f"cluster statistics of shapes {self.count.shape} and {other.count.shape} "
                 "cannot be merged"
             )
-        merged = self.score_sum + other.score_sum
-        overflow = ((self.score_sum ^ merged) & (other.score_sum ^ merged)) < 0
-        if overflow.any():
-            raise NumericalError("the sum of superpixel scores left the range of int64")
-        return ClusterStatistics(self.count + other.count, merged)
+        score_sum = self.score_sum.astype(object) + other.score_sum.astype(object)
+        return ClusterStatistics(self.count + other.count, score_sum)
 
     @staticmethod
     def zeros(num_clusters: int, num_classes: int) -> ClusterStatistics:
@@ -118,7 +116,8 @@ def score_clusters(
     num_superpixels = count.sum(axis=1, keepdims=True)
     divisor = np.maximum(num_superpixels, 1.0)
     share = count / divisor
-    weighted = np.exp(-balance_exponent * share) * (statistics.score_sum / SCORE_SCALE)
+    score_sum = (statistics.score_sum / SCORE_SCALE).astype(np.float64)
+    weighted = np.exp(-balance_exponent * share) * score_sum
     return share, weighted.sum(axis=1) / divisor[:, 0]
 
 

@@ -213,6 +213,7 @@ def test_from_the_command_line_by_a_model_file(tiny_run, predicted, pictures, tm
 def test_names_from_a_table_stay_in_the_folder(tiny_run, pictures, tmp_path):
     data = (pictures / "wide.jpg").read_bytes()
     names = ["../up.jpg", "/abs.jpg", "a/../../b.jpg", "x" * 400 + ".jpg", "=1+1.jpg"]
+    names += ["東京/駅 2.jpg"]
     table = pa.table({"image_id": names, "image": [data] * len(names)})
     (tmp_path / "pool").mkdir()
     pq.write_table(table, tmp_path / "pool" / "a.parquet")
@@ -223,13 +224,15 @@ def test_names_from_a_table_stay_in_the_folder(tiny_run, pictures, tmp_path):
     assert run.table("predictions", 0).num_rows == len(names)
     assert len(list((out / "masks").rglob("*.png"))) == len(names)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "pool"]
+    assert opened(out / "masks" / "東京" / "駅 2.png").tolist()
+    assert "\n東京/駅 2.jpg,masks/東京/駅 2.png," in (out / "predictions.csv").read_text()
     assert "\n'=1+1.jpg," in (out / "predictions.csv").read_text()
 
 
 def test_names_of_files_differ_where_images_do():
     ids = ["a.png", "a.jpg", "a", "a/b.png", "a%2Fb.png", "..", "../a.png", "%2E%2E/a.png"]
     ids += ["é.jpg", "a\\b.png", "con\n.png", "x" * 300 + ".png", "x" * 301 + ".png"]
-    ids += ["a.jpg.gif", "a.jpg~.jpg"]
+    ids += ["a.jpg.gif", "a.jpg~.jpg", "e\u0301.jpg", "ü" * 150 + ".png", "ü" * 151 + ".png"]
     whole = same_stems(pa.chunked_array([ids[:5], ids[5:]]))
     assert whole == {"a.png", "a.jpg", "a"}
     names = [file_name(name, ".png", whole) for name in ids]
@@ -240,6 +243,14 @@ def test_names_of_files_differ_where_images_do():
         assert max(len(part.encode()) for part in name.split("/")) < 255
     assert names[:4] == ["a.png~.png", "a.jpg~.png", "a~.png", "a/b.png"]
     assert file_name("a.JPEG", ".png") == "a.png"
+
+
+def test_names_of_files_are_those_of_images_in_any_script():
+    for name in ("straße/tür_1", "東京/駅 2", "हिन्दी", "a.b-c (1)"):
+        assert file_name(name + ".jpg", ".png") == name + ".png"
+    assert file_name("a:b*?|~%\n.jpg", ".png") == "a%3Ab%2A%3F%7C%7E%25%0A.png"
+    assert file_name("e\u0301.jpg", ".png") == "e%CC%81.png"  # é of two signs, beside é of one
+    assert file_name("ü" * 150 + ".jpg", ".png").startswith("ü" * 91 + "-")
 
 
 def test_more_classes_than_a_palette_has():

@@ -66,10 +66,20 @@ def test_statistics_merge_exactly_under_any_sharding(seed, cuts):
     assert np.array_equal(merged.score_sum, whole.score_sum)
 
 
-def test_overflow_and_bad_scores_are_errors():
-    big = ClusterStatistics(np.ones((1, 1), np.int64), np.full((1, 1), 2**62, np.int64))
-    with pytest.raises(NumericalError, match="int64"):
-        _ = big + big
+def test_sums_of_a_pool_of_any_size():
+    """Ten thousand shards of a million superpixels, of 0.5 and 3 nats each: 2**32 nats and more."""
+    million = np.full((1, 2), 10**6, np.int64)
+    shard = ClusterStatistics(million, np.array([[10**6 << 31, 3 * 10**6 << 32]]))
+    pool = ClusterStatistics.zeros(1, 2)
+    for _ in range(10_000):
+        pool = pool + shard
+    assert pool.score_sum.tolist() == [[10**10 << 31, 3 * 10**10 << 32]]
+    share, score = score_clusters(pool, balance_exponent=0)
+    assert share.tolist() == [[0.5, 0.5]]
+    assert score.tolist() == [1.75]
+
+
+def test_bad_scores_are_errors():
     with pytest.raises(NumericalError, match="not finite"):
         cluster_statistics(
             mean_score=[np.nan], dominant_class=[0], cluster_id=[0], num_clusters=1, num_classes=1
