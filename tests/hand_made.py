@@ -136,6 +136,10 @@ class Worker:
         self.device = torch.device("cpu")
         self.gathered: list[Any] = []
         self.reports: list[dict[str, Any]] = []
+        self.agreed: list[nn.Module] = []
+
+    def agree_on_buffers(self, module):
+        self.agreed.append(module)
 
     def all_reduce(self, tensor):
         return tensor * self.factor

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from madbal_ray.config.section import AUTO
-from madbal_ray.config.training import AugmentConfig, FrozenHeadConfig, PhaseConfig
+from madbal_ray.config.training import AugmentConfig, FrozenHeadConfig, PhaseConfig, TrainConfig
 from madbal_ray.seams import OBJECTIVES, ORACLES, STRATEGIES
 
 if TYPE_CHECKING:
     from madbal_ray.config.schema import Config
+
+OF_ONE_SIZE = ("synthetic", "camvid", "cityscapes")
+"""Data sets all of whose images have one size; others may have any."""
 
 
 def combinations(config: Config) -> Iterator[str]:
@@ -20,17 +23,7 @@ def combinations(config: Config) -> Iterator[str]:
             f"pool.shard_images = {config.pool.shard_images} is not a multiple of "
             f"score.batch_size = {config.score.batch_size}, so batches would depend on sharding"
         )
-    fixed_input = isinstance(config.grids.input, tuple)
-    if (
-        not fixed_input
-        and config.train.crop is None
-        and not config.model.learns_from_points
-        and config.data.name in ("voc2012", "folder")
-    ):
-        yield (
-            "images of different sizes cannot form a batch: set train.crop = [height, width], or a "
-            "fixed grids.input"
-        )
+    yield from _sizes(config)
     yield from _frozen(config)
     yield from _single_images(config)
     workers = config.train.num_workers
@@ -54,6 +47,24 @@ def combinations(config: Config) -> Iterator[str]:
         )
 
 
+def _sizes(config: Config) -> Iterator[str]:
+    """Yield that images of several sizes cannot form a batch."""
+    if config.data.name in OF_ONE_SIZE or isinstance(config.grids.input, tuple):
+        return
+    if config.model.learns_from_points:
+        return
+    if not config.model.train_backbone:
+        yield (
+            "images of different sizes cannot form a batch: set grids.input = [height, width], "
+            "or model.head = hypercolumn"
+        )
+    elif config.train.crop is None:
+        yield (
+            "images of different sizes cannot form a batch: set train.crop = [height, width], or a "
+            "fixed grids.input"
+        )
+
+
 def batch_sizes(config: Config) -> dict[str, int]:
     """Return option -> items of a batch over all workers, of the phases that are trained."""
     train = config.train
@@ -64,17 +75,35 @@ def batch_sizes(config: Config) -> dict[str, int]:
 
 
 def _objectives(config: Config) -> Iterator[str]:
-    """Yield what is wrong with the options of objectives; most have none and are not looked at."""
-    for name in ("frozen_head", "phase1", "phase2"):
+    """Yield what is wrong with objectives; usual ones without options are not looked at."""
+    usual = TrainConfig()
+    for option in batch_sizes(config):
+        name = option.split(".")[1]
         phase = getattr(config.train, name)
-        if phase.objective_options:
-            for problem in OBJECTIVES[phase.objective].problems(phase.objective_options):
-                yield f"train.{name}.{problem}"
+        if not phase.objective_options and phase.objective == getattr(usual, name).objective:
+            continue
+        objective = OBJECTIVES[phase.objective]
+        for problem in objective.problems(phase.objective_options):
+            yield f"train.{name}.{problem}"
+        if objective.needs_supports() != (name == "phase2"):
+            yield (
+                f"train.{name}.objective = {phase.objective} reads {', '.join(objective.maps)}; "
+                + (
+                    "phase 2 trains head_logits, maturity_weights and error_logits alone"
+                    if name == "phase2"
+                    else "only phase 2 trains what is not logits: set train.phase2.objective"
+                )
+            )
 
 
 def _single_images(config: Config) -> Iterator[str]:
-    """Yield what trains a head that normalises one value an image over a batch of one image."""
+    """Yield what trains a head that normalises over a batch on batches of one."""
     head = config.model.head
+    if config.model.learns_from_points:
+        for option, size in batch_sizes(config).items():
+            if size == 1:
+                yield f"{option} = 1 is too small: head {head} normalises over the batch"
+        return
     if head not in ("deeplabv3", "deeplabv3plus"):
         return
     for option, size in batch_sizes(config).items():

@@ -58,7 +58,7 @@ class ModelConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
         description="in training (and in bald's passes): on the deepest features; hypercolumn: on "
-        "the hidden layer",
+        "the hidden layer; the DeepLab heads have torchvision's own dropout of 0.5 besides",
     )
     weights: str = Field(
         default="none",

@@ -38,7 +38,17 @@ class TrainContext(Protocol):
         ...
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """Return the module with gradients averaged over workers."""
+        """Return the module with gradients averaged over workers.
+
+        A module with `has_unused_parameters` may have some that no loss depends on.
+        """
+        ...
+
+    def agree_on_buffers(self, module: nn.Module) -> None:
+        """Give all workers the module's buffers of rank 0.
+
+        Batch norms of several CPU workers know the statistics of their own images.
+        """
         ...
 
     def barrier(self) -> None:
@@ -76,6 +86,9 @@ class SingleWorker:
         """Return the module."""
         return module
 
+    def agree_on_buffers(self, module: nn.Module) -> None:
+        """Leave them as they are."""
+
     def barrier(self) -> None:
         """Wait for nobody."""
 
@@ -111,7 +124,16 @@ class GroupWorker:
     def wrap(self, module: nn.Module) -> nn.Module:
         """Return the module under DistributedDataParallel."""
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=devices)
+        return DistributedDataParallel(
+            module,
+            device_ids=devices,
+            find_unused_parameters=getattr(module, "has_unused_parameters", False),
+        )
+
+    def agree_on_buffers(self, module: nn.Module) -> None:
+        """Give all workers the buffers of rank 0."""
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
 
     def barrier(self) -> None:
         """Wait for all workers."""

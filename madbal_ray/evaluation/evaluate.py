@@ -15,6 +15,7 @@ from madbal_ray.arrays import Mask
 from madbal_ray.config.running import EvaluationConfig
 from madbal_ray.engine.threads import shared_threads
 from madbal_ray.engine.workers import TrainContext
+from madbal_ray.errors import ResourceError, one_line
 from madbal_ray.evaluation.measure_points import measure_points, point_rows
 from madbal_ray.evaluation.metrics import summarize_confusion
 from madbal_ray.evaluation.point_estimates import estimate_from_points
@@ -178,13 +179,33 @@ class EvaluateSplits:
         batch: list[tuple[NetworkInput, Mask]],
         device: torch.device,
     ) -> torch.Tensor:
-        return batch_confusion(
-            network,
-            stack_inputs([one for one, _ in batch], device),
-            to_device(np.stack([mask for _, mask in batch]), device),
-            num_classes=self.pool.num_classes,
-            use_bf16=self.use_bf16,
-        )
+        """Count a batch; in halves, and those in halves, where it does not fit the GPU's memory.
+
+        Raises:
+            ResourceError: one image does not fit.
+        """
+        try:
+            return batch_confusion(
+                network,
+                stack_inputs([one for one, _ in batch], device),
+                to_device(np.stack([mask for _, mask in batch]), device),
+                num_classes=self.pool.num_classes,
+                use_bf16=self.use_bf16,
+            )
+        except torch.cuda.OutOfMemoryError as error:
+            reason = one_line(error)
+        # Only here is the error gone, and with it the tensors that its frames hold.
+        torch.cuda.empty_cache()
+        if len(batch) == 1:
+            height, width = batch[0][1].shape
+            raise ResourceError(
+                f"one image of {height} x {width} pixels does not fit the GPU's memory when it is "
+                f"measured ({reason}); set evaluation.size=working, or see who else uses it"
+            )
+        half = len(batch) // 2
+        parts = (batch[:half], batch[half:])
+        first, second = (self._batch_confusion(network, part, device) for part in parts)
+        return first + second
 
     def _metrics(self, counts: np.ndarray) -> dict[str, Any]:
         measured, spent = summarize_confusion(counts), self.ledger.spent

@@ -68,6 +68,9 @@ def estimate_from_points(
         image: of each point, any number; void points are left out.
         truth, predicted: class ids.
 
+    Returns:
+        Without any point NaN throughout.
+
     Source: Efron and Tibshirani 1993, chapters 10 and 13.
     """
     cells = np.bincount(truth * num_classes + predicted, minlength=num_classes**2)
@@ -75,7 +78,10 @@ def estimate_from_points(
     measured = summarize_confusion(total)
     known_images, index = np.unique(image, return_inverse=True)
     images = len(known_images)
-    times = generator.multinomial(images, np.full(images, 1 / max(images, 1)), size=RESAMPLES)
+    if not images:
+        unknown = Estimate(math.nan, math.nan, math.nan)
+        return PointEstimates(total, unknown, unknown, (unknown,) * num_classes)
+    times = generator.multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
 
     def drawn(of_class: np.ndarray, kept: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Return how many points of each class every resample holds, [B, C]."""

@@ -70,7 +70,7 @@ class QuickDropout(nn.Dropout):
             return super().forward(input)
         words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         drawn = words.view(torch.int16)[: input.numel()].view(input.shape)
-        dropped = round(self.p * 2**16)
+        dropped = min(round(self.p * 2**16), 2**16 - 1)
         kept = (drawn >= dropped - 2**15).to(input.dtype)
         return input * kept.mul_(2**16 / (2**16 - dropped))
 

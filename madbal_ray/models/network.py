@@ -18,6 +18,7 @@ from madbal_ray.models.hypercolumn import (
     PointwiseMaturityHeads,
     PointwiseWeightBlock,
 )
+from madbal_ray.models.timm_backbone import TimmBody
 from madbal_ray.seams import HEADS
 
 Phase = Literal["frozen_head", "phase1", "phase2", "eval"]
@@ -122,6 +123,11 @@ class SegmentationNetwork(nn.Module):
                 if config.is_pointwise
                 else LossPredictionModule(channels, of_heads)
             )
+
+    @property
+    def has_unused_parameters(self) -> bool:
+        """Tell whether the backbone has trained parameters behind its last tap, as timm's do."""
+        return self.trains_backbone and isinstance(self.backbone.body, TimmBody)
 
     @property
     def phase1_modules(self) -> tuple[nn.Module, ...]:

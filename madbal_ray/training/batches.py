@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -175,6 +176,18 @@ class Batches(abc.ABC):
         return np.resize(mine, (batches, end - first))
 
 
+def _counted(batch: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield each item of a batch and how often the batch has held it before.
+
+    A batch of more items than there are holds some twice: as copies that are augmented alike they
+    would teach nothing more, and leave nothing to normalise over.
+    """
+    seen: Counter[int] = Counter()
+    for item in batch:
+        yield item, seen[item]
+        seen[item] += 1
+
+
 @dataclass(kw_only=True)
 class BatchMaker(Batches):
     """Batches of augmented images."""
@@ -207,7 +220,8 @@ class BatchMaker(Batches):
         """Yield this worker's part of every batch, once for each view."""
         cut = self.cut(phase, epoch, batch_size, rank=rank, world_size=world_size)
 
-        def load(index: int) -> _Loaded:
+        def load(place: tuple[int, int]) -> _Loaded:
+            index, copy = place
             image = self.points.images[index]
             picture = self.cache.get(image)
             height, width = picture.shape[:2]
@@ -215,6 +229,7 @@ class BatchMaker(Batches):
             drawn = []
             for view in views:
                 more = () if view == PLAIN_VIEW else (view,)
+                more += (f"copy {copy}",) if copy else ()
                 generator = rng.stream(
                     self.seed, "augment", self.round_index, phase, epoch, image.image_id, *more
                 )
@@ -226,7 +241,8 @@ class BatchMaker(Batches):
             return _Loaded(index, picture, drawn)
 
         size = cut.shape[1]
-        loaded = map_ahead(load, cut.ravel().tolist(), threads=self.threads, ahead=2 * size)
+        places = chain.from_iterable(map(_counted, cut.tolist()))
+        loaded = map_ahead(load, places, threads=self.threads, ahead=2 * size)
         while window := list(islice(loaded, size)):
             yield [self._collate(window, view) for view in range(len(views))]
 

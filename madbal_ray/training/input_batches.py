@@ -17,6 +17,7 @@ from madbal_ray.pool.features.stored_taps import NetworkInput
 from madbal_ray.pool.reader import PoolImage
 from madbal_ray.state.ahead import map_ahead
 from madbal_ray.training.batches import PLAIN_VIEW, Batches, TrainBatch, check_views
+from madbal_ray.vision.grids import move_points
 
 
 @dataclass(kw_only=True)
@@ -87,8 +88,19 @@ class InputBatchMaker(Batches):
 
     def _collate(self, indices: list[int], pictures: list[NetworkInput]) -> InputBatch:
         points, first = self.points, self.points.images[indices[0]]
+        crop = (first.work_height, first.work_width)
         slices = [points.of_image(index) for index in indices]
         rows = np.concatenate([np.arange(one.start, one.stop) for one in slices])
+        # Inputs of one size may have working grids of different ones: all points on the first's.
+        y, x = (
+            np.concatenate(
+                [
+                    move_points(values[one].astype(np.float64), old[axis], crop[axis])
+                    for one, old in zip(slices, self._grids(indices), strict=True)
+                ]
+            )
+            for axis, values in enumerate((points.y, points.x))
+        )
         counts = [one.stop - one.start for one in slices]
         marks: dict[str, Any] = {
             name: None if values is None else torch.from_numpy(values[rows])
@@ -99,10 +111,15 @@ class InputBatchMaker(Batches):
         }
         return InputBatch(
             pictures=pictures,
-            crop=(first.work_height, first.work_width),
+            crop=crop,
             batch=torch.from_numpy(np.repeat(np.arange(len(indices)), counts)),
-            y=torch.from_numpy(points.y[rows].astype(np.float32)),
-            x=torch.from_numpy(points.x[rows].astype(np.float32)),
+            y=torch.from_numpy(y.astype(np.float32)),
+            x=torch.from_numpy(x.astype(np.float32)),
             class_id=torch.from_numpy(points.class_id[rows].astype(np.int64)),
             **marks,
         )
+
+    def _grids(self, indices: list[int]) -> list[tuple[int, int]]:
+        """Return the working grid of each image."""
+        images = (self.points.images[index] for index in indices)
+        return [(image.work_height, image.work_width) for image in images]

@@ -15,10 +15,10 @@ from madbal_ray import rng
 from madbal_ray.config.schema import Config
 from madbal_ray.config.training import PhaseConfig
 from madbal_ray.engine.workers import TrainContext
-from madbal_ray.errors import ConfigError, NumericalError
+from madbal_ray.errors import NumericalError
 from madbal_ray.models.batch_norm import check_own_batch_norm
 from madbal_ray.models.network import SegmentationNetwork
-from madbal_ray.models.trained import PHASE2, PhaseSpec
+from madbal_ray.models.trained import PhaseSpec
 from madbal_ray.seams import OBJECTIVES
 from madbal_ray.state.stage_dir import StageDir
 from madbal_ray.training.batches import Batches, TrainBatch
@@ -85,6 +85,7 @@ class PhaseTrainer:
         for epoch in range(first_epoch, epochs):
             loss = self._epoch(module, optimizer, objective, epoch)
             if self.measure is not None:
+                self.context.agree_on_buffers(network)
                 best.offer(epoch + 1, self.measure(network), network)
                 network.set_phase(self.phase.name)
             self.context.report(
@@ -126,14 +127,7 @@ class PhaseTrainer:
         return float(np.median(seconds[1:]))
 
     def _objective(self) -> Objective:
-        name = self.settings.objective
-        objective: Objective = OBJECTIVES[name](self.settings, self.context)
-        if objective.needs_supports() and self.phase is not PHASE2:
-            raise ConfigError(
-                f"train.{self.phase.name}.objective = {name} reads {', '.join(objective.maps)}, "
-                "which only phase II trains; give it to train.phase2"
-            )
-        return objective
+        return OBJECTIVES[self.settings.objective](self.settings, self.context)
 
     def _batches(self, objective: Objective, epoch: int):
         return self.maker.epoch(

@@ -140,7 +140,12 @@ def _open_mask(data: bytes, max_pixels: int, *, is_known: bool) -> Image.Image:
         raise BadImageError("a mask must be a PNG: it loses nothing and carries checksums")
     image = _open(data, max_pixels)
     if not is_known:
-        check_png_stream(data, read_png_header(data))
+        header = read_png_header(data)
+        check_png_stream(data, header)
+        if header.bit_depth == 16 and header.color_type != 0:  # Pillow would cut them to 8 bits
+            raise BadImageError(
+                "16 bits a channel of several: save it as one grey channel, or with 8 bits"
+            )
         if (turned := image.getexif().get(ORIENTATION, 1)) != 1:
             raise BadImageError(
                 f"it has an EXIF orientation of {turned}, which not every program honours in a "
@@ -233,8 +238,10 @@ def _eight_bit_image(image: Image.Image, data: bytes, header: PngHeader | None) 
 def _has_deep_colors(image: Image.Image, data: bytes) -> bool:
     """Tell whether a TIFF or PPM holds more than 8 bits a channel."""
     if image.format == "TIFF":
-        bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (1,))
-        return max(bits if isinstance(bits, tuple) else (bits,)) > 8
+        is_deep = bool(np.max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, 1)) > 8)
+        if is_deep and image.getexif().get(ORIENTATION, 1) != 1:  # OpenCV turns some of them
+            raise BadImageError("a 16-bit TIFF with an orientation: save it upright, without it")
+        return is_deep
     depth = PPM_DEPTH.match(data) if image.format == "PPM" else None
     return depth is not None and len(depth[1]) < 9 and int(depth[1]) > 255
 

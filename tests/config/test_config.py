@@ -51,6 +51,30 @@ def test_all_findings_are_listed_at_once_with_key_given_and_allowed():
             {"model": {"head": "deeplabv3"}, "train": {"phase2": {"batch_size": 1}}},
             "train.phase2.batch_size = 1 is too small for head deeplabv3",
         ),
+        (
+            {"data": {"name": "images", "root": "x"}},
+            "images of different sizes cannot form a batch: set train.crop",
+        ),
+        (
+            {"data": {"name": "folder", "root": "x"}, "model": {"train_backbone": False}},
+            "images of different sizes cannot form a batch: set grids.input = [height, width], or "
+            "model.head = hypercolumn",
+        ),
+        (
+            {
+                "model": {"train_backbone": False, "head": "hypercolumn"},
+                "train": {"phase1": {"batch_points": 1}},
+            },
+            "train.phase1.batch_points = 1 is too small: head hypercolumn normalises",
+        ),
+        (
+            {"train": {"phase2": {"objective": "cross_entropy"}}},
+            "train.phase2.objective = cross_entropy reads logits; phase 2 trains head_logits",
+        ),
+        (
+            {"train": {"phase1": {"objective": "loss_prediction"}}},
+            "maturity_weights, error_logits; only phase 2 trains what is not logits",
+        ),
         ({"evaluation": {"splits": ["train"]}}, "measured on pixels that it may have been trained"),
         ({"train": {"augment": {"scale": [2, 1]}}}, "must rise"),
         ({"seed": float("nan")}, "seed"),

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from madbal_ray.config.running import EvaluationConfig
+from madbal_ray.errors import ResourceError
 from madbal_ray.evaluation.evaluate import EvaluateSplits
 from madbal_ray.labels.ledger import Cost, Ledger
 from madbal_ray.models.network import NetworkOutput
@@ -113,6 +114,31 @@ def test_workers_take_every_nth_image_and_none_twice(tmp_path, rank, world_size,
     assert seen == [index % 3 for index in shown]
     assert found[0].tolist() == counts
     assert num_images == 5
+
+
+class Full(ByHand):
+    """A network on a GPU where `fits` images have room."""
+
+    def __init__(self, fits):
+        super().__init__(colours_are_logits)
+        self.fits, self.sizes = fits, []
+
+    def forward(self, inputs, *, supports):
+        self.sizes.append(len(inputs))
+        if len(inputs) > self.fits:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return super().forward(inputs, supports=supports)
+
+
+def test_a_batch_that_does_not_fit_is_measured_in_halves(tmp_path):
+    images, reader = masks_and_images([(2, 3)] * 5)
+    job = evaluation(tmp_path, reader, {0: images}, {"val": [0]}, batch_size=5)
+    network = Full(2)
+    counts, _ = job._confusion(network, Worker(), "val")
+    assert counts[0].tolist() == [12, 12, 6]
+    assert network.sizes == [5, 2, 3, 1, 2]
+    with pytest.raises(ResourceError, match=r"^one image of 2 x 3 pixels does not fit the GPU's"):
+        job._confusion(Full(0), Worker(), "val")
 
 
 def test_counts_of_all_workers_are_added(tmp_path):

@@ -33,6 +33,14 @@ def test_values_are_those_of_the_points_confusion():
     assert found.miou.value == pytest.approx(7 / 12)
 
 
+def test_no_points_say_nothing():
+    found = estimated([], [], [], num_classes=2)
+    assert found.confusion.tolist() == [[0, 0], [0, 0]]
+    for one in (found.pixel_accuracy, found.miou, *found.class_iou):
+        assert np.isnan([one.value, one.low, one.high]).all()
+    assert len(found.class_iou) == 2
+
+
 def test_an_interval_is_moved_back_by_twice_what_resampling_shifts():
     """0.3 to 0.6 around 0.45, while the sample says 0.5: 0.3075 and 0.5925, up by 0.1."""
     found = point_estimates._interval(0.5, np.linspace(0.3, 0.6, 601))

@@ -197,3 +197,8 @@ def test_quick_dropout_drops_its_share_and_keeps_the_mean():
     torch.manual_seed(0)
     assert torch.equal(dropout(torch.ones(1001, 301)), found)
     assert torch.equal(dropout.eval()(found), found)
+
+
+def test_dropout_of_nearly_all_units_leaves_finite_ones():
+    found = QuickDropout(0.999999)(torch.ones(1001, 301))
+    assert set(found.flatten().tolist()) <= {0.0, 2.0**16}

@@ -161,6 +161,24 @@ def test_augmentations_are_keyed_by_round_phase_epoch_and_image(drawn, round_ind
     ]
 
 
+def test_copies_of_an_image_in_a_batch_are_augmented_apart(drawn):
+    ((batch,),) = many(1).epoch("phase1", 0, 3, rank=0, world_size=1)
+    assert batch.class_id.tolist() == [0, 0, 0]
+    assert [call[0] for call in drawn.calls] == [
+        stream_of(0, "phase1", 0, "0"),
+        stream_of(0, "phase1", 0, "0", "copy 1"),
+        stream_of(0, "phase1", 0, "0", "copy 2"),
+    ]
+
+
+def test_an_image_that_fills_up_another_batch_is_augmented_as_before(drawn):
+    order = list(chain(*members(many(3), 2)))
+    assert [call[0] for call in drawn.calls] == [
+        stream_of(0, "phase1", 0, str(index)) for index in order
+    ]
+    assert len(order) == 4
+
+
 def test_further_views_have_augmentations_of_their_own(drawn):
     maker = many(2)
     found = list(

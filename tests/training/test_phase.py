@@ -6,7 +6,7 @@ import torch
 
 from madbal_ray import rng
 from madbal_ray.config.file import load_config
-from madbal_ray.errors import ConfigError, NumericalError
+from madbal_ray.errors import NumericalError
 from madbal_ray.labels.labeled_points import LabeledPoints
 from madbal_ray.models.trained import PHASE1, PHASE2
 from madbal_ray.state.stage_dir import StageDir
@@ -160,6 +160,7 @@ def test_every_epoch_is_offered_as_the_best_one(tmp_path, monkeypatch):
     best = trainer.train(network)
     assert (best.epoch, best.miou) == (2, 0.5)
     assert best.state["weight"].item() == pytest.approx(objective.steps[4]["weight"])
+    assert trainer.context.agreed == [network] * 4  # all workers measure one network
     # training mode is switched on again after each measurement
     assert network.phases == ["phase1"] * 5
 
@@ -206,13 +207,3 @@ def test_checkpoints_are_rank_0s_and_none_follows_the_last_epoch(tmp_path, monke
     trainer.train(network)
     assert saved == [1, 2, 3]
     assert not trainer.stage.folder.exists(CHECKPOINT_NAME)
-
-
-def test_phase_1_refuses_an_objective_that_reads_supports(tmp_path):
-    config = load_config(tiny_config(train__phase1={"objective": "loss_prediction"}))
-    trainer = PhaseTrainer.__new__(PhaseTrainer)
-    trainer.config, trainer.phase, trainer.context = config, PHASE1, Worker()
-    with pytest.raises(ConfigError, match=r"train.phase1.objective = loss_prediction reads head"):
-        trainer._objective()
-    trainer.phase = PHASE2
-    assert trainer._objective().needs_supports()

@@ -44,6 +44,15 @@ def test_each_decodes_its_own_images_once_in_three_epochs(ranks):
     assert [rank["trained"]["decoded"] for rank in ranks] == [4, 4]
 
 
+def test_weights_that_no_loss_depends_on_do_not_matter(ranks):
+    """The mean of the gradients 1 and 2 is 1.5, at rate 0.25, twice, from 1."""
+    assert [rank["descended"] for rank in ranks] == [0.25, 0.25]
+
+
+def test_both_measure_with_the_statistics_of_rank_0(ranks):
+    assert [rank["statistics"] for rank in ranks] == [(5.0, 7), (5.0, 7)]
+
+
 def test_both_go_on_from_the_checkpoint_that_rank_0_sees(ranks):
     for rank in ranks:
         assert rank["resumed"] == [(3, 7.0), (0, 1.0)]

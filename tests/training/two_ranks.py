@@ -135,6 +135,40 @@ def resume(folder, context, *, holder):
     return epoch, network.weight.item()
 
 
+class HalfUsed(torch.nn.Module):
+    """Has a weight that no loss depends on, as timm's networks do behind their last tap."""
+
+    has_unused_parameters = True
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = (torch.nn.Parameter(torch.ones(1)) for _ in range(2))
+
+    def forward(self, value):
+        return self.used * value
+
+
+def descend(context):
+    """Take two steps with a network whose half is unused; return the weight that is used."""
+    network = HalfUsed()
+    module = context.wrap(network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.25)
+    for _ in range(2):
+        optimizer.zero_grad()
+        module(torch.tensor(context.rank + 1.0)).sum().backward()
+        optimizer.step()
+    return network.used.item()
+
+
+def statistics(context):
+    """Return what a batch norm of this rank's own knows once all agree."""
+    norm = torch.nn.BatchNorm1d(1)
+    norm.running_mean.fill_(5.0 + context.rank)
+    norm.num_batches_tracked.fill_(7 + context.rank)
+    context.agree_on_buffers(norm)
+    return norm.running_mean.item(), norm.num_batches_tracked.item()
+
+
 def run_round(folder, context):
     """Run a round that rank 0 sees finished and rank 1 does not; return network and trainings."""
     networks, trainings = [], []
@@ -173,6 +207,8 @@ def exercise(rank, shared, folder):
         "looked": looked,
         "trained": train(folder, context, BatchMaker),
         "resumed": [resume(folder, context, holder=holder) for holder in (0, 1)],
+        "descended": descend(context),
+        "statistics": statistics(context),
         "round": run_round(folder, context),
     }
     context.barrier()

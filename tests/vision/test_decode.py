@@ -9,7 +9,13 @@ from PIL import Image
 
 from madbal_ray.data.dataset import mask_lookup
 from madbal_ray.errors import BadImageError
-from madbal_ray.vision.decode import decode_image, decode_mask, resize_image, resize_mask
+from madbal_ray.vision.decode import (
+    decode_image,
+    decode_mask,
+    look_into_mask,
+    resize_image,
+    resize_mask,
+)
 
 LIMIT = 10_000
 
@@ -163,6 +169,45 @@ def test_a_sixteen_bit_mask_holds_large_values():
     data = cv2.imencode(".png", mask)[1].tobytes()
     lookup = mask_lookup({300: 4, 65_535: 255})
     assert decode_mask(data, lookup, max_pixels=LIMIT).tolist() == [[4, 255]]
+
+
+def test_a_sixteen_bit_mask_of_several_channels_is_refused():
+    """Pillow would read each channel's upper byte: class 3 would be class 0."""
+    mask = np.full((2, 2, 3), 3, np.uint16)
+    for channels in (3, 4):
+        deep = np.dstack([mask, np.full((2, 2), 65_535, np.uint16)])[..., :channels]
+        data = cv2.imencode(".png", deep)[1].tobytes()
+        for read in (
+            lambda data=data: decode_mask(data, mask_lookup({0: 0, 3: 1}), max_pixels=LIMIT),
+            lambda data=data: look_into_mask(data, max_pixels=LIMIT),
+        ):
+            with pytest.raises(BadImageError, match="16 bits a channel of several"):
+                read()
+
+
+def test_a_deep_tiff_that_is_to_be_turned_is_refused():
+    deep = np.arange(6, dtype=np.uint16).reshape(1, 2, 3) * 257
+    data = cv2.imencode(".tif", deep, [cv2.IMWRITE_TIFF_COMPRESSION, 1])[1].tobytes()
+    assert decode_image(data, max_pixels=LIMIT).tolist() == [[[2, 1, 0], [5, 4, 3]]]
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    eight = encode(Image.fromarray((deep // 257).astype(np.uint8)), "TIFF", exif=exif)
+    assert decode_image(eight, max_pixels=LIMIT).tolist() == [[[3, 4, 5], [0, 1, 2]]]
+    with pytest.raises(BadImageError, match="a 16-bit TIFF with an orientation"):
+        decode_image(with_orientation(data, 3), max_pixels=LIMIT)
+
+
+def with_orientation(data, orientation):
+    """Append to a little-endian TIFF a directory that has the tag besides."""
+    start = int.from_bytes(data[4:8], "little")
+    count = int.from_bytes(data[start : start + 2], "little")
+    entries = [data[start + 2 + 12 * i : start + 14 + 12 * i] for i in range(count)]
+    entries = [entry for entry in entries if entry[:2] != b"\x12\x01"]
+    entries.append(b"\x12\x01\x03\x00\x01\x00\x00\x00" + orientation.to_bytes(4, "little"))
+    entries.sort(key=lambda entry: int.from_bytes(entry[:2], "little"))
+    directory = len(entries).to_bytes(2, "little") + b"".join(entries) + bytes(4)
+    padded = data + bytes(len(data) % 2)
+    return padded[:4] + len(padded).to_bytes(4, "little") + padded[8:] + directory
 
 
 def test_an_image_of_exactly_the_limit_is_read():
