@@ -173,7 +173,8 @@ def _check(questions: Questions, answers: Answers, num_classes: int) -> None:
                 f"{where}: a whole image is answered by a class map of {work[0]} x {work[1]}"
             )
         classes = answers.class_map[answers.class_map != IGNORE_INDEX].astype(np.int64)
-    if len(classes) and not 0 <= classes.min() <= classes.max() < num_classes:
+    unknown = classes[(classes < 0) | (classes >= num_classes)]
+    if len(unknown):
         raise LabelError(
-            f"{where}: the oracle gave class {classes.max()}; expected 0 to {num_classes - 1}"
+            f"{where}: the oracle gave class {unknown[0]}; expected 0 to {num_classes - 1}"
         )

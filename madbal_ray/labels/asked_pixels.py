@@ -44,9 +44,16 @@ class AskedPixels:
             self.superpixel = table["superpixel_id"].to_numpy()
 
     def superpixels_of(self, image_id: str) -> np.ndarray:
-        """Return the superpixel of each answer about an image, ascending."""
+        """Return the superpixel of each pixel that was asked in an image, ascending.
+
+        An answer that came late, or was changed, is another row of the same pixel.
+        """
         rows = self.rows.get(image_id)
-        return np.zeros(0, np.int64) if rows is None else np.sort(self.superpixel[rows])
+        if rows is None:
+            return np.zeros(0, np.int64)
+        pixels = np.stack([self.y[rows], self.x[rows]])
+        _, first = np.unique(pixels, axis=1, return_index=True)
+        return np.sort(self.superpixel[rows][first])
 
     def map_of(self, image: PoolImage) -> BoolMap:
         """Return which working-grid pixels of an image were asked."""

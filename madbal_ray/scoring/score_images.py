@@ -156,11 +156,13 @@ class ScoreImages:
             return (self._forward(images.flip(-1)).logits.flip(-1),)
         if self.spec.passes == "single":
             return ()
-        self.network.switch_dropout_on()
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            of_image = [self._samples(images, index, name) for index, name in enumerate(image_id)]
-        self.network.set_phase("eval")
+        try:
+            self.network.switch_dropout_on()
+            with torch.random.fork_rng(devices=devices):
+                of_image = [self._samples(images, i, name) for i, name in enumerate(image_id)]
+        finally:  # of a batch that does not fit the GPU's memory halves are scored next
+            self.network.set_phase("eval")
         return tuple(torch.cat(logits) for logits in zip(*of_image, strict=True))
 
     def _samples(self, images: Stacked, index: int, image_id: str) -> list[torch.Tensor]:

@@ -69,6 +69,11 @@ class Asking:
                 why = "the pool offers no more; raise budget.max_per_image"
             elif self.config.budget.total_pixels:
                 why = "the pool offers no more; raise budget.pixels_per_image"
+            elif self.config.budget.scope == "pool" and unit == "pixel":
+                why = (
+                    "an image offers no more pixels of a superpixel than its own share needs; set "
+                    "budget.total_pixels and a larger budget.pixels_per_image"
+                )
             self.stages.say(
                 f"round {self.round_index}: {missing} {unit}s fewer than the budget, since {why}"
             )

@@ -74,7 +74,7 @@ class DrawPixelChances(LightShardJob):
         only: stage `first_images`: images that are drawn from; None: all.
         per_image: pixels that an image must be able to give.
         by_cluster: superpixels under their clusters, all of one chance; False: all under
-            cluster 0, and chances grow with size, so that pixels are drawn alike.
+            cluster 0, and chances grow with size.
     """
 
     pool: Pool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from madbal_ray import rng
 from madbal_ray.errors import LabelError
 from madbal_ray.pool.reader import split_by_image
 from madbal_ray.selection.query_rows import QueryJob, Unit, query_rows
+from madbal_ray.selection.scored_shard import TOP, rectangle
 from madbal_ray.state import tables
 from madbal_ray.state.stage_dir import StageDir
 
@@ -41,7 +42,8 @@ class QueryChosen(QueryJob):
     """Queries of one shard: the rows that a strategy chooses in each image.
 
     Attributes:
-        rows: which rows there are; of a superpixel its best unasked pixel is asked.
+        rows: which rows there are; of a superpixel its best unasked pixel is asked, and where
+            pixels are asked and every superpixel was chosen, further ones in the same order.
         options: `strategy.options`, handed to `choose`.
         per_image: queries of an image at most.
     """
@@ -73,7 +75,8 @@ class QueryChosen(QueryJob):
             )
             chosen = np.array(positions, np.int64)
             self._check(image_id, chosen, rows.num_rows)
-            parts.append(self._queries(image_id, rows.take(chosen)))
+            laps = self.unit == "pixel" and len(chosen) == rows.num_rows
+            parts.append(self._queries(image_id, rows.take(chosen), laps=laps))
         return {"queries": tables.concat("queries", parts)}
 
     def _check(self, image_id: str, chosen: np.ndarray, available: int) -> None:
@@ -84,20 +87,26 @@ class QueryChosen(QueryJob):
                 f"expected up to {self.per_image} different ones of 0 to {available - 1}"
             )
 
-    def _queries(self, image_id: str, rows: pa.Table) -> pa.Table:
-        place = {name: rows[name] for name in ("y", "x", "score") if name in rows.column_names}
+    def _queries(self, image_id: str, rows: pa.Table, *, laps: bool) -> pa.Table:
+        row = np.arange(rows.num_rows)
         if self.rows == "superpixels":
-            place = {
-                name: pa.array([best[0] for best in rows[f"top_{name}"].to_pylist()], dtype)
-                for name, dtype in (("y", pa.int32()), ("x", pa.int32()), ("score", pa.float32()))
-            }
+            every = [
+                rectangle(cast(pa.ListArray, rows[name].combine_chunks()), slice(0, len(row)))
+                for name in TOP
+            ]
+            most = every[0].shape[1] if laps else 1
+            lap, row = np.nonzero(every[0][:, :most].T >= 0)  # lap by lap, in the order of choice
+            lap, row = lap[: self.per_image], row[: self.per_image]
+            y, x, score = (values[row, lap] for values in every)
+        else:
+            y, x, score = (rows[name].to_numpy() for name in ("y", "x", "score"))
         return query_rows(
             self.round_index,
             image_id,
             self.unit,
-            y=np.asarray(place["y"]),
-            x=np.asarray(place["x"]),
-            score=np.asarray(place["score"]),
-            superpixel_id=rows["superpixel_id"].to_numpy(),
-            cluster_id=rows["cluster_id"].to_numpy(),
+            y=y,
+            x=x,
+            score=score,
+            superpixel_id=rows["superpixel_id"].to_numpy()[row],
+            cluster_id=rows["cluster_id"].to_numpy()[row],
         )

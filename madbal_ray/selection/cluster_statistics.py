@@ -131,7 +131,8 @@ def score_superpixels(
 ) -> Float64[np.ndarray, "S"]:
     """Return u(s) = mean u(x) * exp(-P_k(Do(s))) (Eq. 6), float64 [S].
 
-    A superpixel without unasked pixels (dominant class -1) has score 0.
+    A superpixel without unasked pixels (dominant class -1) has score 0. The factor exp(-P) is
+    rounded to float32, so that processors that differ in its last bit give one score.
 
     Args:
         mean_score: [S] mean u(x) over unasked pixels, numpy.
@@ -146,8 +147,11 @@ def score_superpixels(
     Source: MADBAL Eq. 6.
     """
     mean, dominant, cluster = _columns(mean_score, dominant_class, cluster_id)
-    share = np.asarray(cluster_class_share, np.float64)[cluster, np.maximum(dominant, 0)]
-    return np.where(dominant >= 0, mean * np.exp(-balance_exponent * share), 0.0)
+    # Nodes with other processors may have another last bit of exp, and all must rank alike: the
+    # factors are those of float32, whose rounding takes it away.
+    share = np.asarray(cluster_class_share, np.float64)
+    factor = np.exp(-balance_exponent * share).astype(np.float32).astype(np.float64)
+    return np.where(dominant >= 0, mean * factor[cluster, np.maximum(dominant, 0)], 0.0)
 
 
 def _columns(

@@ -25,7 +25,8 @@ def herd(
     """Return `count` different rows whose mean stays close to the mean of all, in order of choice.
 
     Kernel herding with a linear kernel on standardised features: each time the row with the
-    highest <w, row>, then w += mean - row. Ties go to the lower row.
+    highest <w, row>, then w += mean - row. Ties go to the lower row: products are summed row by
+    row, since a BLAS gives rows that are alike different last bits, and other ones elsewhere.
 
     Args:
         taken: rows that were chosen before, each as often as it was: they go into the mean, and
@@ -44,7 +45,8 @@ def herd(
         weight -= scaled[row]
     chosen = np.zeros(min(count, int(is_left.sum())), np.int64)
     for turn in range(len(chosen)):
-        chosen[turn] = np.argmax(np.where(is_left, scaled @ weight, -np.inf))
+        fit = (scaled * weight).sum(axis=1)
+        chosen[turn] = np.argmax(np.where(is_left, fit, -np.inf))
         is_left[chosen[turn]] = False
         weight -= scaled[chosen[turn]]
     return chosen

@@ -60,8 +60,9 @@ def draw_chances(
     Args:
         is_allowed: False where a pixel may not be asked.
         count: pixels that the image must be able to give, if it has so many.
-        by_size: a superpixel's chance grows with its allowed pixels, so that the draw is one of
-            pixels (lots u^(1/n), Efraimidis and Spirakis 2006); False: all superpixels alike.
+        by_size: a superpixel's chance grows with its allowed pixels (lots u^(1/n), Efraimidis and
+            Spirakis 2006): the first of a draw is that of a pixel, further ones are without its
+            superpixel; False: all superpixels alike.
         generator: the stream of the image.
 
     Returns:

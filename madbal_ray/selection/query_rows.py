@@ -95,6 +95,6 @@ def check_pool_exact(chosen: int, budget: int) -> None:
 def nothing_left(round_index: int) -> PoolError:
     """Return the error of a pool in which everything was asked."""
     return PoolError(
-        f"round {round_index}: every pixel of the pool was asked; nothing is left to choose from: "
-        "lower num_rounds or the budget"
+        f"round {round_index}: every pixel of the pool was asked that may be; nothing is left to "
+        "choose from: lower num_rounds or the budget"
     )

@@ -42,6 +42,7 @@ class WholeImages(Strategy):
                 count=count,
             )
         )
+        asking.report_missing(output, count, self.unit)
         return output
 
 

@@ -227,6 +227,13 @@ def test_answers_that_do_not_fit_are_refused_by_round_and_image(tmp_path, unit, 
         job.run(0)
 
 
+def test_of_several_classes_the_one_that_there_is_not_is_named(tmp_path):
+    rows = [query("a", 0, 0), query("a", 1, 1)]
+    job = job_of(tmp_path, {0: rows}, Given(a=answers([1, -1])))
+    with pytest.raises(LabelError, match="gave class -1; expected 0 to 2"):
+        job.run(0)
+
+
 def test_a_status_that_does_not_exist_is_refused(tmp_path):
     odd = answers([0])
     object.__setattr__(odd, "status", ["perhaps"])  # the tests' type checker would refuse it

@@ -314,6 +314,21 @@ def test_dropout_passes_are_seeded_by_round_and_image_and_end_in_eval_mode():
     assert float(views_seen[0].logits.mean()) == 1.0
 
 
+def test_dropout_is_off_again_after_a_pass_that_does_not_fit():
+    calls = []
+
+    def say(pixels):
+        calls.append(len(pixels))
+        if len(calls) > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return NetworkOutput(torch.zeros(len(pixels), 3, 2, 3), pixels)
+
+    stage, network = stage_of(plan(mc_samples=3), given(passes="dropout"), say)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        call(stage)
+    assert network.phases == ["dropout", "eval"]
+
+
 def test_the_mirrored_pass_is_mirrored_back():
     views_seen = []
 

@@ -4,6 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from madbal_ray.labels.asked_pixels import AskedPixels
+from madbal_ray.selection.chosen_job import QueryChosen
 from madbal_ray.selection.diverse_job import QueryDiverse, herd
 from madbal_ray.strategies.superpixels import ByRarity
 from tests.hand_made import write_stage
@@ -23,6 +25,15 @@ def test_herding_goes_on_from_what_was_taken():
     assert herd(features, 4, [0, 0]).tolist() == [3, 2, 1]  # twice asked weighs twice
     assert herd(features, 1, [3]).tolist() == [0]
     assert herd(features, 2, [0, 1, 2, 3]).tolist() == []
+
+
+def test_of_rows_that_are_alike_the_lower_one_comes_first():
+    """83 rows: a BLAS sums the last three in another order than the others."""
+    for seed in range(100):
+        features = np.random.default_rng(seed).normal(size=(83, 24))
+        features[80:] = features[5:8]
+        order = herd(features, 83).tolist()
+        assert all(order.index(row) < order.index(row + 75) for row in (5, 6, 7))
 
 
 def test_the_mean_of_the_herded_is_closer_to_the_mean_than_that_of_random_rows():
@@ -111,3 +122,43 @@ def test_the_rarer_class_goes_first():
     # 0.8 / 10.6^2 = 0.0071, 0.5 / 2.8^2 = 0.0638, 0.4 / 1.6^2 = 0.156
     chosen = ByRarity(factor)(rows, count=3, options={}, generator=np.random.default_rng(0))
     assert chosen == [2, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("unit", "count", "expected"),
+    [
+        ("pixel", 2, [(3, 4, 4), (1, 2, 2)]),
+        ("pixel", 3, [(3, 4, 4), (1, 2, 2), (0, 0, 0)]),
+        ("pixel", 4, [(3, 4, 4), (1, 2, 2), (0, 0, 0), (3, 4, 5)]),  # every superpixel gave one
+        ("pixel", 9, [(3, 4, 4), (1, 2, 2), (0, 0, 0), (3, 4, 5), (0, 0, 1)]),
+        ("superpixel", 9, [(3, 4, 4), (1, 2, 2), (0, 0, 0)]),
+    ],
+)
+def test_second_pixels_follow_where_a_budget_is_larger_than_the_superpixels(
+    tmp_path, unit, count, expected
+):
+    """By mean score times 1, 1 and 2: superpixels 3, 1 and 0."""
+    job = QueryChosen(
+        output=planned(tmp_path, "select"),
+        score=write_stage(tmp_path, "score", {0: ROWS}, table="superpixel_scores"),
+        choose=ByRarity(np.array([1.0, 1.0, 2.0])),
+        rows="superpixels",
+        unit=unit,
+        options={},
+        per_image=count,
+        round_index=1,
+        seed=0,
+    )
+    table = job.run(0)["queries"]
+    found = [table[name].to_pylist() for name in ("superpixel_id", "y", "x")]
+    assert list(zip(*found, strict=True)) == expected
+    assert table["cluster_id"].to_pylist() == [{0: 1, 1: 0, 3: 1}[s] for s, _, _ in expected]
+    scores = {(0, 0): 0.5, (0, 1): 0.4, (2, 2): 0.9, (4, 4): 0.8, (4, 5): 0.7}
+    wanted = [scores[y, x] for _, y, x in expected]
+    assert table["score"].to_pylist() == pytest.approx(wanted)
+
+
+def test_an_answer_that_was_changed_weighs_once(tmp_path):
+    late = write_stage(tmp_path / "b", "labels", {0: asked(2, 0)}, table="labels")
+    first = write_stage(tmp_path / "a", "labels", {0: asked(1, 0)}, table="labels")
+    assert AskedPixels((first, late), 0, {}).superpixels_of("a").tolist() == [0]
