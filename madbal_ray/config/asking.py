@@ -166,7 +166,7 @@ class StrategyConfig(Section):
         description="pixel-level scores: B at random among this share of the whole image's most "
         "uncertain pixels (PixelPick: 0.05); null: the B most uncertain",
     )
-    mc_samples: Annotated[int, Field(ge=2)] = Field(default=8, description="passes of bald")
+    mc_samples: Annotated[int, Field(ge=2)] = Field(default=8, description="passes of dropout")
     normalize_terms: bool = Field(default=False, description="H / ln C + sum W JS / ln 2 in Eq. 4")
     uncertainty: Literal["entropy", "margin"] = Field(
         default="entropy", description="margin: 1 - (p1 - p2) in place of H in Eq. 4"
@@ -183,7 +183,7 @@ class StrategyConfig(Section):
         "null: the most uncertain one",
     )
     options: dict[str, Any] = Field(
-        default_factory=dict, description="of a plug-in's own strategy, which checks them"
+        default_factory=dict, description="the strategy's own, which checks them"
     )
 
 

@@ -88,6 +88,17 @@ def read_yaml(path: Path, what: str) -> Any:
     return parse_yaml(text, str(path)) or {}
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers may be 1e-4, as in YAML 1.2; of 1.1 that is text, for want of a dot."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: list(known) for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, [*"-+0123456789"])
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """Return the value that YAML text stands for: mappings, lists, text, finite numbers, null.
 
@@ -96,7 +107,7 @@ def parse_yaml(text: str, where: str) -> Any:
             value.
     """
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         try:
             node = loader.get_single_node()
             if node is None:

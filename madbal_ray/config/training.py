@@ -108,7 +108,7 @@ class PhaseConfig(Section):
 
     objective: ObjectiveName = Field(default="cross_entropy", description="what is minimised")
     objective_options: dict[str, Any] = Field(
-        default_factory=dict, description="of a plug-in's own objective"
+        default_factory=dict, description="the objective's own, which checks them"
     )
     epochs: NonNegative = Field(
         default=150, description="passes over the labelled images (or points)"

@@ -38,6 +38,8 @@ class FinishedTrials(tune.Callback):
         self.search = digest(
             {
                 "config": validation.config.result_settings(),
+                "weights": validation.weights.identity,
+                "labels": validation.run.stage("labels", 0).key,
                 "folds": validation.num_folds,
                 "objective": validation.objective,
                 "space": {key: [values.kind, *values.values] for key, values in space.items()},
@@ -51,9 +53,13 @@ class FinishedTrials(tune.Callback):
         self.folder.append_line(NAME, json.dumps(line))
 
     def read(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Return (settings, metrics) of the trials of this very search that ended before."""
-        return [
-            (line["settings"], line["metrics"])
+        """Return (settings, metrics) of the trials of this very search that ended before.
+
+        What ended twice, as when a search was killed and begun again, comes once.
+        """
+        ended = {
+            json.dumps(line["settings"], sort_keys=True): (line["settings"], line["metrics"])
             for line in self.folder.read_json_lines(NAME)
             if line.get("search") == self.search
-        ]
+        }
+        return list(ended.values())

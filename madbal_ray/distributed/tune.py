@@ -15,7 +15,7 @@ from madbal_ray import errors, rng
 from madbal_ray.config.schema import Config
 from madbal_ray.distributed.finished_trials import FinishedTrials
 from madbal_ray.distributed.session import check_shared, cluster_device, connect
-from madbal_ray.errors import ConfigError, MadbalError
+from madbal_ray.errors import ConfigError, LabelError, MadbalError, NumericalError
 from madbal_ray.seams import load_plugins
 from madbal_ray.state.storage import Folder
 from madbal_ray.studies.cross_validation import CrossValidation
@@ -26,6 +26,12 @@ METRIC = "objective"
 PARTS = ("score_precision", "error_precision", "chance", "miou")
 FAILED = -1.0
 """Objective of a trial that ended in an error; average precision is never negative."""
+
+OF_A_TRIAL = (NumericalError, LabelError, ConfigError)
+"""Errors that the drawn settings may be to blame for.
+
+A full disk or a damaged file ends the search: started again it runs the trial once more.
+"""
 
 
 def search(
@@ -85,7 +91,7 @@ def search(
                 name="search",
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=retries),
-                callbacks=[finished],
+                callbacks=[finished] if algorithm == "optuna" else [],
             ),
         )
         try:
@@ -151,7 +157,7 @@ def _trial(config: dict[str, Any], validation: CrossValidation) -> None:
     for fold in range(validation.num_folds):
         try:
             results.append(validation.result(config, fold))
-        except MadbalError as error:  # it diverged, say: a bad trial, not the end of the search
+        except OF_A_TRIAL as error:  # it diverged, say: a bad trial, not the end of the search
             nothing = dict.fromkeys(PARTS, 0.0)
             tune.report({METRIC: FAILED, **nothing, "folds": 0, "error": str(error)})
             return

@@ -18,7 +18,7 @@ from madbal_ray.engine.stages import StageRunner
 from madbal_ray.loop.evaluation_points import EvaluationPoints
 from madbal_ray.loop.history import History
 from madbal_ray.loop.round import Round
-from madbal_ray.loop.stop_rules import reason_to_stop
+from madbal_ray.loop.stop_rules import check_stop_split, reason_to_stop
 from madbal_ray.loop.versions import command_line, package_versions
 from madbal_ray.models.backbones import check_backbone
 from madbal_ray.models.trained import TrainedPhases
@@ -85,6 +85,7 @@ def _run_rounds(
         config.model.weights, config.model.backbone, shared, option="model.weights"
     )
     pool = prepare_pool(config, shared, runner, device, weights=weights)
+    check_stop_split(config.stop, pool.evaluation_shards)
     points = None
     if pool.points_split is not None:
         points = EvaluationPoints(

@@ -158,7 +158,7 @@ def _seeds(results: Results) -> Iterator[Advice]:
     elif fewest == 1:
         yield Advice(
             "One seed tells nothing of chance.",
-            "Repeat with another seed (--set seed=1) before you quote a difference.",
+            "Repeat with another seed (--set seed=1 --run-dir …) before you quote a difference.",
         )
 
 

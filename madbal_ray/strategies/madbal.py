@@ -90,6 +90,14 @@ def total_budget(config: BudgetConfig, num_images: int) -> int:
     return config.total(num_images) if config.scope == "pool" else config.pixels_per_image
 
 
+class EntropyBreakdown(Breakdown):
+    """By entropy alone: options of Eq. 4 have nothing to act on."""
+
+    read_options: ClassVar = tuple(
+        name for name in Breakdown.read_options if name not in SCORE_OPTIONS
+    )
+
+
 class RandomBreakdown(Breakdown):
     """Random clusters, as many as K-means has."""
 
@@ -125,7 +133,7 @@ AVERAGING = Breakdown(name="averaging", source=ABLATION, supports="averaging", p
 NO_MATURITY = Breakdown(
     name="no_maturity", source=ABLATION, supports="no_maturity", pixel_score="madbal"
 )
-VANILLA = Breakdown(name="vanilla", source=ABLATION, pixel_score="entropy")
+VANILLA = EntropyBreakdown(name="vanilla", source=ABLATION, pixel_score="entropy")
 RANDOM_CLUSTERS = RandomBreakdown(
     name="random_clusters", source=ABLATION, supports="full", pixel_score="madbal"
 )

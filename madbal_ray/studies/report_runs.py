@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from madbal_ray.config.documents import listed
 from madbal_ray.config.file import settings_of
 from madbal_ray.errors import ConfigError, DataError, IntegrityError, RunDirError
+from madbal_ray.labels.asked_classes import asked_classes
 from madbal_ray.labels.ledger import latest_revisions
 from madbal_ray.report.page import write_report
 from madbal_ray.report.pictures import RunInsight
@@ -233,9 +233,6 @@ def _result(run: Run, member: str, own: Sequence[str]) -> RunResult:
     last = range(run.num_rounds)
     labels = latest_revisions(pa.concat_tables([run.table("labels", i) for i in last]))
     queries = pa.concat_tables([run.table("queries", i) for i in last])
-    labels = labels.set_column(
-        labels.column_names.index("class_id"), "class_id", pc.fill_null(labels["class_id"], -1)
-    )
     budgets = run.table("cluster_budgets").to_pandas()
     budget = run.config.budget
     per_image: float = budget.pixels_per_image
@@ -251,7 +248,7 @@ def _result(run: Run, member: str, own: Sequence[str]) -> RunResult:
         metrics=run.metrics(),
         class_names=run.class_names,
         colors=run.colors,
-        asked_classes=_counts(labels, "class_id"),
+        asked_classes=asked_classes(labels),
         asked_clusters=_counts(queries, "cluster_id"),
         cluster_budgets=budgets,
         point_metrics=run.point_metrics(),

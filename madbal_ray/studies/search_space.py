@@ -15,6 +15,8 @@ PREFIX = "train.phase2."
 
 Kind = Literal["uniform", "loguniform", "choice"]
 KINDS = ("uniform", "loguniform", "choice")
+INNER = 0.3819660112501051
+"""Of a range's length: no whole number where its ends are, as no drawn value is."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,13 @@ class Range:
 
     kind: Kind
     values: tuple[Any, ...]
+
+    def examples(self) -> tuple[Any, ...]:
+        """Return all values of a choice; of a range its ends and one between them."""
+        if self.kind == "choice":
+            return self.values
+        low, high = self.values
+        return low, low + (high - low) * INNER, high
 
 
 def load_space(path: str | Path) -> dict[str, Range]:

@@ -91,7 +91,8 @@ def load_suite(path: str | Path, overrides: tuple[str, ...] = ()) -> Suite:
     """Read a suite and check every member before anything runs.
 
     Args:
-        overrides: strings ``section.key=value``, for all members.
+        overrides: strings ``section.key=value``, for all members; rounds and budgets are not
+            those of full supervision.
 
     Raises:
         ConfigError: lists every broken member and every difference in protocol.
@@ -104,13 +105,14 @@ def load_suite(path: str | Path, overrides: tuple[str, ...] = ()) -> Suite:
         else load_config(path.parent / spec.base, tuple(_roots(overrides))).model_dump(mode="json")
     )
     common = merged(base, spec.overrides)
-    runs, problems = [], []
+    runs, problems = [], [*_twice(spec), *_of_members(overrides)]
     for member, changes in _all_members(spec):
+        own = _without_budget(overrides) if member == REFERENCE else overrides
         for seed in spec.seeds:
             values = merged(common, changes)
             values |= {"seed": seed, "name": member}
             try:
-                config = load_config(values, overrides)
+                config = load_config(values, own)
                 check_counts(config, "a suite")
             except ConfigError as error:
                 problems.append(f"member {member}: {error}")
@@ -201,6 +203,31 @@ def _other_lengths(runs: list[SuiteRun]) -> list[str]:
         for member, rounds in members.items()
         if rounds != first
     ]
+
+
+def _twice(spec: SuiteFile) -> Iterator[str]:
+    """Yield what would give two runs one folder."""
+    if len(set(spec.seeds)) < len(spec.seeds):
+        yield f"seeds: {list(spec.seeds)} holds one twice"
+    if spec.reference is not None and REFERENCE in spec.members:
+        yield f"members: {REFERENCE} is what `reference` runs as; name it otherwise"
+
+
+def _of_members(overrides: tuple[str, ...]) -> Iterator[str]:
+    """Yield which overrides would make all members, or all seeds, the same."""
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key in ("seed", "name", "strategy", "strategy.name"):
+            yield f"--set {override}: members and seeds differ in {key}; write it into the suite"
+
+
+def _without_budget(overrides: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the overrides that full supervision takes: it has one round and all labels."""
+    return tuple(
+        override
+        for override in overrides
+        if override.partition("=")[0].strip().split(".")[0] not in ("num_rounds", "budget")
+    )
 
 
 def _roots(overrides: tuple[str, ...]) -> Iterator[str]:

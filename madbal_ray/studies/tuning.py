@@ -45,7 +45,8 @@ def tune(
     check_counts(config, "a search")
     ranges = load_space(space)
     for key, values in ranges.items():
-        load_config(config, [f"{key}={json.dumps(values.values[0])}"])  # the key and type exist
+        for value in values.examples():  # the key exists, and takes what may be drawn
+            load_config(config, [f"{key}={json.dumps(value)}"])
     base = RunDir((root / "base").uri)
     untracked = load_config(config, ["tracking.mlflow=null", "tracking.wandb=null"])
     try:

@@ -85,6 +85,11 @@ class Objective(abc.ABC):
 class CrossEntropy(Objective):
     """The mean cross-entropy over the batch's points (MADBAL section 3.1, phase I)."""
 
+    @classmethod
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[str]:
+        """Yield that there are no options."""
+        return _no_options(options, "cross_entropy")
+
     def loss(self, views: Sequence[View], *, progress: float) -> Tensor:
         """Return this worker's sum over its points, divided by the points of all workers."""
         (view,) = views
@@ -141,6 +146,11 @@ class LossPrediction(Objective):
     maps: ClassVar[tuple[str, ...]] = SUPPORT_MAPS
     needs_targets: ClassVar[bool] = True
 
+    @classmethod
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[str]:
+        """Yield that there are no options."""
+        return _no_options(options, "loss_prediction")
+
     def loss(self, views: Sequence[View], *, progress: float) -> Tensor:
         """Return this worker's part of Eq. 3."""
         ((output, batch),) = ((view.output, view.batch) for view in views)
@@ -175,6 +185,11 @@ class LossPrediction(Objective):
         for weight, logits in zip(of_heads, output.head_logits, strict=False):
             loss = loss + weight * cross_entropy(logits, batch).sum() / total
         return loss
+
+
+def _no_options(options: Mapping[str, Any], objective: str) -> Iterator[str]:
+    if options:
+        yield f"objective_options: {objective} has none, given {', '.join(map(str, options))}"
 
 
 def cross_entropy(logits: Tensor, batch: TrainBatch) -> Tensor:

@@ -75,6 +75,18 @@ def test_all_findings_are_listed_at_once_with_key_given_and_allowed():
             {"train": {"phase1": {"objective": "loss_prediction"}}},
             "maturity_weights, error_logits; only phase 2 trains what is not logits",
         ),
+        (
+            {"train": {"phase1": {"objective_options": {"exponent": 0.5}}}},
+            "train.phase1.objective_options: cross_entropy has none, given exponent",
+        ),
+        (
+            {"train": {"phase2": {"objective_options": {"a": 1}}}},
+            "train.phase2.objective_options: loss_prediction has none, given a",
+        ),
+        (
+            {"strategy": {"name": "vanilla", "normalize_terms": True}},
+            "normalize_terms",
+        ),
         ({"evaluation": {"splits": ["train"]}}, "measured on pixels that it may have been trained"),
         ({"train": {"augment": {"scale": [2, 1]}}}, "must rise"),
         ({"seed": float("nan")}, "seed"),

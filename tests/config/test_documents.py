@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from madbal_ray.config.data import DataConfig
-from madbal_ray.config.documents import preset_or_path, presets
+from madbal_ray.config.documents import parse_yaml, preset_or_path, presets
 from madbal_ray.config.file import load_config, stored_config
 from madbal_ray.errors import ConfigError
 from madbal_ray.state.run_dir import RunDir
@@ -59,6 +59,20 @@ def test_overrides_pass_the_same_door():
     for text, message in (("seed=2001-99-99", "timestamp"), ("seed=[" + "[" * 3000, "nested")):
         with pytest.raises(ConfigError, match=message):
             load_config({}, [text])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4), ("-2E+3", -2000.0), ("1.e5", 1e5), ("1e2", 100.0), ("3", 3), ("0.5", 0.5),
+        ("1e", "1e"), ("e5", "e5"), ("12e4f", "12e4f"), ("'1e-4'", "1e-4"), ("1e-4 px", "1e-4 px"),
+    ],
+)  # fmt: skip
+def test_numbers_may_be_written_with_an_exponent_alone(text, value):
+    found = parse_yaml(text, "here")
+    assert (found, type(found)) == (value, type(value))
+    (again,) = parse_yaml(f"[{text}]", "here")
+    assert again == value
 
 
 def test_aliases_and_merges_of_a_sane_size_work(tmp_path):

@@ -9,7 +9,14 @@ from madbal_ray.config.file import load_config
 from madbal_ray.distributed import tune as tune_module
 from madbal_ray.distributed.finished_trials import NAME, FinishedTrials
 from madbal_ray.distributed.tune import METRIC, PARTS
-from madbal_ray.errors import StageError
+from madbal_ray.errors import (
+    ConfigError,
+    IntegrityError,
+    NumericalError,
+    ResourceError,
+    RunDirError,
+    StageError,
+)
 from madbal_ray.state.storage import Folder
 from madbal_ray.studies.cross_validation import CrossValidation
 from madbal_ray.studies.search_space import Range
@@ -23,7 +30,10 @@ MEASURED = (METRIC, *PARTS, "folds", "error")
 def validation_of(**changes):
     validation = CrossValidation.__new__(CrossValidation)
     config = load_config(tiny_config())
-    validation.run = SimpleNamespace(config=config)
+    validation.run = SimpleNamespace(
+        config=config, stage=lambda name, index: SimpleNamespace(key=f"{name}-{index}")
+    )
+    validation.weights = SimpleNamespace(identity="none")
     validation.num_folds, validation.objective = 3, "precision"
     for name, value in changes.items():
         setattr(validation, name, value)
@@ -72,7 +82,8 @@ def test_what_ended_is_read_by_the_same_search_alone(tmp_path):
     with open(tmp_path / NAME, "a") as sink:
         sink.write(json.dumps({"search": "torn"})[:-3])
     records().on_trial_complete(1, [], trial)
-    assert records().read() == [(settings, metrics)] * 2
+    assert records().read() == [(settings, metrics)]  # what ended twice comes once
+    assert records(weights=SimpleNamespace(identity="other")).read() == []
     assert records(num_folds=4).read() == []
     assert records(objective="miou").read() == []
     assert records({KEY: Range("uniform", (0.0, 2.0))}).read() == []
@@ -92,7 +103,7 @@ class TestSearch:
     @pytest.fixture
     def ray_tune(self, monkeypatch):
         """Stands for Ray Tune; notes what it was given, ends one trial a sample, or fails."""
-        noted = SimpleNamespace(error=None)
+        noted = SimpleNamespace(error=None, drawn=0)
 
         class Tuner:
             def __init__(self, trainable, *, param_space, tune_config, run_config):
@@ -101,10 +112,12 @@ class TestSearch:
             def fit(self):
                 if noted.error is not None:
                     raise noted.error
-                for number in range(noted.config.num_samples):
+                for number in range(noted.drawn, noted.drawn + noted.config.num_samples):
+                    noted.drawn += 1
                     settings, metrics = ended(number / 8, number / 4)
                     trial = SimpleNamespace(config=settings, last_result=metrics)
-                    noted.run.callbacks[0].on_trial_complete(0, [], trial)
+                    for callback in noted.run.callbacks:
+                        callback.on_trial_complete(0, [], trial)
                     yield SimpleNamespace(config=settings, metrics=metrics, error=None)
 
         class Eager(Tuner):
@@ -137,7 +150,7 @@ class TestSearch:
         rows = self.search(tmp_path, 5)
         assert ray_tune.config.num_samples == 3
         assert len(ray_tune.config.search_alg._ot_study.trials) == 2
-        assert [row[KEY] for row in rows] == [0.25, 0.125, 0.125, 0.0, 0.0]
+        assert [row[KEY] for row in rows] == [0.5, 0.375, 0.25, 0.125, 0.0]
         del ray_tune.config
         assert self.search(tmp_path, 5) == rows  # nothing is left to run
         assert not hasattr(ray_tune, "config")
@@ -145,6 +158,11 @@ class TestSearch:
     def test_a_restart_at_random_draws_them_all_again(self, ray_tune, tmp_path):
         self.search(tmp_path, 2, "random")
         assert len(self.search(tmp_path, 3, "random")) == 3
+        assert ray_tune.config.num_samples == 3
+
+    def test_optuna_knows_nothing_of_what_was_drawn_at_random(self, ray_tune, tmp_path):
+        self.search(tmp_path, 2, "random")
+        assert len(self.search(tmp_path, 3)) == 3
         assert ray_tune.config.num_samples == 3
 
     def test_lost_trials_start_again(self, ray_tune, tmp_path):
@@ -155,3 +173,33 @@ class TestSearch:
         ray_tune.error = RuntimeError("Caught unexpected\n exception")
         with pytest.raises(StageError, match=r"ended by Ray: Caught unexpected exception; look"):
             self.search(tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"),
+    [
+        (NumericalError("it diverged"), True),
+        (ConfigError("no such value"), True),
+        (RunDirError("the disk is full"), False),
+        (IntegrityError("a file is damaged"), False),
+        (ResourceError("no memory"), False),
+    ],
+)
+def test_a_full_disk_is_no_bad_trial(error, is_told, monkeypatch):
+    """What the settings are not to blame for ends the trial, so that it is run again."""
+    told = []
+    monkeypatch.setattr(tune_module.tune, "report", told.append)
+
+    def result(config, fold):
+        raise error
+
+    validation = validation_of(result=result)
+    if is_told:
+        tune_module._trial({KEY: 1.0}, validation)
+        assert told == [
+            {METRIC: -1.0, **dict.fromkeys(PARTS, 0.0), "folds": 0, "error": str(error)}
+        ]
+    else:
+        with pytest.raises(type(error)):
+            tune_module._trial({KEY: 1.0}, validation)
+        assert told == []

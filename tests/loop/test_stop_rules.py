@@ -3,7 +3,8 @@
 import pytest
 
 from madbal_ray.config.running import StopConfig
-from madbal_ray.loop.stop_rules import reason_to_stop
+from madbal_ray.errors import ConfigError
+from madbal_ray.loop.stop_rules import check_stop_split, reason_to_stop
 
 
 def rounds(*miou, split="val", clicks=10.0):
@@ -68,3 +69,19 @@ def test_the_rules_look_at_their_own_split():
     config = StopConfig(full_supervision_miou=0.5, split="val")
     assert reason_to_stop(config, history) is not None
     assert reason_to_stop(StopConfig(patience=1, split="other"), history) is None
+
+
+def test_clicks_are_counted_whatever_is_measured():
+    history = rounds(0.9, 0.9, split="test")
+    limit = history[-1]["clicks_per_image"]
+    assert reason_to_stop(StopConfig(clicks_per_image=limit), history) is not None
+    assert reason_to_stop(StopConfig(clicks_per_image=limit + 0.1), history) is None
+    assert reason_to_stop(StopConfig(clicks_per_image=limit), []) is None
+
+
+def test_a_rule_about_a_split_that_is_not_measured_is_refused():
+    for rule in ({"patience": 1}, {"full_supervision_miou": 0.5}):
+        with pytest.raises(ConfigError, match=r"'val', which is not measured; .*that is: test"):
+            check_stop_split(StopConfig(**rule), {"test": [0]})
+        check_stop_split(StopConfig(**rule, split="test"), {"test": [0]})
+    check_stop_split(StopConfig(clicks_per_image=3), {})

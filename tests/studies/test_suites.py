@@ -12,7 +12,7 @@ from madbal_ray import api
 from madbal_ray.errors import ConfigError
 from madbal_ray.state.storage import Folder
 from madbal_ray.studies.suite import SuiteRunner
-from madbal_ray.studies.suite_config import load_suite
+from madbal_ray.studies.suite_config import REFERENCE, load_suite
 from madbal_ray.studies.tasks import TaskResult
 from tests.conftest import tiny_config, tiny_suite_file
 
@@ -46,6 +46,11 @@ class TestRefusals:
             ({"baseline": "nobody"}, ["baseline 'nobody' is no member: madbal, random"]),
             ({"seed": [1]}, ["seed", "Extra inputs"]),
             ({"seeds": []}, ["seeds"]),
+            ({"seeds": [0, 1, 1]}, ["seeds: [0, 1, 1] holds one twice"]),
+            (
+                {"members": {"full_supervision": {}, "random": {}}, "reference": {}},
+                ["full_supervision is what `reference` runs as"],
+            ),
             ({"varies": ["data.root"]}, ["varies.0: String should match pattern '^(train|model)"]),
             (
                 {
@@ -66,6 +71,11 @@ class TestRefusals:
             assert message in str(caught.value)
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.parametrize("override", ["seed=5", "name=x", "strategy=margin"])
+    def test_overrides_that_would_make_all_runs_the_same(self, tmp_path, override):
+        with pytest.raises(ConfigError, match=f"--set {override}: members and seeds differ in"):
+            load_suite(write(tmp_path / "suite.yaml"), (override,))
+
     def test_no_file(self, tmp_path):
         with pytest.raises(ConfigError, match="cannot be read"):
             load_suite(tmp_path / "none.yaml")
@@ -76,6 +86,22 @@ class TestRefusals:
             load_suite(write(tmp_path / "suite.yaml", members=members, baseline="a"))
         assert "member a" in str(caught.value)
         assert "member b" in str(caught.value)
+
+
+def test_full_supervision_keeps_its_one_round_and_all_labels_under_overrides(tmp_path):
+    path = write(tmp_path / "suite.yaml", reference={})
+    overrides = ("num_rounds=4", "budget.initial_pixels_per_image=3", "train.phase1.epochs=7")
+    suite = load_suite(path, overrides)
+    found = {
+        run.member: (
+            run.config.num_rounds,
+            run.config.budget.initial_pixels_per_image,
+            run.config.train.phase1.epochs,
+        )
+        for run in suite.runs
+    }
+    assert found.pop(REFERENCE) == (1, "all", 7)
+    assert set(found.values()) == {(4, 3, 7)}
 
 
 def test_round_0_is_shared_by_all_strategies_of_a_seed(tiny_suite):

@@ -144,6 +144,21 @@ class TestRefusals:
             api.tune(tiny_config(), space=path, out=tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.parametrize(
+        ("key", "values", "message"),
+        [
+            ("epochs", {"uniform": [3, 9]}, "train.phase2.epochs: .*given: 5.29"),
+            ("optimizer", {"choice": ["sgd", "adamW"]}, "train.phase2.optimizer: .*given: adamW"),
+            ("momentum", {"uniform": [0.5, 1.5]}, "train.phase2.momentum: .*given: 1.5"),
+        ],
+    )
+    def test_every_value_that_may_be_drawn_is_looked_at(self, tmp_path, key, values, message):
+        path = tmp_path / "s.yaml"
+        path.write_text(yaml.safe_dump({f"train.phase2.{key}": values}))
+        with pytest.raises(ConfigError, match=message):
+            api.tune(tiny_config(), space=path, out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
     def test_strategy_without_phase_2(self, tiny_run, tmp_path):
         run = madbal_ray.run(
             tiny_config(strategy={"name": "random"}, num_rounds=1),
