@@ -146,6 +146,6 @@ def cell(value: Any) -> str:
         if math.isnan(value):
             return "–"
         if math.isinf(value):
-            return "more"
+            return "more" if value > 0 else "fewer"
         return f"{value:.0f}" if value.is_integer() and abs(value) >= 10 else f"{value:.4g}"
     return str(value)

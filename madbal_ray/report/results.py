@@ -208,8 +208,8 @@ class Results:
         """Return a row a member: its clicks and the baseline's that lead equally far.
 
         One way what its last clicks are worth in clicks of the baseline (infinity: more than
-        the baseline's curve has), the other way with how many clicks it is where the baseline
-        ends (infinity: never).
+        the baseline's curve has; minus infinity: fewer), the other way with how many clicks it is
+        where the baseline ends (infinity: never).
         """
         rows: list[dict[str, Any]] = []
         for name in self.members:

@@ -91,7 +91,8 @@ def equivalent_clicks(
 
     With a 95 % interval by resampling the seeds that both have, its quantiles moved outwards as
     far as Student's t asks for so many (Hesterberg 2015, What Teachers Should Know about the
-    Bootstrap, section 5.3); infinity where the baseline's curve does not come so far.
+    Bootstrap, section 5.3); infinity where the baseline's curve does not come so far, minus
+    infinity where it begins higher.
 
     Args:
         clicks: of all curves.
@@ -103,7 +104,10 @@ def equivalent_clicks(
 
     def equivalent(rows: np.ndarray) -> float:
         wanted = float(mine[rows, -1].mean())
-        found = clicks_to_reach(clicks, theirs[rows].mean(axis=0).tolist(), wanted)
+        curve = theirs[rows].mean(axis=0).tolist()
+        if wanted < curve[0]:
+            return -math.inf
+        found = clicks_to_reach(clicks, curve, wanted)
         return math.inf if found is None else found
 
     found = equivalent(np.arange(count))

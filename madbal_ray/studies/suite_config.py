@@ -148,10 +148,10 @@ def is_reference(config: Config) -> bool:
 
 
 def paths_differences(configs: Mapping[str, Config]) -> list[str]:
-    """Return where members of one suite name other data, weights or stop rules.
+    """Return where members of one suite name other data, weights, machines or stop rules.
 
     These may change at a resume, or name the same bytes on another machine, so they are no
-    result settings; within a suite they must agree.
+    result settings; within a suite they must agree: it has one pool, and one cluster to run on.
     """
     names = list(configs)
     first = configs[names[0]]
@@ -162,6 +162,9 @@ def paths_differences(configs: Mapping[str, Config]) -> list[str]:
             ("data.root", first.data.root, other.data.root),
             ("model.weights", first.model.weights, other.model.weights),
             ("stop", first.stop, other.stop),
+            ("resources", first.resources, other.resources),
+            ("pool.dir", first.pool.dir, other.pool.dir),
+            ("data.folder.class_file", first.data.folder.class_file, other.data.folder.class_file),
         ):
             if here != there:
                 differences.append(

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from madbal_ray.report import figures, page_tables, plots
+from madbal_ray.report.page_tables import cell
 from madbal_ray.report.ranks import mean_ranks
 from madbal_ray.report.results import Results
 from madbal_ray.report.statistics import equivalent_clicks
@@ -70,6 +71,15 @@ def test_clicks_of_the_baseline_that_are_as_good():
     never = equivalent_clicks([10, 20, 30], {0: [0.3, 0.4, 0.6], 1: [0.3, 0.4, 0.51]}, baseline)
     assert never.mean == never.high == math.inf
     assert never.low == pytest.approx(29.0)  # seed 1 alone: 0.51 of 0.42 to 0.52
+
+
+def test_a_curve_that_ends_below_where_the_baseline_begins_is_worth_fewer_clicks():
+    baseline = {seed: [0.30, 0.40] for seed in range(6)}
+    found = equivalent_clicks([10, 20], {seed: [0.30, 0.29] for seed in range(6)}, baseline)
+    assert (found.low, found.mean, found.high) == (-math.inf,) * 3
+    assert [cell(value) for value in (-math.inf, math.inf)] == ["fewer", "more"]
+    same = equivalent_clicks([10, 20], {seed: [0.30, 0.30] for seed in range(6)}, baseline)
+    assert (same.low, same.mean, same.high) == (10,) * 3
 
 
 def test_clicks_of_the_baseline_have_quantiles_as_far_out_as_so_few_seeds_ask():

@@ -43,6 +43,14 @@ class TestRefusals:
                 {"members": {"a": {"model": {"weights": "x.safetensors"}}, "random": {}}},
                 ["model.weights: x.safetensors -> none"],
             ),
+            (
+                {"members": {"a": {"resources": {"device": "cuda"}}, "random": {}}},
+                ["random is not comparable with a: resources: "],
+            ),
+            (
+                {"members": {"a": {"pool": {"dir": "elsewhere"}}, "random": {}}},
+                ["random is not comparable with a: pool.dir: "],
+            ),
             ({"baseline": "nobody"}, ["baseline 'nobody' is no member: madbal, random"]),
             ({"seed": [1]}, ["seed", "Extra inputs"]),
             ({"seeds": []}, ["seeds"]),
