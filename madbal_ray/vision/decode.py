@@ -142,10 +142,8 @@ def _open_mask(data: bytes, max_pixels: int, *, is_known: bool) -> Image.Image:
     if not is_known:
         header = read_png_header(data)
         check_png_stream(data, header)
-        if header.bit_depth == 16 and header.color_type != 0:  # Pillow would cut them to 8 bits
-            raise BadImageError(
-                "16 bits a channel of several: save it as one grey channel, or with 8 bits"
-            )
+        if header.bit_depth == 16 and header.color_type != 0:  # Pillow cuts these to 8 bits
+            _eight_bits(_decode_deep(data, image))
         if (turned := image.getexif().get(ORIENTATION, 1)) != 1:
             raise BadImageError(
                 f"it has an EXIF orientation of {turned}, which not every program honours in a "

@@ -171,17 +171,25 @@ def test_a_sixteen_bit_mask_holds_large_values():
     assert decode_mask(data, lookup, max_pixels=LIMIT).tolist() == [[4, 255]]
 
 
-def test_a_sixteen_bit_mask_of_several_channels_is_refused():
-    """Pillow would read each channel's upper byte: class 3 would be class 0."""
-    mask = np.full((2, 2, 3), 3, np.uint16)
-    for channels in (3, 4):
-        deep = np.dstack([mask, np.full((2, 2), 65_535, np.uint16)])[..., :channels]
-        data = cv2.imencode(".png", deep)[1].tobytes()
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_sixteen_bit_mask_of_several_channels_holds_eight_bits_each(channels):
+    """Pillow reads each channel's upper byte: class 3 would be class 0."""
+
+    def saved(*values):
+        mask = np.array([values], np.uint16)[..., None].repeat(3, axis=2)
+        alpha = np.full((1, len(values), 1), 65_535, np.uint16)
+        deep = np.concatenate([mask, alpha], axis=2)[..., :channels]
+        return cv2.imencode(".png", deep)[1].tobytes()
+
+    lookup = mask_lookup({0: 0, 3: 1, 255: 255})
+    data = saved(0, 3 * 257, 65_535)
+    assert decode_mask(data, lookup, max_pixels=LIMIT).tolist() == [[0, 1, 255]]
+    for odd in (saved(3, 0), saved(0, 3 * 257 + 1)):
         for read in (
-            lambda data=data: decode_mask(data, mask_lookup({0: 0, 3: 1}), max_pixels=LIMIT),
-            lambda data=data: look_into_mask(data, max_pixels=LIMIT),
+            lambda odd=odd: decode_mask(odd, lookup, max_pixels=LIMIT),
+            lambda odd=odd: look_into_mask(odd, max_pixels=LIMIT),
         ):
-            with pytest.raises(BadImageError, match="16 bits a channel of several"):
+            with pytest.raises(BadImageError, match="16 bits of content"):
                 read()
 
 
