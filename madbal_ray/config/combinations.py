@@ -12,8 +12,8 @@ from madbal_ray.seams import OBJECTIVES, ORACLES, STRATEGIES
 if TYPE_CHECKING:
     from madbal_ray.config.schema import Config
 
-OF_ONE_SIZE = ("synthetic", "camvid", "cityscapes")
-"""Data sets all of whose images have one size; others may have any."""
+OF_SEVERAL_SIZES = ("voc2012", "folder")
+"""Data sets whose images differ in size; of others the training looks at what is labelled."""
 
 
 def combinations(config: Config) -> Iterator[str]:
@@ -49,7 +49,7 @@ def combinations(config: Config) -> Iterator[str]:
 
 def _sizes(config: Config) -> Iterator[str]:
     """Yield that images of several sizes cannot form a batch."""
-    if config.data.name in OF_ONE_SIZE or isinstance(config.grids.input, tuple):
+    if config.data.name not in OF_SEVERAL_SIZES or isinstance(config.grids.input, tuple):
         return
     if config.model.learns_from_points:
         return

@@ -10,6 +10,7 @@ Ray Train's talks to the others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from madbal_ray import rng
 from madbal_ray.config.schema import Config
 from madbal_ray.config.training import Supports
 from madbal_ray.engine.workers import TrainContext
+from madbal_ray.errors import ConfigError
 from madbal_ray.evaluation.evaluate import EvaluateSplits
 from madbal_ray.labels.labeled_points import LabeledPoints, read_labeled_points
 from madbal_ray.models.batch_norm import share_batch_norm
@@ -30,6 +32,7 @@ from madbal_ray.models.network import SegmentationNetwork, build_network
 from madbal_ray.models.trained import FROZEN_HEAD, PHASE1, PhaseSpec, TrainedPhases
 from madbal_ray.models.weights import PublishedWeights
 from madbal_ray.pool.prepared import Pool
+from madbal_ray.pool.reader import PoolImage
 from madbal_ray.seams import OBJECTIVES
 from madbal_ray.state import tables
 from madbal_ray.state.marker import FileRecord
@@ -141,6 +144,7 @@ class TrainRound:
             return PointBatchMaker(
                 matrix=matrix, seed=self.config.seed, round_index=self.round_index
             )
+        self._check_sizes(points.images)
         if not self.config.model.train_backbone:
             return InputBatchMaker(
                 points=points,
@@ -159,6 +163,23 @@ class TrainRound:
             seed=self.config.seed,
             round_index=self.round_index,
             threads=resources.decode_threads,
+        )
+
+    def _check_sizes(self, images: Sequence[PoolImage]) -> None:
+        """See that the inputs of labelled images can form batches.
+
+        Raises:
+            ConfigError: they have several sizes, and nothing crops them to one.
+        """
+        of_size = {(one.input_height, one.input_width): one.image_id for one in reversed(images)}
+        crops = self.config.model.train_backbone
+        if len(of_size) == 1 or (crops and self.config.train.crop is not None):
+            return
+        (one, first), (other, second), *_ = sorted(of_size.items())
+        raise ConfigError(
+            f"images of different sizes cannot form a batch: {first} is {one[0]} x {one[1]} to the "
+            f"network, {second} is {other[0]} x {other[1]}; set grids.input = [height, width]"
+            + (" or train.crop" if crops else " or model.head = hypercolumn")
         )
 
     def _train(

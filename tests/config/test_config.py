@@ -52,10 +52,6 @@ def test_all_findings_are_listed_at_once_with_key_given_and_allowed():
             "train.phase2.batch_size = 1 is too small for head deeplabv3",
         ),
         (
-            {"data": {"name": "images", "root": "x"}},
-            "images of different sizes cannot form a batch: set train.crop",
-        ),
-        (
             {"data": {"name": "folder", "root": "x"}, "model": {"train_backbone": False}},
             "images of different sizes cannot form a batch: set grids.input = [height, width], or "
             "model.head = hypercolumn",

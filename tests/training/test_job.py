@@ -8,6 +8,7 @@ from safetensors.torch import load, save
 from madbal_ray import rng
 from madbal_ray.config.file import load_config
 from madbal_ray.config.running import EvaluationConfig
+from madbal_ray.errors import ConfigError
 from madbal_ray.evaluation.evaluate import EvaluateSplits
 from madbal_ray.labels.labeled_points import LabeledPoints
 from madbal_ray.labels.ledger import Ledger
@@ -20,6 +21,7 @@ from madbal_ray.training import job as job_module
 from madbal_ray.training.checkpoint import BestEpoch
 from madbal_ray.training.job import BEST_WEIGHTS, TrainRound
 from madbal_ray.training.loss_prediction import ClassLossThresholds
+from madbal_ray.training.objectives import LossPrediction
 from tests.conftest import tiny_config
 from tests.hand_made import Worker, pool_image, write_pool
 
@@ -190,9 +192,32 @@ def test_phase_2_records_targets_first_and_reports_classes_with_fewer_than_five_
     assert {name: value.item() for name, value in state.items()} == {"loss_module.w": 2.0}
 
 
-def test_a_phase_2_without_targets_records_none(tmp_path, calls):
-    train(job_of(tmp_path, train__phase2__objective="cross_entropy"), PHASE2)
+def test_a_phase_2_without_targets_records_none(tmp_path, calls, monkeypatch):
+    monkeypatch.setattr(LossPrediction, "needs_targets", False)
+    train(job_of(tmp_path), PHASE2)
     assert calls[1:] == [("train", "phase2")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "crop", "remedy"),
+    [
+        ({}, None, "or train.crop$"),
+        ({"model__train_backbone": False}, None, "or model.head = hypercolumn$"),
+        ({}, [32, 32], None),
+    ],
+)
+def test_inputs_of_several_sizes_form_no_batch(tmp_path, changes, crop, remedy):
+    job = job_of(tmp_path, train__crop=crop, **changes)
+    images = [pool_image("a", grid=(2, 3)), pool_image("b", grid=(2, 5)), pool_image("c")]
+    job._check_sizes([images[0], images[2]])
+    if remedy is None:
+        job._check_sizes(images)
+        return
+    message = (
+        rf"a is 2 x 3 to the network, b is 2 x 5; set grids.input = \[height, width\] {remedy}"
+    )
+    with pytest.raises(ConfigError, match=message):
+        job._check_sizes(images)
 
 
 def test_only_rank_0_commits(tmp_path, calls):
