@@ -67,18 +67,22 @@ def _sizes(config: Config) -> Iterator[str]:
 
 def batch_sizes(config: Config) -> dict[str, int]:
     """Return option -> items of a batch over all workers, of the phases that are trained."""
-    train = config.train
     option = "batch_points" if config.model.learns_from_points else "batch_size"
+    return {
+        f"train.{name}.{option}": getattr(getattr(config.train, name), option)
+        for name in _trained_phases(config)
+    }
+
+
+def _trained_phases(config: Config) -> list[str]:
     phases = ["phase1", *(["phase2"] if STRATEGIES[config.strategy.name].has_phase2 else [])]
-    phases += ["frozen_head"] if train.init == "frozen_head" else []
-    return {f"train.{name}.{option}": getattr(getattr(train, name), option) for name in phases}
+    return phases + (["frozen_head"] if config.train.init == "frozen_head" else [])
 
 
 def _objectives(config: Config) -> Iterator[str]:
     """Yield what is wrong with objectives; usual ones without options are not looked at."""
     usual = TrainConfig()
-    for option in batch_sizes(config):
-        name = option.split(".")[1]
+    for name in _trained_phases(config):
         phase = getattr(config.train, name)
         if not phase.objective_options and phase.objective == getattr(usual, name).objective:
             continue

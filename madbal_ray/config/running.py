@@ -66,7 +66,7 @@ class StopConfig(Section):
     patience: Positive | None = Field(
         default=None, description="stop after so many rounds without a better mIoU"
     )
-    split: str = Field(default="val", description="split that mIoU is looked at on")
+    split: str = Field(default="val", description="split whose mIoU the rules look at")
 
 
 class ResourcesConfig(Section):

@@ -25,8 +25,8 @@ class ClusterStatistics:
     Attributes:
         count: int64 [K, C], superpixels of cluster k whose dominant class is c.
         score_sum: [K, C], sum of round(mean_score * 2**32) over the same superpixels: int64 of
-            a shard; Python's integers once merged, since two billion superpixels of a nat each
-            in one cell, some ten million images, are more than int64 holds.
+            a shard; Python's integers once merged, since 2**31 superpixels of a nat each in one
+            cell are more than int64 holds.
     """
 
     count: Int64[np.ndarray, "K C"]

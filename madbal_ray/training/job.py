@@ -173,7 +173,7 @@ class TrainRound:
         """
         of_size = {(one.input_height, one.input_width): one.image_id for one in reversed(images)}
         crops = self.config.model.train_backbone
-        if len(of_size) == 1 or (crops and self.config.train.crop is not None):
+        if len(of_size) < 2 or (crops and self.config.train.crop is not None):
             return
         (one, first), (other, second), *_ = sorted(of_size.items())
         raise ConfigError(
